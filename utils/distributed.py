@@ -1,0 +1,150 @@
+"""Several processes as one: who am I, and the few collectives that the method needs.
+
+Every function is the identity (or trivial) in one process, so that no caller asks how many there are. The one idea
+behind training: each rank holds a slice of the global batch, outputs are gathered *with gradient*, and every rank
+computes the loss of the whole batch. Losses therefore know nothing of ranks.
+"""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_control_group: Any = None
+
+
+def start(device: torch.device) -> None:
+    """Join the process group that torchrun describes in the environment; nothing to do without torchrun."""
+    global _control_group
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    # Decisions of the host (stop now? save now?) travel over gloo: they must not wait for the GPU's queue.
+    _control_group = dist.new_group(backend="gloo") if backend == "nccl" else dist.group.WORLD
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes that work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_rank() -> int:
+    """This process's number on its machine, which is also the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this process writes files and speaks."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every rank has come here."""
+    if world_size() > 1:
+        dist.barrier(group=_control_group)
+
+
+def slice_of(num: int) -> slice:
+    """This rank's contiguous share of `num` items; shares differ by at most one and keep the order of the ranks."""
+    share, rest = divmod(num, world_size())
+    first = rank() * share + min(rank(), rest)
+    return slice(first, first + share + (rank() < rest))
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank; every rank gets the same answer."""
+    if world_size() == 1:
+        return flag
+    votes = torch.tensor([int(flag)])
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=_control_group)
+    return bool(votes.item())
+
+
+def from_main(value: Any) -> Any:
+    """Rank 0's picklable value, on every rank."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=_control_group)
+    return box[0]
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's picklable value, in the order of the ranks."""
+    if world_size() == 1:
+        return [value]
+    box: list[Any] = [None] * world_size()
+    dist.all_gather_object(box, value, group=_control_group)
+    return box
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Sum of a tensor over the ranks, differentiable: what every rank makes of the sum flows back to every rank."""
+    return _SumOverRanks.apply(x) if world_size() > 1 else x
+
+
+class _GatherSlices(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        share = grad.shape[0] // world_size()
+        first = rank() * share
+        # DistributedDataParallel averages over ranks, yet each rank sends only its own slice of one global loss.
+        return grad[first : first + share] * world_size()
+
+
+def gather(x: Tensor) -> Tensor:
+    """Concatenate equal slices `[b, ...]` of all ranks to the global batch `[b · ranks, ...]`, with gradient.
+
+    Every rank must go on to compute the same loss of the result; its gradient, averaged over the ranks as
+    DistributedDataParallel does, is then that of one process with the global batch.
+    """
+    return _GatherSlices.apply(x) if world_size() > 1 else x
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Concatenate slices `[n_r, ...]` of any lengths, without gradient, in the order of the ranks."""
+    if world_size() == 1:
+        return x
+    lengths: Sequence[int] = gather_objects(x.shape[0])
+    longest = max(lengths)
+    padded = x.new_zeros((longest, *x.shape[1:]))
+    padded[: x.shape[0]] = x
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])

@@ -1,0 +1,13 @@
+"""Errors that a user can mend: one sentence (what, where, what to do) and an exit code, never a traceback."""
+
+
+class UserError(Exception):
+    """A run cannot go on: a data set, model or neighbour file is missing or does not fit, a device is absent."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """The command line or the config itself is wrong."""
+
+    exit_code = 2

@@ -1,0 +1,170 @@
+"""Where and how tensors are computed: device, precision, memory format, keyed randomness, compilation.
+
+Stage scripts, losses and models never name a device, a rank or a precision; they go through this module and
+`utils.distributed`, so that one process, the CPU, CUDA, MPS and torchrun run the same lines.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils import distributed
+from utils.console import warn
+from utils.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def generator(*key: Any) -> torch.Generator:
+    """A CPU generator seeded by a key such as (seed, stage, epoch, step): draws depend on place, not on history."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def seed_everything(*key: Any) -> None:
+    """Seed the global generator, which only the initialisation of weights draws from."""
+    torch.manual_seed(generator(*key).initial_seed())
+
+
+def find_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; raises UserError when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name} is no device; use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", distributed.local_rank())
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device={device} is not there: this machine shows {torch.cuda.device_count()} CUDA devices to PyTorch; "
+            "use device=auto or device=cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps is not there: this machine has no Apple GPU; use device=auto or device=cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device={name} is not supported; use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices faster than fp32 ones: CUDA from Ampere on, CPUs with AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def find_precision(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of a training step's convolutions; `auto` is bf16 where it is fast, else fp32."""
+    if name == "auto":
+        return torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(f"precision=bf16 is not available on {torch.cuda.get_device_name(device)}; use fp16 or fp32")
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("precision=fp16 needs a GPU; use precision=bf16 or fp32 on the CPU")
+    return DTYPES[name]
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs: Triton on CUDA, a C++ compiler on the CPU."""
+    if device.type == "cuda":
+        with contextlib.suppress(ImportError):
+            import triton  # noqa: F401
+
+            return True
+        return False
+    compiler = os.environ.get("CXX") or "g++"
+    return device.type == "cpu" and any(shutil.which(name) for name in (compiler, "clang++"))
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device and precision of a process: `training` for steps and monitoring, `inference` for what is kept."""
+
+    device: torch.device
+    training: torch.dtype
+    inference: torch.dtype
+    compile: bool = False
+
+    @classmethod
+    def start(
+        cls, device: str = "auto", precision: str = "auto", compile: str | bool = "auto", deterministic: bool = False
+    ) -> "Runtime":
+        """Find device and precision and join the other processes; raises UserError for what is not there.
+
+        With `precision: auto`, features, neighbours and scores are computed in fp32, so that they do not depend on
+        the machine; an explicit precision holds for them too.
+        """
+        found = find_device(device)
+        if found.type == "cuda":
+            torch.cuda.set_device(found)
+            torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        distributed.start(found)
+        if compile is True and not can_compile(found):
+            needed = "Triton" if found.type == "cuda" else "a C++ compiler (g++ or clang++)"
+            raise UserError(f"compile=true needs {needed} on {found.type}, which is not installed; use compile=auto")
+        compiling = compile is True or (compile == "auto" and found.type == "cuda" and can_compile(found))
+        dtype = find_precision(precision, found)
+        return cls(found, dtype, torch.float32 if precision == "auto" else dtype, compiling)
+
+    @cached_property
+    def scaler(self) -> torch.amp.GradScaler:
+        """The gradient scaler, without effect unless training is in fp16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.training == torch.float16)
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device, in channels_last memory format."""
+        return module.to(self.device, memory_format=torch.channels_last)
+
+    def autocast(self, dtype: torch.dtype) -> Any:
+        """The autocast context of a dtype on this device."""
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+
+    def forward(self, module: Any, images: Tensor, dtype: torch.dtype, **kwargs: Any) -> Any:
+        """Run a module on images `[B, 3, H, W]` in a dtype; what comes out is float32."""
+        with self.autocast(dtype):
+            outputs = module(images.contiguous(memory_format=torch.channels_last), **kwargs)
+        return [head.float() for head in outputs] if isinstance(outputs, list) else outputs.float()
+
+    def optimize(self, function: Any) -> Any:
+        """Compile a function when this run compiles; a shape that does not compile falls back to eager."""
+        return _compiled(function) if self.compile else function
+
+
+def _compiled(function: Any) -> Any:
+    compiled = torch.compile(function, dynamic=False)
+    failed = False
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            try:
+                return compiled(*args, **kwargs)
+            except Exception as error:  # a backend's failures have no common type
+                if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    raise
+                failed = True
+                warn(f"torch.compile failed ({str(error).splitlines()[0]}); going on without it")
+        return function(*args, **kwargs)
+
+    return call
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for run.json and benchmarks."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return device.type
