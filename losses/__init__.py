@@ -1,0 +1,15 @@
+"""Losses, one a file: tensors of the global batch in, a scalar out; and the table a config chooses from."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from losses.scan import SCANLoss
+from losses.selflabel import ConfidenceBasedCE
+from losses.simclr import SimCLRLoss
+
+CRITERIA: dict[str, Callable[..., nn.Module]] = {
+    "simclr": SimCLRLoss,
+    "scan": SCANLoss,
+    "confidence-cross-entropy": ConfidenceBasedCE,
+}
