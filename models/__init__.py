@@ -1,4 +1,4 @@
-"""Networks: backbones, the two models built on them, and the reader of every published form of their weights."""
+"""Networks: backbones, the two models built on them, and the reader of their published weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,10 +24,10 @@ BACKBONES: dict[str, dict[str, Builder]] = {
 
 
 def build_backbone(name: str, stem: str, width: int | None = None) -> dict[str, Any]:
-    """Build an untrained backbone: `{'backbone': module, 'dim': int}`, images `[B, 3, H, W]` to features `[B, dim]`.
+    """Build an untrained backbone, images `[B, 3, H, W]` to `[B, dim]`: `{'backbone': module, 'dim': int}`.
 
-    `width` is the number of channels of the first stage (default: the published one). Raises ConfigError for a name,
-    a stem or a width that does not exist.
+    `width` is the number of channels of the first stage (default: the published one). Raises ConfigError
+    for a name, stem or width that does not exist.
     """
     if name not in BACKBONES:
         raise ConfigError(f"backbone '{name}' does not exist; choose one of {', '.join(BACKBONES)}")
@@ -41,7 +41,7 @@ def build_backbone(name: str, stem: str, width: int | None = None) -> dict[str, 
     if width is None:
         return build()
     if stem == "imagenet":
-        raise ConfigError(f"backbone '{name}' with stem 'imagenet' is torchvision's and has one width; remove width")
+        raise ConfigError(f"backbone '{name}' with stem 'imagenet' comes in one width; remove width")
     if width < 1:
         raise ConfigError(f"width is {width}; it counts channels and must be at least 1")
     return build(width=width)

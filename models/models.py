@@ -1,0 +1,73 @@
+"""The two models of the method: a backbone with a contrastive head, and a backbone with cluster heads."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from utils.errors import ConfigError
+
+
+def _mlp(dim: int, features_dim: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, features_dim))
+
+
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "mlp": _mlp}
+
+
+class ContrastiveModel(nn.Module):
+    """Backbone and contrastive head; images `[B, 3, H, W]` become unit vectors `[B, features_dim]`.
+
+    `backbone` is `{'backbone': module, 'dim': int}`. The MLP head is SimCLR's, with biases and without
+    BatchNorm (https://arxiv.org/abs/2002.05709, section 2.1). Raises ConfigError for an unknown head.
+    """
+
+    def __init__(self, backbone: dict[str, Any], head: str = "mlp", features_dim: int = 128):
+        super().__init__()
+        if head not in HEADS:
+            raise ConfigError(f"contrastive head '{head}' does not exist; choose one of {', '.join(HEADS)}")
+        self.backbone = backbone["backbone"]
+        self.backbone_dim = backbone["dim"]
+        self.contrastive_head = HEADS[head](self.backbone_dim, features_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return L2-normalised features `[B, features_dim]`, in float32 at least."""
+        features = self.contrastive_head(self.backbone(x))
+        # Eight bits of mantissa are too few for the norm and for similarities near 1.
+        return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
+
+
+class ClusteringModel(nn.Module):
+    """Backbone and linear cluster heads; images `[B, 3, H, W]` become a list of logits `[B, nclusters]`.
+
+    One list entry a head. `backbone` is `{'backbone': module, 'dim': int}`. Raises ConfigError when there
+    would be no cluster or no head.
+    """
+
+    def __init__(self, backbone: dict[str, Any], nclusters: int, nheads: int = 1):
+        super().__init__()
+        if nclusters < 1 or nheads < 1:
+            raise ConfigError(
+                f"a clustering model needs a cluster and a head; these are {nclusters} and {nheads}"
+            )
+        self.backbone = backbone["backbone"]
+        self.backbone_dim = backbone["dim"]
+        self.nheads = nheads
+        self.cluster_head = nn.ModuleList([nn.Linear(self.backbone_dim, nclusters) for _ in range(nheads)])
+
+    def forward(self, x: Tensor, forward_pass: str = "default") -> Any:
+        """Run the whole model, or one part of it.
+
+        `forward_pass`: 'default', images to a list of logits; 'backbone', images to features `[B, dim]`;
+        'head', features to a list of logits; 'return_all', images to `{'features', 'output'}`. Raises
+        ValueError for another.
+        """
+        if forward_pass not in ("default", "backbone", "head", "return_all"):
+            raise ValueError(f"forward_pass is {forward_pass!r}; it is default, backbone, head or return_all")
+        features = x if forward_pass == "head" else self.backbone(x)
+        if forward_pass == "backbone":
+            return features
+        output = [head(features) for head in self.cluster_head]
+        return {"features": features, "output": output} if forward_pass == "return_all" else output

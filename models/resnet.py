@@ -1,0 +1,22 @@
+"""torchvision's residual networks for large images, their classifier replaced by the identity."""
+
+from typing import Any
+
+import torchvision
+from torch import nn
+
+
+def _describe(network: torchvision.models.ResNet) -> dict[str, Any]:
+    dim = network.fc.in_features
+    network.fc = nn.Identity()
+    return {"backbone": network, "dim": dim}
+
+
+def resnet18() -> dict[str, Any]:
+    """ResNet-18 of torchvision, untrained: `{'backbone', 'dim'}`, dim = 512."""
+    return _describe(torchvision.models.resnet18(weights=None))
+
+
+def resnet50() -> dict[str, Any]:
+    """ResNet-50 of torchvision, untrained: `{'backbone', 'dim'}`, dim = 2048."""
+    return _describe(torchvision.models.resnet50(weights=None))

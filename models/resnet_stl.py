@@ -1,0 +1,10 @@
+"""The residual network for 96x96 images (STL-10): the small family's resnet18 with a pool in its stem."""
+
+from typing import Any
+
+from models import resnet_cifar
+
+
+def resnet18(width: int = 64) -> dict[str, Any]:
+    """ResNet-18 for 96x96 images: `{'backbone', 'dim'}`, dim = 8 · width."""
+    return resnet_cifar.resnet18(width=width, stem="stl")
