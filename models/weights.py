@@ -1,0 +1,231 @@
+"""Weights from files: every published form is read, and nothing stays unloaded without a word.
+
+The forms: a bare state_dict (pretext, self-label); `{'model', 'head'}` (scan); resumable `{'optimizer',
+'model', 'epoch', …}` with numpy scalars and keys that begin with `module.`; MoCo v2's release, whose query
+encoder lies under `state_dict`; the state_dict of a plain backbone, such as torchvision's.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.untrusted import load_untrusted
+from utils import files
+from utils.console import say
+from utils.errors import UserError
+
+PREFIXES = ("backbone.", "contrastive_head.", "cluster_head.")
+DTYPES = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+)
+NUM_NAMED = 3  # keys that an error names before it only counts
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file holds: `state` with keys `backbone.*`, `contrastive_head.*`, `cluster_head.{i}.*`.
+
+    `head` is the best cluster head where the file says so; `facts` is what this project recorded about the
+    file, None for a file that has no record.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    head: int | None
+    facts: dict[str, Any] | None
+
+    @property
+    def own(self) -> bool:
+        """Whether the file has a record, and was found equal to it."""
+        return self.facts is not None
+
+    @property
+    def num_heads(self) -> int:
+        """Number of cluster heads."""
+        return len({key.split(".")[1] for key in self.state if key.startswith("cluster_head.")})
+
+
+def _checked(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(
+                f"{path} is not a model's weights: its entry {str(key)[:80]!r} is of type "
+                f"{type(value).__name__}, not a tensor; give a file such as model.pth.tar"
+            )
+        dense = value.layout is torch.strided and not (value.is_nested or value.is_quantized)
+        if not dense or value.device.type != "cpu" or value.dtype not in DTYPES:
+            raise UserError(
+                f"{path} is not usable: '{key[:80]}' is {value.dtype}, {value.layout}, on {value.device}; "
+                "weights are dense tensors of plain numbers"
+            )
+    if not state:
+        raise UserError(f"{path} holds no weights; give a file such as model.pth.tar")
+    return {key: value.detach() for key, value in state.items()}
+
+
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    query = {key.removeprefix("encoder_q."): v for key, v in state.items() if key.startswith("encoder_q.")}
+    if query:  # MoCo: its momentum encoder and queue are of no use here
+        return {
+            f"contrastive_head.{key[3:]}" if key.startswith("fc.") else f"backbone.{key}": value
+            for key, value in query.items()
+        }
+    if not any(key.startswith(PREFIXES) for key in state):
+        # a plain backbone; its classifier, if any, knows other classes
+        return {f"backbone.{key}": value for key, value in state.items() if not key.startswith("fc.")}
+    return state
+
+
+def _head(path: Path, content: dict[Any, Any]) -> int | None:
+    head = content.get("head", content.get("best_loss_head"))
+    if isinstance(head, Tensor) and head.numel() == 1:
+        head = head.item()
+    if head is not None and type(head) is not int:
+        raise UserError(f"{path} is not usable: its 'head' is of type {type(head).__name__}, not a number")
+    return head
+
+
+def read_weights(path: Path | str) -> Weights:
+    """Read the weights from a model file or checkpoint of any published form, or of this project.
+
+    Raises UserError when the file is missing, truncated, damaged, or not a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"model {path} does not exist; run the stage that writes it, or give another path")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty; copy or download it again")
+    facts = files.verify_file(path)
+    if facts is None:
+        say(f"{path} has no recorded checksum (a published file?); it is used as it is")
+    content = load_untrusted(path, verified=facts is not None)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not the weights of a model")
+    wrapping = next((key for key in ("model", "state_dict") if isinstance(content.get(key), dict)), None)
+    if wrapping is None:
+        return Weights(path, _renamed(_checked(path, content)), None, facts)
+    weights = Weights(path, _renamed(_checked(path, content[wrapping])), _head(path, content), facts)
+    if weights.head is not None and not 0 <= weights.head < weights.num_heads:
+        raise UserError(
+            f"{path} is not usable: its best head is {weights.head} of {weights.num_heads} cluster heads"
+        )
+    return weights
+
+
+def _named(what: str, keys: Iterable[str]) -> str:
+    keys = list(keys)
+    more = ", …" if len(keys) > NUM_NAMED else ""
+    return f"{len(keys)} {what} ({', '.join(keys[:NUM_NAMED])}{more})"
+
+
+def _load(model: nn.Module, weights: Weights, prefix: str, advice: str) -> None:
+    """Copy the tensors of one part of the model; raises UserError unless they fit it exactly."""
+    expected = {key: value for key, value in model.state_dict().items() if key.startswith(prefix)}
+    given = {key: value for key, value in weights.state.items() if key.startswith(prefix)}
+    # Files of PyTorch before 0.4 do not count batches, and nothing here depends on the count.
+    missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in weights.state if key not in expected and (key in given or _foreign(key))]
+    shapes = [
+        f"{key} is {_shape(given[key])} in the file and {_shape(expected[key])} here"
+        for key in expected
+        if key in given and given[key].shape != expected[key].shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if any(problems.values()):
+        found = ", ".join(_named(what, keys) for what, keys in problems.items() if keys)
+        raise UserError(f"{weights.path} does not fit the {prefix[:-1].replace('_', ' ')}: {found}; {advice}")
+    for key, value in given.items():
+        if not torch.isfinite(value).all():
+            raise UserError(f"{weights.path} is not usable: '{key}' holds values that are not finite numbers")
+    model.load_state_dict(given, strict=False)
+
+
+def _foreign(key: str) -> bool:
+    return not key.startswith(PREFIXES)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def load_backbone(model: nn.Module, weights: Weights) -> None:
+    """Load the backbone of a ContrastiveModel or ClusteringModel; heads in the file are left aside.
+
+    Raises UserError, naming missing and unexpected keys, unless the file fits the backbone completely.
+    """
+    _load(model, weights, "backbone.", "choose the backbone and stem it was trained with")
+
+
+def load_contrastive(model: nn.Module, weights: Weights) -> None:
+    """Load a whole ContrastiveModel; raises UserError unless backbone and contrastive head fit."""
+    if not any(key.startswith("contrastive_head.") for key in weights.state):
+        raise UserError(
+            f"{weights.path} is not a pretext model: it has no contrastive head; give a pretext model"
+        )
+    load_backbone(model, weights)
+    _load(model, weights, "contrastive_head.", "set head and features_dim in model_kwargs as in training")
+
+
+def best_head(weights: Weights) -> int:
+    """Return the cluster head to use: the stored one, or the only one.
+
+    Raises UserError for weights without cluster heads, or with several and no word about the best.
+    """
+    if weights.num_heads == 0:
+        raise UserError(
+            f"{weights.path} is no clustering model: it has no cluster head; give a scan or self-label model"
+        )
+    if weights.head is None and weights.num_heads > 1:
+        raise UserError(
+            f"{weights.path} has {weights.num_heads} cluster heads and does not say which is best; give the "
+            "scan stage's model.pth.tar"
+        )
+    return weights.head or 0
+
+
+def keep_head(weights: Weights, head: int | None = None) -> Weights:
+    """Return the weights with one cluster head only, as head 0: the best one, or the one given.
+
+    Raises UserError when there is no such head.
+    """
+    head = best_head(weights) if head is None else head
+    prefix = f"cluster_head.{head}."
+    if not any(key.startswith(prefix) for key in weights.state):
+        raise UserError(f"{weights.path} has {weights.num_heads} cluster heads and none of number {head}")
+    state = {
+        key.replace(prefix, "cluster_head.0."): value
+        for key, value in weights.state.items()
+        if key.startswith(prefix) or not key.startswith("cluster_head.")
+    }
+    return replace(weights, state=state, head=0)
+
+
+def load_clusters(model: nn.Module, weights: Weights) -> int:
+    """Load a whole ClusteringModel and return the index of its best head.
+
+    Raises UserError unless backbone, number of heads and number of clusters fit.
+    """
+    head = best_head(weights)
+    load_backbone(model, weights)
+    expected = {key: value for key, value in model.state_dict().items() if key.startswith("cluster_head.")}
+    num_heads = len(expected) // 2
+    if num_heads != weights.num_heads:
+        raise UserError(
+            f"{weights.path} has {weights.num_heads} cluster heads, but num_heads is {num_heads}; "
+            f"set num_heads={weights.num_heads}"
+        )
+    bias = "cluster_head.0.bias"
+    if bias in weights.state and weights.state[bias].shape != expected[bias].shape:
+        raise UserError(
+            f"{weights.path} knows {weights.state[bias].numel()} clusters, but num_classes is "
+            f"{expected[bias].numel()}; set num_classes={weights.state[bias].numel()}, or give another model"
+        )
+    _load(model, weights, "cluster_head.", "set num_classes and num_heads as in training")
+    return head
