@@ -69,7 +69,7 @@ class ResNet(nn.Module):
         """Return features `[B, dim]` of normalised images `[B, 3, H, W]` of any size."""
         x = self.pool(F.relu(self.bn1(self.conv1(x))))
         for stage in range(1, self.num_stages + 1):
-            x = self.get_submodule(f"layer{stage}")(x)
+            x = getattr(self, f"layer{stage}")(x)
         # With the STL stem and 96 x 96 images this is the published 7 x 7 average pool; other sizes work too.
         return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)
 

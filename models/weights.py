@@ -103,9 +103,9 @@ def read_weights(path: Path | str) -> Weights:
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; copy or download it again")
     facts = files.verify_file(path)
+    content = load_untrusted(path, verified=facts is not None)
     if facts is None:
         say(f"{path} has no recorded checksum (a published file?); it is used as it is")
-    content = load_untrusted(path, verified=facts is not None)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not the weights of a model")
     wrapping = next((key for key in ("model", "state_dict") if isinstance(content.get(key), dict)), None)
