@@ -1,0 +1,197 @@
+"""CIFAR-10, and CIFAR-100 under its 20 coarse labels, from the published pickles.
+
+Pickles can run any code when they are read. These are read by an unpickler that knows a few names and looks
+up none of them: small classes stand in for NumPy's, and they only keep bytes, a shape and a type.
+"""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from data.dataset import ImageDataset
+from data.download import locate
+from utils.errors import UserError
+
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class _Source:
+    folder: str
+    url: str
+    md5: str
+    files: dict[str, list[str]]  # per split
+    labels: str
+    meta: str
+    names: str
+
+
+SOURCES = {
+    "cifar-10": _Source(
+        folder="cifar-10-batches-py",
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        md5="c58f30108f718f92721af3b95e74349a",
+        files={"train": [f"data_batch_{i}" for i in range(1, 6)], "val": ["test_batch"]},
+        labels="labels",
+        meta="batches.meta",
+        names="label_names",
+    ),
+    "cifar-20": _Source(
+        folder="cifar-100-python",
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        md5="eb9058c3a382ffc7106e4002c42a8d85",
+        files={"train": ["train"], "val": ["test"]},
+        labels="coarse_labels",
+        meta="meta",
+        names="coarse_label_names",
+    ),
+}
+
+
+class _Type:
+    """Stands in for numpy.dtype."""
+
+    def __init__(self, code: str = "", *_: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        pass  # byte order and the like: single bytes have none, and nothing wider is taken
+
+
+class _Array:
+    """Stands in for numpy.ndarray and the functions that rebuild one."""
+
+    value: np.ndarray[Any, Any] | None = None
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        self._fill(data, kind, shape, "F" if fortran else "C")
+
+    def _fill(self, data: str | bytes, kind: _Type, shape: tuple[int, ...], order: str) -> None:
+        if kind.code not in ("u1", "uint8"):
+            raise pickle.UnpicklingError(f"an array of type {kind.code!r} where bytes are expected")
+        data = data.encode("latin1") if isinstance(data, str) else data
+        flat = np.frombuffer(data, dtype=np.uint8)
+        self.value = flat.reshape(shape[::-1]).T if order == "F" else flat.reshape(shape)
+
+
+class _FromBuffer(_Array):
+    """Stands in for what pickle protocol 5 calls."""
+
+    def __init__(self, data: bytes, kind: _Type, shape: tuple[int, ...], order: str) -> None:
+        self._fill(data, kind, shape, order)
+
+
+class _Latin1(bytes):
+    """Stands in for `_codecs.encode`, with which newer Pythons write bytes to old protocols."""
+
+    def __new__(cls, text: str, encoding: str) -> "_Latin1":
+        return super().__new__(cls, text.encode("latin1"))
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("bytes have no state")
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Reads numbers, strings, lists, dicts and arrays of bytes; raises UnpicklingError for all else."""
+
+    ALLOWED: ClassVar[dict[tuple[str, str], type]] = {
+        ("numpy", "dtype"): _Type,
+        ("numpy", "ndarray"): _Array,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
+        ("numpy.core.numeric", "_frombuffer"): _FromBuffer,
+        ("numpy._core.numeric", "_frombuffer"): _FromBuffer,
+        ("_codecs", "encode"): _Latin1,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in for a known name; nothing is ever imported."""
+        try:
+            return self.ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs") from None
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """Read a published CIFAR file without running anything in it. Raises UserError when it is not one."""
+    try:
+        with path.open("rb") as file:
+            content = RestrictedUnpickler(file, encoding="latin1").load()
+    except Exception as error:  # hostile bytes make the unpickler raise nearly anything
+        raise UserError(
+            f"{path} is not a CIFAR file ({error}); delete its directory to download it anew"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a CIFAR file (no dict); delete its directory to download it anew")
+    return content
+
+
+def _read_names(path: Path, key: str) -> list[str]:
+    names = read_pickle(path).get(key)
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise UserError(
+            f"{path} holds no class names under {key!r}; delete its directory to download it anew"
+        )
+    return names
+
+
+def _read_batch(path: Path, key: str, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    content = read_pickle(path)
+    data, labels = getattr(content.get("data"), "value", None), content.get(key)
+    if data is None or data.ndim != 2 or data.shape[1] != 3 * SIDE * SIDE:
+        found = "none" if data is None else f"an array {list(data.shape)}"
+        raise UserError(f"{path} holds no images [N, {3 * SIDE * SIDE}] of bytes under 'data' but {found}")
+    if not isinstance(labels, list) or len(labels) != len(data):
+        found = f"{len(labels)}" if isinstance(labels, list) else "no"
+        raise UserError(f"{path} holds {found} labels under {key!r} for {len(data)} images")
+    if not all(type(label) is int and 0 <= label < num_classes for label in labels):
+        raise UserError(f"{path} holds labels under {key!r} that are not numbers from 0 to {num_classes - 1}")
+    images = torch.from_numpy(data.reshape(-1, 3, SIDE, SIDE).copy())
+    return images, torch.tensor(labels, dtype=torch.int64)
+
+
+def _build(name: str, directory: Path, split: str) -> ImageDataset:
+    source = SOURCES[name]
+    files = source.files[split]
+    folder = locate(name, directory, source.folder, [*files, source.meta], source.url, source.md5)
+    classes = _read_names(folder / source.meta, source.names)
+    batches = [_read_batch(folder / file, source.labels, len(classes)) for file in files]
+    paths = [
+        f"{file}/{i:05d}"
+        for file, (images, _) in zip(files, batches, strict=True)
+        for i in range(len(images))
+    ]
+    images, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return ImageDataset(name, images, targets, classes, paths, root=folder)
+
+
+def build_cifar10(
+    directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any
+) -> ImageDataset:
+    """Build CIFAR-10, batches 1 to 5 in order or the test batch; 32x32 whatever `size` is.
+
+    `root` overrides `directory`; options of image files have no effect.
+
+    Raises UserError when the files are damaged, or missing and cannot be downloaded.
+    """
+    return _build("cifar-10", Path(root or directory), split)
+
+
+def build_cifar20(
+    directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any
+) -> ImageDataset:
+    """Build CIFAR-100 with its 20 coarse labels; 32x32 whatever `size` is.
+
+    `root` overrides `directory`; options of image files have no effect.
+
+    Raises UserError when the files are damaged, or missing and cannot be downloaded.
+    """
+    return _build("cifar-20", Path(root or directory), split)

@@ -1,0 +1,49 @@
+"""Fetch a published archive once, whatever number of processes ask for it, or say in a sentence why not."""
+
+import socket
+from pathlib import Path
+
+from data.lock import locked
+from utils.console import say
+from utils.errors import UserError
+
+TIMEOUT = 20.0  # seconds without a byte
+
+
+def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: str) -> Path:
+    """Find a published data set in `root/folder` (or in `root` itself), downloading it when it is missing.
+
+    Raises UserError when it is missing and cannot be downloaded.
+    """
+    root = Path(root).expanduser()
+    for candidate in (root / folder, root):
+        if all((candidate / file).is_file() for file in files):
+            return candidate
+    try:
+        with locked(root / f".{folder}.lock"):
+            if not all((root / folder / file).is_file() for file in files):
+                _download(name, root, url, md5)
+    except (
+        Exception
+    ) as error:  # no network, no room, no permission, a broken archive: torchvision lets them all through
+        reason = " ".join(str(getattr(error, "reason", None) or error).split())
+        raise UserError(
+            f"{name} is not in {root} (no {folder}/{files[0]}) and cannot be downloaded from {url} "
+            f"({reason}); lay {folder} there yourself, or name the directory that holds it in env.yml"
+        ) from error
+    missing = [file for file in files if not (root / folder / file).is_file()]
+    if missing:
+        raise UserError(f"{name} was downloaded to {root}, but {folder}/{missing[0]} was not in the archive")
+    return root / folder
+
+
+def _download(name: str, root: Path, url: str, md5: str) -> None:
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    say(f"downloading {name} to {root}")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        download_and_extract_archive(url, str(root), md5=md5)
+    finally:
+        socket.setdefaulttimeout(before)
