@@ -1,0 +1,17 @@
+"""Data sets: one file each, found by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from data import cifar, digits, folder, imagenet, stl
+
+# build(root, split, size, **options): `root` is the directory where the data set lies, `split` "train" or
+# "val" (and "train+unlabeled" of stl-10), `size` the side that images of no fixed size are brought to.
+DATASETS: dict[str, Callable[..., Any]] = {
+    "digits": digits.build,
+    "cifar-10": cifar.build_cifar10,
+    "cifar-20": cifar.build_cifar20,
+    "stl-10": stl.build,
+    "folder": folder.build,
+    **imagenet.BUILDERS,
+}

@@ -1,0 +1,87 @@
+"""Any directory of images, with classes where its sub-directories give them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from data.cache import open_cache
+from data.dataset import ImageDataset
+from data.files import ImageFiles, first_level, list_images, read_into_memory, shown
+from data.images import SUFFIXES
+from data.stream import StreamDataset
+from utils.console import say
+from utils.errors import UserError
+
+MEMORY_BUDGET = 8e9  # bytes of decoded images; a directory that needs more is streamed
+CROP_SHARE = 0.875  # 224 / 256: what a centre crop shows of a streamed image's short side
+
+
+def build(
+    directory: Path,
+    split: str,
+    size: int,
+    /,
+    *,
+    root: str | None = None,
+    classes: Sequence[str] | None = None,
+    resize: int | None = None,
+    stream: bool | Literal["auto"] = "auto",
+    cache_dir: str | None = None,
+    on_bad_image: str = "error",
+    **_: Any,
+) -> ImageDataset | StreamDataset:
+    """Build a data set of a directory (`root` or else `directory`), read recursively.
+
+    If every image lies in a sub-directory, the first level names its class, numbered in sorted order or, with
+    `classes`, as given there; otherwise there are no labels. `resize` is the side that the short side is
+    scaled to, `size` by default, or `size` / 0.875 where images are streamed. Raises UserError for a
+    directory that is missing, empty, has bad images or a class that `classes` lacks.
+    """
+    files = find_images(Path(root or directory).expanduser(), split, classes)
+    memory = resize or size
+    streamed = len(files) * 3 * memory * memory > MEMORY_BUDGET if stream == "auto" else stream
+    side = resize or (round(size / CROP_SHARE) if streamed else size)
+    return open_files(files, split, side, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)
+
+
+def open_files(
+    files: ImageFiles, split: str, side: int, *, streamed: bool, cache_dir: str | None, on_bad_image: str
+) -> ImageDataset | StreamDataset:
+    """Cache files where there is a directory for it, stream them, or read them into memory."""
+    if cache_dir:
+        return open_cache(files, split, side, Path(cache_dir), on_bad_image)
+    if streamed:
+        return StreamDataset(files, side, on_bad_image)
+    return read_into_memory(files, side, on_bad_image)
+
+
+def find_images(root: Path, split: str, classes: Sequence[str] | None) -> ImageFiles:
+    """List a directory's images with their targets, and say what was found."""
+    paths, num_others = list_images(root)
+    others = f"; {num_others:,} other files ignored" if num_others else ""
+    if not paths:
+        endings = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+        raise UserError(f"{shown(root)} holds no images ({endings}){others}")
+    folders = [first_level(path) for path in paths]
+    if not all(folders):
+        say(f"{split}: {len(paths):,} images without labels in {shown(root)}{others}")
+        return ImageFiles("folder", root, paths, torch.full((len(paths),), -1), list(classes or []))
+    found = [printable(folder) for folder in folders]
+    names = list(classes or sorted(set(found)))
+    unknown = sorted(set(found) - set(names))
+    if unknown:
+        raise UserError(
+            f"{shown(root)} has {len(unknown)} classes that are not in training: {', '.join(unknown[:5])}; "
+            f"theirs are {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+        )
+    say(f"{split}: {len(paths):,} images of {len(set(found)):,} classes in {shown(root)}{others}")
+    numbers = {name: number for number, name in enumerate(names)}
+    return ImageFiles("folder", root, paths, torch.tensor([numbers[name] for name in found]), names)
+
+
+def printable(name: str) -> str:
+    """A directory's name as text that can be written anywhere: bytes that are no UTF-8 are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,107 @@
+"""ImageNet (ILSVRC 2012) and the subsets of its classes, streamed from its class folders."""
+
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from data.dataset import ImageDataset
+from data.files import ImageFiles, first_level, list_images, shown
+from data.folder import open_files
+from data.stream import StreamDataset
+from utils.console import say
+from utils.errors import UserError
+
+RESIZE = 256
+LISTS = Path(__file__).parent / "imagenet_subsets"
+
+
+def read_subset(name: str, path: Path) -> dict[str, str]:
+    """Read a subset's list, a line `wnid name` a class: names by wnid, in the order that numbers the classes.
+
+    Raises UserError when the list is missing or a line is not of that form.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"the list of {name}'s classes is missing: {shown(path)}; it is not shipped with this project. "
+            "Lay the published text file there (a line `wnid name` a class), or name it with subset_file"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the list {shown(path)} cannot be read: {error}") from error
+    names: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        wnid, _, name_of_class = line.strip().partition(" ")
+        if not (wnid.startswith("n") and wnid[1:].isdigit()) or wnid in names:
+            what = "names a class again" if wnid in names else "does not read `wnid name`"
+            raise UserError(f"{shown(path)}, line {number} {what}: {line[:80]!r}")
+        names[wnid] = name_of_class.strip() or wnid
+    if not names:
+        raise UserError(f"the list {shown(path)} is empty; it needs a line `wnid name` a class")
+    return names
+
+
+def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None) -> ImageFiles:
+    """List the images of a split, class folders sorted and files sorted within, with their targets."""
+    folder = root / f"ILSVRC2012_img_{split}"
+    if not folder.is_dir():
+        raise UserError(
+            f"{name} is not in {shown(root)}: {folder.name} is missing there, and it cannot be "
+            "downloaded from here. Lay ILSVRC2012_img_{train,val}/<wnid>/*.JPEG there, or name the directory "
+            "that holds them in env.yml"
+        )
+    absent = [wnid for wnid in subset or [] if not (folder / wnid).is_dir()]
+    if absent:
+        raise UserError(f"{shown(folder)} lacks {len(absent)} classes of {name}: {', '.join(absent[:5])}")
+    paths, num_others = list_images(folder, sorted(subset) if subset else None)
+    found = [first_level(path) for path in paths]
+    if not paths or not all(found):
+        what = "images outside class folders" if paths else "no images"
+        raise UserError(f"{shown(folder)} has {what}; it must hold <wnid>/*.JPEG for every class")
+    names = subset or {wnid: wnid for wnid in sorted(set(found))}
+    numbers = {wnid: number for number, wnid in enumerate(names)}
+    others = f"; {num_others:,} other files ignored" if num_others else ""
+    say(f"{split}: {len(paths):,} images of {len(names):,} classes in {shown(folder)}{others}")
+    return ImageFiles(
+        name, folder, paths, torch.tensor([numbers[wnid] for wnid in found]), list(names.values())
+    )
+
+
+def build(
+    name: str,
+    directory: Path,
+    split: str,
+    size: int,
+    /,
+    *,
+    root: str | None = None,
+    subset_file: str | None = None,
+    resize: int | None = None,
+    stream: bool | Literal["auto"] = "auto",
+    cache_dir: str | None = None,
+    on_bad_image: str = "error",
+    **_: Any,
+) -> ImageDataset | StreamDataset:
+    """Build `imagenet` or a subset; short side 256 (or `resize`), streamed unless `stream` is false.
+
+    A subset's classes stand in `subset_file`, by default `data/imagenet_subsets/<name>.txt`.
+    Raises UserError when the images, or the list, are missing.
+    """
+    subset = (
+        None
+        if name == "imagenet"
+        else read_subset(name, Path(subset_file or LISTS / f"{name}.txt").expanduser())
+    )
+    files = find_images(name, Path(root or directory).expanduser(), split, subset)
+    side = resize or max(RESIZE, size)
+    return open_files(
+        files, split, side, streamed=stream is not False, cache_dir=cache_dir, on_bad_image=on_bad_image
+    )
+
+
+BUILDERS = {
+    name: functools.partial(build, name)
+    for name in ("imagenet", "imagenet_50", "imagenet_100", "imagenet_200")
+}
