@@ -1,0 +1,224 @@
+"""Build the page: numbers, charts and thumbnails go through one template into one file."""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from report import charts, projection, summary, thumbnails
+from utils.files import write_text
+
+FOLDER = Path(__file__).parent
+SHEET_BYTES, MAP_BYTES = 6_000_000, 5_000_000  # of the thumbnails, before base64 makes them a third larger
+MAX_TABLE_CLASSES = 30  # beyond, the confusion matrix is not given as a table too
+PERCENT_SCORES = ("acc", "nmi", "ari", "ami", "top5")
+
+
+@dataclass
+class ReportData:
+    """What a report is made of: plain data, nothing of the pipeline.
+
+    Shapes: probabilities [N, C], features [N, D], targets [N] (−1 unknown) or None. `thumbnail(i)` gives image
+    i (PIL, or uint8 [H, W, 3] or [3, H, W]). `matching` holds (cluster, class), None: the Hungarian one.
+    `metrics` holds the lines of each stage's metrics.jsonl, `facts` how the result was made, `scores` what
+    evaluation gave. Paths are shown as they are, and link to the files where `image_root` (the folder they are
+    relative to) is given. `prototypes` maps clusters to images, None: they are found here.
+    """
+
+    title: str
+    paths: Sequence[str]
+    thumbnail: Callable[[int], thumbnails.Picture]
+    probabilities: np.ndarray
+    features: np.ndarray
+    targets: np.ndarray | None = None
+    classes: Sequence[str] = ()
+    matching: list[tuple[int, int]] | None = None
+    metrics: Mapping[str, charts.Lines] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    image_root: Path | None = None
+    prototypes: dict[int, int] | None = None
+
+
+def clean(text: object) -> str:
+    """Text that can be written as UTF-8: other bytes of a file name become the replacement character."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def to_json(value: object) -> Markup:
+    """JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def flatten(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested facts as (dotted name, text) rows."""
+    rows: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        if isinstance(value, Mapping) and value:
+            rows += flatten(value, f"{prefix}{key}.")
+        else:
+            rows.append((clean(f"{prefix}{key}"), clean(value)))
+    return rows
+
+
+def _link_base(path: Path, image_root: Path | None) -> str | None:
+    """The address of the image folder as seen from the page: relative, so that both can be moved together."""
+    if image_root is None:
+        return None
+    try:
+        relative = os.path.relpath(image_root.resolve(), path.resolve().parent)
+    except ValueError:  # another drive
+        return image_root.resolve().as_uri() + "/"
+    return "./" + quote(Path(relative).as_posix()) + "/"
+
+
+def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [(key.upper(), f"{100 * scores[key]:.1f} %") for key in PERCENT_SCORES if scores.get(key) is not None]
+    rows += [(f"purity of {k}", f"{100 * v:.1f} %") for k, v in dict(scores.get("purity") or {}).items()]
+    return [(key.replace("TOP5", "Top-5"), value) for key, value in rows]
+
+
+def _script(text: str) -> tuple[Markup, str]:
+    """A script's text and its hash for the content security policy, which lets no other script run."""
+    text = text.replace("\r\n", "\n")
+    if "</script" in text.lower() or "<!--" in text:
+        raise ValueError("the script would end early inside an HTML page")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return Markup(text), f"'sha256-{digest}'"
+
+
+def _check(data: ReportData) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[str]]:
+    """Bring the arrays into one form: probabilities, features, targets or None, the names of the classes."""
+    probabilities, features = np.asarray(data.probabilities), np.asarray(data.features)
+    num_images = len(data.paths)
+    if not num_images:
+        raise ValueError("a report needs at least one image")
+    if probabilities.ndim != 2 or features.ndim != 2 or len(probabilities) != num_images or len(features) != num_images:
+        raise ValueError(
+            f"a report of {num_images} images needs [N, C] probabilities and [N, D] features, "
+            f"not {probabilities.shape} and {features.shape}"
+        )
+    targets = None if data.targets is None else np.asarray(data.targets).astype(np.int64)
+    if targets is None or not (targets >= 0).any():
+        return probabilities, features, None, []
+    classes = [clean(name) for name in data.classes]
+    return (
+        probabilities,
+        features,
+        targets,
+        classes + [str(k) for k in range(len(classes), int(targets.max()) + 1)],
+    )
+
+
+def _sprites(
+    data: ReportData, clusters: list[summary.Cluster], mistakes: list[int], on_map: list[int]
+) -> tuple[list[thumbnails.Sprite], int]:
+    """All thumbnails: a sprite a cluster, one of the confident mistakes, then those of the map."""
+    groups = [cluster.images() for cluster in clusters] + [mistakes]
+    large = {index for group in groups for index in group}
+    pictures, num_failed = thumbnails.read_pictures(data.thumbnail, [*large, *on_map], large)
+    sheets = thumbnails.make_sprites(pictures, groups, thumbnails.SHEET_SIDE, SHEET_BYTES)
+    rest = thumbnails.split([index for index in on_map if index not in large])
+    return sheets + thumbnails.make_sprites(pictures, rest, thumbnails.MAP_SIDE, MAP_BYTES), num_failed
+
+
+def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str:
+    """Return the whole page as text; the same data and seed give the same text."""
+    probabilities, features, targets, classes = _check(data)
+    assigned, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
+    num_images, num_clusters = probabilities.shape
+    labels = None
+    if targets is not None:
+        labels = summary.summarize_labels(assigned, confidence, targets, classes, num_clusters, data.matching)
+    clusters = summary.summarize_clusters(assigned, confidence, features, num_clusters, seed, data.prototypes)
+    if labels is not None:
+        for cluster, label in labels.class_of.items():
+            clusters[cluster].label = classes[label]
+
+    prototypes = [c.prototype for c in clusters if c.prototype is not None]
+    on_map = projection.choose_points(num_images, prototypes, seed)
+    points = projection.project(features[on_map], seed)
+    colors = charts.cluster_colors(num_clusters)
+    figures = {
+        "sizes": charts.cluster_sizes(clusters, colors),
+        "confidence": charts.confidence_histogram(confidence, labels),
+        "map": charts.image_map(points, assigned[on_map], colors),
+    }
+    if labels is not None:
+        figures |= {"confusion": charts.confusion_matrix(labels), "accuracy": charts.class_accuracy(labels)}
+    curves: dict[str, dict[str, str]] = {}
+    for stage, lines in data.metrics.items():
+        for group, figure in charts.training_curves(lines).items():
+            name = f"curves-{len(figures)}"
+            figures[name] = figure
+            curves.setdefault(clean(stage), {})[group] = name
+    sprites, num_failed = _sprites(data, clusters, labels.mistakes if labels else [], on_map.tolist())
+
+    facts = {
+        "paths": [clean(path) for path in data.paths],
+        "clusters": assigned.tolist(),
+        "confidence": np.round(10_000 * confidence).astype(int).tolist(),
+        "targets": None if targets is None else targets.tolist(),
+        "classes": classes,
+        "names": [cluster.name for cluster in clusters],
+        "map": on_map.tolist(),
+        "links": link_base,
+        "sprites": [sprite.facts() for sprite in sprites],
+    }
+    plotly, plotly_hash = _script(get_plotlyjs())
+    script, script_hash = _script((FOLDER / "report.js").read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html.j2").render(
+        title=clean(data.title),
+        style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
+        scripts=[plotly, script],
+        script_hashes=f"{plotly_hash} {script_hash}",
+        facts_json=to_json(facts),
+        figures_json=to_json(figures),
+        sprites=[sprite.base64() for sprite in sprites],
+        paths=facts["paths"],
+        confidence=confidence,
+        clusters=clusters,
+        colors=colors,
+        labels=labels,
+        targets=targets,
+        show_table=labels is not None and max(labels.table.shape) <= MAX_TABLE_CLASSES,
+        curves=curves,
+        scan_loss=any("scan" in stage for stage in curves),
+        scores=_score_rows(data.scores),
+        made=flatten(data.facts),
+        num_images=num_images,
+        num_map=len(on_map),
+        num_empty=sum(not cluster.size for cluster in clusters),
+        num_failed=num_failed,
+        plotly_version=version("plotly"),
+    )
+
+
+def write_report(path: Path, data: ReportData, seed: int = 0) -> None:
+    """Write the report of a clustering as one HTML file that asks for nothing outside itself.
+
+    Raises ValueError when the arrays do not fit one another, UserError when the file cannot be written.
+    """
+    path = Path(path)
+    write_text(path, render(data, _link_base(path, data.image_root), seed))

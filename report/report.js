@@ -1,0 +1,375 @@
+"use strict";
+(() => {
+  const facts = JSON.parse(document.getElementById("facts").textContent);
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const PAGE = 50;
+  const percent = (value) => `${(value / 100).toFixed(1)} %`;
+  const byId = (id) => document.getElementById(id);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+  // ---- Thumbnails: each is a tile of a sprite, whose picture is made from its text when it is first shown.
+  const tiles = new Map();
+  facts.sprites.forEach((sprite, number) =>
+    sprite.images.forEach((image, position) => tiles.has(image) || tiles.set(image, [number, position])));
+  const addresses = [];
+
+  function address(number) {
+    if (!addresses[number]) {
+      const text = atob(byId(`sprite-${number}`).textContent);
+      const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
+      addresses[number] = URL.createObjectURL(new Blob([bytes], { type: "image/webp" }));
+    }
+    return addresses[number];
+  }
+
+  function paint(element, image) {
+    const tile = tiles.get(image);
+    element.classList.toggle("missing", !tile);
+    if (!tile) {
+      element.style.backgroundImage = "none";
+      return;
+    }
+    const { side, columns, rows } = facts.sprites[tile[0]];
+    const cell = side + 2;
+    const place = (index, count) => (100 * (index * cell + 1)) / (count * cell - side);
+    element.style.backgroundImage = `url("${address(tile[0])}")`;
+    element.style.backgroundSize = `${(100 * columns * cell) / side}% ${(100 * rows * cell) / side}%`;
+    element.style.backgroundPosition =
+      `${place(tile[1] % columns, columns)}% ${place(Math.floor(tile[1] / columns), rows)}%`;
+    element.classList.toggle("coarse", side <= 16);
+  }
+
+  function whenNear(elements, act) {
+    const observer = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        observer.unobserve(entry.target);
+        act(entry.target);
+      }
+    }, { rootMargin: "400px" });
+    elements.forEach((element) => observer.observe(element));
+  }
+
+  const paintAll = (root) => all(".tile", root).forEach((tile) => paint(tile, Number(tile.dataset.image)));
+  whenNear(all(".card, .sheet.mistakes"), paintAll);
+
+  // ---- Charts: drawn when they come near, in the colors of the page.
+  function theme(figure) {
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(name).trim();
+    const axis = (old) => ({ ...old, gridcolor: color("--line"), linecolor: color("--line"), zerolinecolor: color("--line") });
+    const layout = {
+      ...figure.layout,
+      xaxis: axis(figure.layout.xaxis),
+      yaxis: axis(figure.layout.yaxis),
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: color("--text"), family: "system-ui, sans-serif", size: 12 },
+      hoverlabel: { bgcolor: color("--page"), bordercolor: color("--line"), font: { color: color("--text") } },
+      legend: { ...figure.layout.legend, bgcolor: "rgba(0,0,0,0)" },
+    };
+    const data = figure.data.map((trace) => {
+      if (trace.type === "heatmap") return { ...trace, colorscale: [[0, color("--raised")], [1, color("--heat")]] };
+      if (trace.marker?.symbol === "circle-open") return { ...trace, marker: { ...trace.marker, color: color("--text") } };
+      return trace.marker?.color || trace.type !== "bar" ? trace : { ...trace, marker: { color: color("--accent") } };
+    });
+    return { data, layout };
+  }
+
+  const drawn = new Set();
+
+  async function draw(element) {
+    const { data, layout } = theme(figures[element.dataset.chart]);
+    const first = !drawn.has(element);
+    drawn.add(element);
+    await Plotly.react(element, data, layout, { displayModeBar: false, responsive: true });
+    if (first && element.dataset.chart === "map") startMap(element);
+    if (first && element.dataset.chart === "sizes") element.on("plotly_click", (event) => goTo(event.points[0].x));
+  }
+
+  whenNear(all(".chart"), draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach(draw));
+  window.addEventListener("beforeprint", () => all(".chart").forEach((chart) => drawn.has(chart) || draw(chart)));
+
+  // ---- One picture larger.
+  const viewer = byId("viewer");
+  let among = [];
+  let current = 0;
+
+  function show(image, images) {
+    among = images;
+    current = among.indexOf(image);
+    paint(viewer.querySelector(".picture"), image);
+    byId("viewer-path").firstElementChild.textContent = facts.paths[image];
+    const target = facts.targets ? facts.targets[image] : -1;
+    byId("viewer-facts").textContent = `${facts.names[facts.clusters[image]]}, confidence ${percent(facts.confidence[image])}` +
+      (target >= 0 ? `, labeled ${facts.classes[target]}` : "");
+    if (facts.links !== null) {
+      byId("viewer-link").hidden = false;
+      byId("viewer-link").firstElementChild.href = facts.links + facts.paths[image].split("/").map(encodeURIComponent).join("/");
+    }
+    viewer.querySelector('[data-step="-1"]').disabled = current <= 0;
+    viewer.querySelector('[data-step="1"]').disabled = current >= among.length - 1;
+    if (!viewer.open) viewer.showModal();
+  }
+
+  function step(by) {
+    const image = among[current + by];
+    if (image !== undefined) show(image, among);
+  }
+
+  viewer.addEventListener("click", (event) => {
+    if (event.target === viewer) viewer.close();
+    const by = event.target.dataset?.step;
+    if (by !== undefined) by === "0" ? viewer.close() : step(Number(by));
+  });
+  viewer.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (by) step(by);
+  });
+  document.addEventListener("click", (event) => {
+    const tile = event.target.closest?.(".tile");
+    if (!tile) return;
+    const image = Number(tile.dataset.image);
+    if (tile.closest("#list")) show(image, shown);
+    else show(image, all(".tile", tile.parentElement.closest(".sheet, .prototype")).map((one) => Number(one.dataset.image)));
+  });
+
+  // ---- Sheets: one stop of the Tab key each, arrow keys within.
+  for (const sheet of all(".sheet")) {
+    const members = all(".tile", sheet);
+    const choose = (index) => members.forEach((tile, i) => { tile.tabIndex = i === index ? 0 : -1; });
+    choose(0);
+    sheet.addEventListener("focusin", (event) => choose(members.indexOf(event.target)));
+    sheet.addEventListener("keydown", (event) => {
+      const at = members.indexOf(event.target);
+      const columns = members.filter((tile) => tile.offsetTop === members[0].offsetTop).length;
+      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, Home: 0, End: members.length - 1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      members[to]?.focus();
+    });
+  }
+  all(".in").forEach((place) => { place.textContent = facts.names[facts.clusters[Number(place.dataset.of)]]; });
+
+  // ---- Clusters: sort, go to, show in the list.
+  byId("sort-clusters").addEventListener("change", (event) => {
+    const key = event.target.value;
+    const order = {
+      index: (a, b) => a.index - b.index,
+      size: (a, b) => b.size - a.size || a.index - b.index,
+      confidence: (a, b) => b.confidence - a.confidence || a.index - b.index,
+      name: (a, b) => a.name.localeCompare(b.name) || a.index - b.index,
+    }[key];
+    byId("cards").append(...all(".card").sort((a, b) => order(a.dataset, b.dataset)));
+  });
+
+  function goTo(cluster) {
+    const card = byId(`cluster-${cluster}`);
+    card.scrollIntoView();
+    card.focus({ preventScroll: true });
+  }
+
+  byId("go-cluster").addEventListener("change", (event) => {
+    if (event.target.value !== "") goTo(event.target.value);
+    event.target.value = "";
+  });
+  byId("cards").addEventListener("click", (event) => {
+    const cluster = event.target.dataset?.cluster;
+    if (cluster === undefined) return;
+    filter.reset();
+    filter.elements.cluster.value = cluster;
+    update();
+    byId("images").scrollIntoView();
+    filter.elements.cluster.focus({ preventScroll: true });
+  });
+
+  // ---- The list: filter, sort, pages.
+  const filter = byId("filter");
+  const body = document.querySelector("#list tbody");
+  const lower = facts.paths.map((path) => path.toLowerCase());
+  let shown = [];
+  let page = 0;
+  let sorting = { key: "path", sign: 1 };
+  const ranks = {};
+
+  function rank(key) {
+    if (key !== "path") return { cluster: facts.clusters, confidence: facts.confidence, target: facts.targets }[key];
+    if (!ranks.path) {
+      const compare = new Intl.Collator(undefined, { numeric: true }).compare;
+      const order = facts.paths.map((_, i) => i).sort((a, b) => compare(facts.paths[a], facts.paths[b]));
+      ranks.path = new Int32Array(order.length);
+      order.forEach((image, place) => { ranks.path[image] = place; });
+    }
+    return ranks.path;
+  }
+
+  function update() {
+    const { text, cluster, low, high, target } = filter.elements;
+    const part = text.value.trim().toLowerCase();
+    const from = 100 * (low.value === "" ? 0 : low.valueAsNumber);
+    const to = 100 * (high.value === "" ? 100 : high.valueAsNumber);
+    shown = [];
+    for (let i = 0; i < lower.length; i += 1) {
+      if (cluster.value !== "" && facts.clusters[i] !== Number(cluster.value)) continue;
+      if (target && target.value !== "" && facts.targets[i] !== Number(target.value)) continue;
+      if (facts.confidence[i] < from || facts.confidence[i] > to || !lower[i].includes(part)) continue;
+      shown.push(i);
+    }
+    const values = rank(sorting.key);
+    shown.sort((a, b) => sorting.sign * (values[a] - values[b]) || a - b);
+    byId("count").textContent = `${shown.length.toLocaleString("en")} of ${lower.length.toLocaleString("en")} images`;
+    turnTo(0);
+    dimMap();
+  }
+
+  function row(image) {
+    const line = document.createElement("tr");
+    const picture = document.createElement("button");
+    picture.type = "button";
+    picture.className = "tile";
+    picture.dataset.image = image;
+    picture.setAttribute("aria-label", `Open ${facts.paths[image]}`);
+    if (tiles.has(image)) paint(picture, image);
+    else picture.textContent = "…";
+    const link = document.createElement("a");
+    link.href = `#cluster-${facts.clusters[image]}`;
+    link.textContent = facts.names[facts.clusters[image]].replace("Cluster ", "");
+    link.setAttribute("aria-label", facts.names[facts.clusters[image]]);
+    const path = document.createElement("bdi");
+    path.textContent = facts.paths[image];
+    const cells = [picture, path, link, percent(facts.confidence[image])];
+    if (facts.targets) cells.push(facts.classes[facts.targets[image]] ?? "–");
+    for (const content of cells) line.insertCell().append(content);
+    return line;
+  }
+
+  function turnTo(number) {
+    const last = Math.max(0, Math.ceil(shown.length / PAGE) - 1);
+    page = Math.min(Math.max(0, number || 0), last);
+    body.replaceChildren(...shown.slice(page * PAGE, (page + 1) * PAGE).map(row));
+    byId("page").value = page + 1;
+    byId("page").max = last + 1;
+    byId("num-pages").textContent = `of ${last + 1}`;
+    for (const button of all("[data-page]")) {
+      button.disabled = ["first", "previous"].includes(button.dataset.page) ? page === 0 : page === last;
+    }
+  }
+
+  for (const button of all("[data-page]")) {
+    button.addEventListener("click", () => turnTo({ first: 0, previous: page - 1, next: page + 1, last: Infinity }[button.dataset.page]));
+  }
+  byId("page").addEventListener("change", (event) => turnTo(event.target.valueAsNumber - 1));
+  for (const button of all("#list [data-sort]")) {
+    button.addEventListener("click", () => {
+      const key = button.dataset.sort;
+      sorting = { key, sign: sorting.key === key ? -sorting.sign : key === "confidence" ? -1 : 1 };
+      all("#list [aria-sort]").forEach((head) => head.setAttribute("aria-sort", "none"));
+      button.parentElement.setAttribute("aria-sort", sorting.sign > 0 ? "ascending" : "descending");
+      update();
+    });
+  }
+  document.querySelector('#list [data-sort="path"]').parentElement.setAttribute("aria-sort", "ascending");
+  let waiting = 0;
+  filter.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(update, 120);
+  });
+  filter.addEventListener("submit", (event) => event.preventDefault());
+  filter.addEventListener("reset", () => setTimeout(update));
+
+  // ---- The map: thumbnail under the pointer or at the arrow keys; what the filter leaves out is faint.
+  let plot = null;
+  let focused = -1;
+  let visible = new Set();
+
+  function dimMap() {
+    visible = new Set(shown);
+    if (!plot) return;
+    const strong = facts.map.map((image) => (visible.has(image) ? 0.85 : 0.06));
+    Plotly.restyle(plot, { "marker.opacity": [strong] }, [0]);
+  }
+
+  function tip(point, box) {
+    const image = facts.map[point];
+    const note = byId("tip");
+    paint(note.firstElementChild, image);
+    note.lastElementChild.textContent = `${facts.paths[image]} · ${facts.names[facts.clusters[image]]} · ${percent(facts.confidence[image])}`;
+    note.hidden = false;
+    const right = box.x1 + 10 + note.offsetWidth < plot.clientWidth;
+    note.style.left = `${Math.max(4, right ? box.x1 + 10 : box.x0 - 10 - note.offsetWidth)}px`;
+    note.style.top = `${Math.max(4, Math.min(box.y0, plot.clientHeight - note.offsetHeight - 4))}px`;
+  }
+
+  // The nearest point in the arrow's direction: ahead counts once, aside twice.
+  function neighbor(from, [dx, dy]) {
+    const { x, y } = figures.map.data[0];
+    let best = -1;
+    let least = Infinity;
+    for (let i = 0; i < x.length; i += 1) {
+      if (!visible.has(facts.map[i])) continue;
+      const ahead = (x[i] - x[from]) * dx + (y[i] - y[from]) * dy;
+      const aside = Math.abs((x[i] - x[from]) * dy) + Math.abs((y[i] - y[from]) * dx);
+      if (ahead > 0 && aside <= 2 * ahead && ahead + 2 * aside < least) [best, least] = [i, ahead + 2 * aside];
+    }
+    return best;
+  }
+
+  async function focusPoint(point) {
+    if (point < 0) return;
+    focused = point;
+    const { x, y } = figures.map.data[0];
+    await Plotly.restyle(plot, { x: [[x[point]]], y: [[y[point]]] }, [1]);
+    const axes = plot.layout;
+    const inside = ([low, high], value) => value >= low && value <= high;
+    if (!inside(axes.xaxis.range, x[point]) || !inside(axes.yaxis.range, y[point])) await zoom(1, [x[point], y[point]]);
+    Plotly.Fx.hover(plot, [{ curveNumber: 0, pointNumber: point }]);
+    const image = facts.map[point];
+    byId("map-status").textContent = `${facts.paths[image]}, ${facts.names[facts.clusters[image]]}, ${percent(facts.confidence[image])}`;
+  }
+
+  function zoom(factor, center) {
+    if (!plot) return null;
+    if (!factor) return Plotly.relayout(plot, { "xaxis.range": [-1.05, 1.05], "yaxis.range": [-1.05, 1.05] });
+    const ranges = ["xaxis", "yaxis"].map((axis, i) => {
+      const [low, high] = plot.layout[axis].range;
+      const middle = center ? center[i] : (low + high) / 2;
+      return [middle - (factor * (high - low)) / 2, middle + (factor * (high - low)) / 2];
+    });
+    return Plotly.relayout(plot, { "xaxis.range": ranges[0], "yaxis.range": ranges[1] });
+  }
+
+  function startMap(element) {
+    plot = element;
+    if (shown.length < lower.length) dimMap();
+    plot.on("plotly_hover", (event) => {
+      if (event.points[0].curveNumber === 0) tip(event.points[0].pointNumber, event.points[0].bbox);
+    });
+    plot.on("plotly_unhover", () => { byId("tip").hidden = true; });
+    plot.on("plotly_click", (event) => open(event.points[0].pointNumber));
+  }
+
+  const open = (point) => show(facts.map[point], facts.map.filter((image) => visible.has(image)));
+  const map = byId("map");
+  const firstVisible = () => facts.map.findIndex((image) => visible.has(image));
+  map.addEventListener("focus", () => {
+    if (!plot || !map.matches(":focus-visible")) return;
+    focusPoint(focused >= 0 && visible.has(facts.map[focused]) ? focused : firstVisible());
+  });
+  map.addEventListener("blur", () => { byId("tip").hidden = true; });
+  map.addEventListener("keydown", (event) => {
+    const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+    if (!plot || (!direction && event.key !== "Enter")) return;
+    event.preventDefault();
+    if (event.key === "Enter") open(focused);
+    else focusPoint(focused < 0 ? firstVisible() : neighbor(focused, direction));
+  });
+  all("[data-zoom]").forEach((button) => button.addEventListener("click", () => {
+    const { x, y } = figures.map.data[0];
+    const factor = Number(button.dataset.zoom);
+    zoom(factor, factor && factor < 1 && focused >= 0 ? [x[focused], y[focused]] : null);
+  }));
+
+  update();
+  performance.mark("ready");
+})();

@@ -1,0 +1,187 @@
+"""What the report says in numbers: each cluster's members and nearest; with labels, where it is wrong."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+MAX_SHEET_IMAGES = 2400  # thumbnails in all sheets together, which bounds the size of the page
+MAX_MEMBERS = 12  # images of one sheet
+NUM_NEAREST = 3
+NUM_PROTOTYPE_CANDIDATES = 10
+NUM_PAIRS = 15
+NUM_MISTAKES = 24
+
+
+@dataclass
+class Cluster:
+    """One cluster as its card shows it; `sheets` holds (heading, images), `nearest` (cluster, cosine)."""
+
+    index: int
+    size: int = 0
+    confidence: float = 0.0
+    label: str | None = None
+    prototype: int | None = None
+    sheets: list[tuple[str, list[int]]] = field(default_factory=list)
+    nearest: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The number, and the class that the cluster was matched with where labels are known."""
+        return f"Cluster {self.index}" + (f" · {self.label}" if self.label else "")
+
+    def images(self) -> list[int]:
+        """The images that the card shows, each once, the prototype first."""
+        shown = [] if self.prototype is None else [self.prototype]
+        return list(dict.fromkeys(shown + [i for _, members in self.sheets for i in members]))
+
+
+@dataclass
+class Labels:
+    """What labels say about the clusters.
+
+    Shapes: table [classes, clusters] (counts, columns in the order of `columns`), known and correct [N] (bool).
+    """
+
+    accuracy: float
+    num_labeled: int
+    table: np.ndarray
+    columns: list[int]
+    classes: list[str]
+    per_class: list[tuple[str, int, float | None]]
+    pairs: list[tuple[str, str, int, float]]
+    mistakes: list[int]
+    known: np.ndarray
+    correct: np.ndarray
+    class_of: dict[int, int]
+
+
+def _sheets(members: np.ndarray, num: int, generator: np.random.Generator) -> list[tuple[str, list[int]]]:
+    """Cut a cluster's members, the most confident first, into sheets; a small cluster is shown whole."""
+    if len(members) <= num:
+        return [("All members, most confident first", members.tolist())]
+    return [
+        ("Most confident", members[:num].tolist()),
+        ("Least confident", members[: -num - 1 : -1].tolist()),
+        ("Random", generator.choice(members, num, replace=False).tolist()),
+    ]
+
+
+def _prototype(members: np.ndarray, features: np.ndarray) -> int:
+    """The one of the most confident members whose feature lies nearest (L2) to the mean of their features."""
+    candidates = members[:NUM_PROTOTYPE_CANDIDATES]
+    near = np.asarray(features[candidates], dtype=np.float64)
+    return int(candidates[np.linalg.norm(near - near.mean(axis=0), axis=1).argmin()])
+
+
+def _centroid(members: np.ndarray, features: np.ndarray) -> np.ndarray:
+    rows = np.nan_to_num(np.asarray(features[members], dtype=np.float64))
+    mean = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).mean(axis=0)
+    return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+def _link_nearest(found: list[Cluster], centroids: np.ndarray) -> None:
+    """Give every cluster the ones whose mean directions have the largest cosine with its own."""
+    for row, cluster in enumerate(found):
+        similarity = centroids @ centroids[row]
+        similarity[row] = -np.inf
+        nearest = np.argsort(-similarity, kind="stable")[: min(NUM_NEAREST, len(found) - 1)]
+        cluster.nearest = [(found[i].index, float(similarity[i])) for i in nearest]
+
+
+def summarize_clusters(
+    clusters: np.ndarray,
+    confidence: np.ndarray,
+    features: np.ndarray,
+    num_clusters: int,
+    seed: int,
+    prototypes: dict[int, int] | None = None,
+) -> list[Cluster]:
+    """Describe every cluster, the empty ones too.
+
+    Shapes: clusters [N] (int), confidence [N], features [N, D]. Of very many clusters only the largest get
+    sheets.
+    """
+    order = np.lexsort((np.arange(len(clusters)), -confidence, clusters))
+    bounds = np.searchsorted(clusters[order], np.arange(num_clusters + 1))
+    sizes = np.diff(bounds)
+    filled = int((sizes > 0).sum())
+    num = int(np.clip(MAX_SHEET_IMAGES // (3 * max(filled, 1)), 2, MAX_MEMBERS))
+    with_sheets = set(np.argsort(-sizes, kind="stable")[: MAX_SHEET_IMAGES // (3 * num)].tolist())
+    result, centroids = [], []
+    for index in range(num_clusters):
+        cluster = Cluster(index, size=int(sizes[index]))
+        result.append(cluster)
+        if not cluster.size:
+            continue
+        members = order[bounds[index] : bounds[index + 1]]
+        cluster.confidence = float(confidence[members].mean())
+        centroids.append(_centroid(members, features))
+        if index in with_sheets:
+            known = (prototypes or {}).get(index)
+            cluster.prototype = _prototype(members, features) if known is None else int(known)
+            cluster.sheets = _sheets(members, num, np.random.default_rng([seed, index]))
+    if centroids:
+        _link_nearest([cluster for cluster in result if cluster.size], np.stack(centroids))
+    return result
+
+
+def contingency(clusters: np.ndarray, targets: np.ndarray, num_clusters: int, num_classes: int) -> np.ndarray:
+    """Count images by class and cluster, int64 [num_classes, num_clusters], without unknown targets (−1)."""
+    known = targets >= 0
+    cells = targets[known] * num_clusters + clusters[known]
+    return np.bincount(cells, minlength=num_classes * num_clusters).reshape(num_classes, num_clusters)
+
+
+def summarize_labels(
+    clusters: np.ndarray,
+    confidence: np.ndarray,
+    targets: np.ndarray,
+    classes: list[str],
+    num_clusters: int,
+    matching: list[tuple[int, int]] | None = None,
+) -> Labels:
+    """Compare clusters with labels (−1 unknown) under a matching of (cluster, class) pairs.
+
+    Without a matching the Hungarian one is taken. A cluster matched with no class is wrong for every image.
+    """
+    table = contingency(clusters, targets, num_clusters, len(classes))
+    if matching is None:
+        matching = [(int(c), int(k)) for k, c in zip(*linear_sum_assignment(-table), strict=True)]
+    class_of = {int(cluster): int(label) for cluster, label in matching}
+    cluster_of = {label: cluster for cluster, label in class_of.items()}
+    predicted = np.array([class_of.get(c, -1) for c in range(num_clusters)])[clusters]
+    known = targets >= 0
+    correct = known & (predicted == targets)
+    totals = table.sum(axis=1)
+    right = [int(table[k, cluster_of[k]]) if k in cluster_of else 0 for k in range(len(classes))]
+
+    confused = table.copy()
+    for label, cluster in cluster_of.items():
+        confused[label, cluster] = 0
+    cells = np.argsort(-confused, axis=None, kind="stable")[:NUM_PAIRS]
+    pairs = []
+    for label, cluster in zip(*np.unravel_index(cells, confused.shape), strict=True):
+        if confused[label, cluster]:
+            taken = classes[class_of[cluster]] if cluster in class_of else f"cluster {cluster} (no class)"
+            count = int(confused[label, cluster])
+            pairs.append((classes[label], taken, count, count / int(totals[label])))
+
+    wrong = np.flatnonzero(known & ~correct)
+    columns = [cluster_of[k] for k in range(len(classes)) if k in cluster_of]
+    columns += [c for c in range(num_clusters) if c not in class_of]
+    return Labels(
+        accuracy=float(correct.sum() / known.sum()),
+        num_labeled=int(known.sum()),
+        table=table[:, columns],
+        columns=columns,
+        classes=classes,
+        per_class=[
+            (name, int(totals[k]), right[k] / int(totals[k]) if totals[k] else None) for k, name in enumerate(classes)
+        ],
+        pairs=pairs,
+        mistakes=wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_MISTAKES].tolist(),
+        known=known,
+        correct=correct,
+        class_of=class_of,
+    )
