@@ -1,0 +1,1 @@
+"""What the stages share: configs, runs, files, mining, scores."""

@@ -1,0 +1,149 @@
+"""Score a model: published or own, of any stage.
+
+    python eval.py --config_exp configs/scan/scan_digits.yml --model results/digits/scan/model.pth.tar
+    python eval.py --config_exp configs/scan/scan_cifar10.yml --model scan_cifar-10.pth.tar --visualize_prototypes
+    python eval.py --config_exp configs/pretext/simclr_digits.yml --kmeans --knn
+
+Pretext models: purity of the neighbors. Scan and self-label models: ACC, NMI, ARI, AMI, Top-5, confusion matrix, and on
+request prototypes. Labels only score. Reads only the split it scores; --kmeans and --knn also read the training split.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from easydict import EasyDict
+from utils.neighbors import mine_neighbors, purity
+
+from utils import cli, evaluate, plots, pretext, validation
+from utils.common_config import get_model, get_train_dataset, get_val_dataset
+from utils.config import require
+from utils.console import say
+from utils.distributed import is_main
+from utils.errors import UserError
+from utils.files import write_text
+from utils.run_folder import to_plain
+from utils.runtime import Runtime
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate; returns the exit code."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--model", metavar="FILE", help="the model file (default: the config's own model.pth.tar)")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="which images to score (default: val)")
+    parser.add_argument("--visualize_prototypes", action="store_true", help="draw each cluster's most typical image")
+    parser.add_argument("--kmeans", action="store_true", help="cluster the features by K-means, for comparison")
+    parser.add_argument("--kmeans_runs", type=int, default=5, metavar="N", help="K-means runs (default: 5)")
+    parser.add_argument("--knn", action="store_true", help="accuracy of the weighted k-NN vote of the training split")
+    parser.add_argument("--report", action="store_true", help="write report.html, a page to look through the clusters")
+    parser.add_argument("--out", metavar="DIR", help="where pictures go (default: beside the model)")
+    parser.add_argument("--json", metavar="FILE", help="also write what is printed as JSON")
+    p, args = cli.configure(parser, argv, "simclr", "moco", "scan", "selflabel")
+    require(p, "transformation_kwargs", script="eval.py")
+    runtime = Runtime.start(p.device, p.precision, deterministic=p.deterministic)
+    stage = "pretext" if p.setup in ("simclr", "moco") else p.setup
+    path = Path(args.model or p[f"{stage}_model"])
+    out = Path(args.out) if args.out else path.parent
+    evaluation = PretextEvaluation(p, path) if stage == "pretext" else ClusterEvaluation(p, path)
+    dataset = get_val_dataset(p) if args.split == "val" else get_train_dataset(p, None)
+    say(f"{path} on {len(dataset)} {args.split} images of {dataset.name}")
+    scores = evaluation.scores(dataset, runtime, out, args)
+    if args.kmeans or args.knn:
+        scores |= _with_training_split(p, evaluation.module, dataset, runtime, args)
+    if args.json and is_main():
+        write_text(args.json, json.dumps(to_plain(scores), indent=1) + "\n")
+    return 0
+
+
+class PretextEvaluation:
+    """Purity of the neighbors among the images of the split."""
+
+    def __init__(self, p: EasyDict, path: Path) -> None:
+        self.p, self.model = p, get_model(p, path)
+        self.module = pretext.feature_module(p, self.model)
+
+    def scores(self, dataset: Any, runtime: Runtime, out: Path, args: Any) -> dict[str, Any]:
+        """Print and return `{"purity": {"1": …, "5": …, "20": …}}`."""
+        runtime.place(self.model)
+        if not dataset.has_labels:
+            say(
+                "there are no labels, so purity cannot be told; --visualize_prototypes needs a scan or self-label model"
+            )
+            return {}
+        num_neighbors = min(max(pretext.PURITY_AT), len(dataset) - 1)
+        features = pretext.embed_split(self.p, self.module, dataset, runtime, desc="features")
+        found = mine_neighbors(features, num_neighbors, self.p.neighbors)
+        shares = purity(found, dataset.targets.numpy(), [k for k in pretext.PURITY_AT if k <= num_neighbors])
+        for k, share in shares.items():
+            say(f"purity at {k}: {100 * share:.2f} %")
+        return {"purity": {str(k): share for k, share in shares.items()}}
+
+
+class ClusterEvaluation:
+    """Scores, confusion matrix and prototypes of a clustering model."""
+
+    def __init__(self, p: EasyDict, path: Path) -> None:
+        require(p, "num_classes", script="eval.py")
+        self.p, self.path = p, path
+        self.model, self.head = validation.load_clustering(p, path)
+        self.module = self.model.backbone
+
+    def scores(self, dataset: Any, runtime: Runtime, out: Path, args: Any) -> dict[str, Any]:
+        """Print and return the scores; pictures go to `out`."""
+        prediction = validation.predict(self.p, self.model, self.head, dataset, runtime)
+        scores = validation.score(prediction, dataset)
+        if scores:
+            say(validation.words(scores), "green")
+            if is_main():
+                validation.draw_confusion(out / "confusion_matrix.png", scores, dataset)
+                say(f"confusion matrix: {out / 'confusion_matrix.png'}")
+        else:
+            say("there are no labels to score with")
+        if args.visualize_prototypes and is_main():
+            self._draw_prototypes(prediction, scores, dataset, out / "prototypes.png")
+        if args.report and is_main():
+            self._write_report(prediction, scores, dataset, out / "report.html")
+        return {key: value for key, value in scores.items() if key != "confusion"}
+
+    def _draw_prototypes(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:
+        chosen = evaluate.prototypes(prediction.features, prediction.probabilities)
+        names = {cluster: dataset.classes[label] for cluster, label in scores.get("matching", []) if dataset.classes}
+        plots.prototype_sheet(path, dataset, chosen, names)
+        say(f"prototypes: {path}")
+
+    def _write_report(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:
+        raise NotImplementedError
+
+
+def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtime, args: Any) -> dict[str, Any]:
+    """K-means and k-NN, which are fitted on the training split and scored on the split at hand."""
+    if not dataset.has_labels:
+        raise UserError("--kmeans and --knn are scored by labels, and this split has none")
+    train = dataset if args.split == "train" else get_train_dataset(p, None)
+    scores: dict[str, Any] = {}
+    if args.kmeans:
+        num_clusters = p.num_classes or validation.num_classes(dataset)
+        train_features = pretext.embed_split(p, module, train, runtime, desc="K-means fit")
+        features = train_features if dataset is train else pretext.embed_split(p, module, dataset, runtime)
+        runs = evaluate.kmeans(
+            train_features,
+            features,
+            dataset.targets,
+            num_clusters,
+            args.kmeans_runs,
+            p.seed,
+            validation.num_classes(dataset),
+        )
+        scores["kmeans"] = {name: {"mean": mean, "std": std} for name, (mean, std) in runs.items()}
+        line = "  ".join(f"{name.upper()} {100 * mean:.2f} ± {100 * std:.2f} %" for name, (mean, std) in runs.items())
+        say(f"K-means on features, {args.kmeans_runs} runs: {line}")
+    if args.knn:
+        scores["knn_acc"] = pretext.knn_accuracy(p, module, train, dataset, runtime)
+        say(f"weighted k-NN accuracy: {100 * scores['knn_acc']:.2f} %")
+    return scores
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

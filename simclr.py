@@ -1,0 +1,77 @@
+"""Learn features without labels (SimCLR), then mine every image's nearest neighbors.
+
+    python simclr.py --config_exp configs/pretext/simclr_digits.yml
+    python simclr.py --config_exp configs/pretext/simclr_cifar10.yml epochs=100 run_name=short
+    python simclr.py --config_exp configs/pretext/simclr_cifar10.yml --mine_only --model released.pth.tar
+    torchrun --nproc_per_node 8 simclr.py --config_exp configs/pretext/simclr_cifar10.yml
+
+Writes model.pth.tar and topk-{train,val}-neighbors.npy to {root_dir}/{train_db_name}/pretext. The same command
+continues an interrupted run.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from data.loaders import ViewLoader
+from utils import cli, inspection, pretext
+from utils.checkpoint import save_weights
+from utils.common_config import (
+    get_criterion,
+    get_model,
+    get_optimizer,
+    get_train_dataset,
+    get_train_transformations,
+    get_val_dataset,
+)  # fmt: skip
+from utils.console import say
+from utils.distributed import gather, is_main
+from utils.run import Run
+
+NEEDED = ("criterion", "optimizer", "optimizer_kwargs", "epochs", "batch_size", "augmentation_strategy")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    parser = cli.training_parser(__doc__)
+    parser.add_argument("--mine_only", action="store_true", help="train nothing; mine with the weights of --model")
+    parser.add_argument("--model", metavar="FILE", help="weights to mine with (default: pretext/checkpoint.pth.tar)")
+    p, args = cli.configure(parser, argv, "simclr")
+    if args.mine_only:
+        return pretext.mine_only(p, args.model or p.pretext_checkpoint)
+    if args.dry_run:
+        return inspection.dry_run(p, NEEDED, "simclr.py")
+
+    run = Run.start(p, *NEEDED, script="simclr.py")
+    if run.result is not None:
+        return pretext.report(p, run.result, again=True)
+    train = get_train_dataset(p, None, split="train+unlabeled")
+    val = get_val_dataset(p, classes=train.classes)
+    augment = get_train_transformations(p)
+    loader = ViewLoader(train, [augment, augment], p.batch_size, run.runtime, run.key, num_workers=p.num_workers)
+    criterion = get_criterion(p)
+    model = run.runtime.place(get_model(p))
+    forward = run.prepare(model, get_optimizer(p, model))
+    monitor = pretext.KnnMonitor(p, model, train, val, run.runtime)
+    run.profile(args.profile)
+
+    for epoch in run.epochs():
+        model.train()
+        for first, second in run.steps(loader):
+            features = gather(forward(torch.cat([first, second])).unflatten(0, (2, -1)).transpose(0, 1))
+            run.step(criterion(features))
+        run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
+
+    if is_main():
+        save_weights(p.pretext_model, model.state_dict(), setup="simclr")
+    say(f"the model is {p.pretext_model}")
+    result: dict[str, Any] = {"loss": run.metrics[-1]["loss"]}
+    result |= pretext.mine(p, model, run.runtime, train, val)
+    run.finish(result)
+    return pretext.report(p, result)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

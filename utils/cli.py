@@ -1,0 +1,83 @@
+"""The command line that all stage scripts share."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+from easydict import EasyDict
+from termcolor import colored
+
+from utils import distributed
+from utils.config import load_config
+from utils.errors import ConfigError, UserError
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser for `--config_env`, `--config_exp` and any number of `key=value` words, described by `doc`."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--config_env", metavar="FILE", help="where results and data lie (default: configs/env.yml)")
+    made.add_argument("--config_exp", metavar="FILE", required=True, help="the experiment's YAML")
+    made.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="change keys of the config, dotted for nested ones: epochs=50 optimizer_kwargs.lr=0.001",
+    )
+    return made
+
+
+def training_parser(doc: str) -> argparse.ArgumentParser:
+    """The parser of a stage that trains."""
+    made = parser(doc)
+    made.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="check everything, print config, sizes and estimates; train nothing",
+    )
+    made.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write a torch profiler trace of N steps, then stop",
+    )
+    return made
+
+
+def configure(
+    made: argparse.ArgumentParser, argv: Sequence[str] | None, *setups: str
+) -> tuple[EasyDict, argparse.Namespace]:
+    """Parse the command line and load its config, whose `setup` must be one of `setups`; raises ConfigError."""
+    args = made.parse_intermixed_args(argv)
+    config = load_config(args.config_env, args.config_exp, args.overrides)
+    if config.setup not in setups:
+        raise ConfigError(
+            f"{args.config_exp} is a config of {config.setup}.py (setup: {config.setup}); this script takes setup: "
+            f"{' or '.join(setups)}"
+        )
+    return config, args
+
+
+def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Call a script's main; what a user can mend becomes one sentence on stderr and an exit code."""
+    try:
+        return main(argv)
+    except UserError as error:
+        return _complain(str(error), error.exit_code)
+    except torch.OutOfMemoryError as error:
+        return _complain(f"the device's memory is full ({str(error).splitlines()[0]}); use a smaller batch_size", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        distributed.stop()
+
+
+def _complain(message: str, code: int) -> int:
+    if distributed.is_main() or distributed.world_size() == 1:
+        print(colored("error:", "red", attrs=["bold"]), message, file=sys.stderr)
+    return code

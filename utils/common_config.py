@@ -1,0 +1,141 @@
+"""From config to objects: one-line look-ups in the packages' tables. Config stops here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from data import DATASETS
+from data.augment import Strategy, build_augmentation, build_evaluation
+from losses import CRITERIA
+from models import build_backbone, weights
+from models.models import ClusteringModel, ContrastiveModel
+from utils.errors import ConfigError
+from utils.schema import OPTIMIZER_KWARGS
+
+STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+def get_stem(p: Any) -> str:
+    """The stem that a config names, or that its data set implies; for a `folder` the crop size implies it."""
+    if p.get("stem"):
+        return p["stem"]
+    name = p["train_db_name"]
+    if name == "folder":
+        size = get_crop_size(p)
+        return "cifar" if size <= 64 else "stl" if size <= 128 else "imagenet"
+    return STEMS.get(name, "imagenet")
+
+
+def get_crop_size(p: Any) -> int:
+    """The side of the evaluation transform's square."""
+    return p["transformation_kwargs"]["crop_size"]
+
+
+def get_model(p: Any, pretrain_path: Path | str | None = None) -> nn.Module:
+    """The model of a config's stage.
+
+    `pretrain_path` holds what the stage starts from: for scan a pretext model (its backbone is taken), for selflabel
+    a scan model (its best head is kept, as head 0), for a pretext task a model of its own kind.
+    Raises ConfigError for an unknown name, UserError when the file is missing or does not fit.
+    """
+    backbone = build_backbone(p["backbone"], get_stem(p), p.get("width"))
+    if p["setup"] in ("simclr", "moco"):
+        model: nn.Module = ContrastiveModel(backbone, **(p.get("model_kwargs") or {}))
+        if pretrain_path is not None:
+            weights.load_contrastive(model, weights.read_weights(pretrain_path))
+        return model
+    num_heads = 1 if p["setup"] == "selflabel" else p.get("num_heads") or 1
+    if not p.get("num_classes"):
+        raise ConfigError("the number of clusters is missing: add num_classes")
+    model = ClusteringModel(backbone, p["num_classes"], num_heads)
+    if pretrain_path is not None:
+        read = weights.read_weights(pretrain_path)
+        if p["setup"] == "scan":
+            weights.load_backbone(model, read)
+        else:
+            weights.load_clusters(model, weights.keep_head(read))
+    return model
+
+
+def get_criterion(p: Any) -> nn.Module:
+    """The loss of a config's stage."""
+    kwargs = dict(p.get("criterion_kwargs") or {})
+    if p["criterion"] == "confidence-cross-entropy":
+        kwargs["threshold"] = p["confidence_threshold"]
+    if p["criterion"] not in CRITERIA:
+        raise ConfigError(f"criterion is {p['criterion']}, but must be one of {', '.join(CRITERIA)}")
+    return CRITERIA[p["criterion"]](**kwargs)
+
+
+def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
+    """One parameter group, decay on everything; with `update_cluster_head_only` the backbone is frozen and left out."""
+    if p.get("update_cluster_head_only"):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("cluster_head" in name)
+    name = p["optimizer"]
+    if name not in OPTIMIZERS:
+        raise ConfigError(f"optimizer is {name}, but must be one of {', '.join(OPTIMIZERS)}")
+    kwargs = OPTIMIZER_KWARGS[name].model_validate(dict(p["optimizer_kwargs"])).model_dump()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return OPTIMIZERS[name](parameters, fused=True, **kwargs)
+
+
+def get_train_transformations(p: Any) -> Strategy:
+    """The augmentation of a config's stage."""
+    if not p.get("augmentation_strategy"):
+        raise ConfigError("the training views are missing: add augmentation_strategy")
+    return build_augmentation(p["augmentation_strategy"], **p["augmentation_kwargs"])
+
+
+def get_val_transformations(p: Any) -> Strategy:
+    """The evaluation transform: centre crop and normalisation."""
+    if not p.get("transformation_kwargs"):
+        raise ConfigError("the evaluation transform is missing: add transformation_kwargs")
+    return build_evaluation(**p["transformation_kwargs"])
+
+
+def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:
+    root = (p.get("data_paths") or {}).get(name) or p.get("data_root") or "datasets"
+    given = {key: value for key, value in kwargs.items() if value is not None} | more
+    return DATASETS[name](Path(root), split, get_crop_size(p), **given)
+
+
+def get_train_dataset(p: Any, transform: Callable | None, split: str | None = None) -> Any:
+    """The training split, as items under `transform`; `split` is `train+unlabeled` for STL-10's pretext task."""
+    kwargs = dict(p.get("train_db_kwargs") or {})
+    dataset = _build_dataset(p, p["train_db_name"], _known_split(p, split), kwargs)
+    dataset.transform = transform
+    return dataset
+
+
+def _known_split(p: Any, split: str | None) -> str:
+    return split if split and p["train_db_name"] == "stl-10" else "train"
+
+
+def get_val_dataset(p: Any, transform: Callable | None = None, classes: list[str] | None = None) -> Any:
+    """The validation split; without `val_db_name` it is the training split.
+
+    `classes` are the training split's names, whose numbers a folder's labels then take.
+    """
+    if not p.get("val_db_name"):
+        return get_train_dataset(p, transform)
+    kwargs = dict(p.get("val_db_kwargs") or {})
+    more = {"classes": classes} if classes and p["val_db_name"] == "folder" else {}
+    dataset = _build_dataset(p, p["val_db_name"], "val", kwargs, **more)
+    dataset.transform = transform
+    return dataset
+
+
+def get_train_dataloader(p: Any, dataset: Any) -> DataLoader:
+    """A plain shuffled DataLoader over items, for code of one's own; the stages use `data.loaders`."""
+    return DataLoader(dataset, p["batch_size"], shuffle=True, drop_last=True, num_workers=p.get("num_workers") or 0)
+
+
+def get_val_dataloader(p: Any, dataset: Any) -> DataLoader:
+    """A plain DataLoader over items in order, for code of one's own; the stages use `utils.inference`."""
+    return DataLoader(dataset, p.get("batch_size") or 256, num_workers=p.get("num_workers") or 0)

@@ -1,0 +1,257 @@
+"""Configs: YAML files and `key=value` words, checked once, before anything runs.
+
+`create_config(env, exp)` is the door: it reads, merges `base:`, applies overrides, checks every key against
+`utils.schema`, and adds the paths of the run. What comes out is a plain, mutable EasyDict.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from easydict import EasyDict
+from pydantic import ValidationError
+
+from utils import schema
+from utils.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MAX_BYTES, MAX_DEPTH, MAX_NODES = 1 << 20, 20, 20_000
+
+# YAML 1.1 reads `1e-4` as a string, because it asks for a dot; people write it in every config.
+_FLOAT = re.compile(
+    r"""^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+
+    |\.[0-9_]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""".replace("\n", "").replace(" ", "")
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader that refuses duplicate keys, deep nesting and alias bombs."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ConfigError(f"is nested deeper than {MAX_DEPTH} levels")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"names the key '{key}' twice (line {node.start_mark.line + 1}); keep one of them")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def _check_size(value: Any) -> None:
+    """Refuse a few lines of aliases that stand for millions of values, or for themselves."""
+    waiting, count = [value], 0
+    while waiting:
+        item = waiting.pop()
+        count += 1
+        if count > MAX_NODES:
+            raise ConfigError(f"expands to more than {MAX_NODES} values")
+        waiting.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        value = yaml.load(text, _Loader)
+        _check_size(value)
+        return value
+    except ConfigError as error:
+        raise ConfigError(f"{source} {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{source} is not a config that can be read{where}: {problem}") from error
+
+
+def load_yaml(path: Path | str) -> dict[str, Any]:
+    """Read one YAML file that holds a mapping; raises ConfigError naming the file and the line."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"config {path} cannot be read: {error.strerror}; check the path") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is {len(data)} bytes; a config has at most {MAX_BYTES}")
+    try:
+        content = _parse(data.decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path} must hold `key: value` lines, with words as keys")
+    return content
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `over` laid over it, nested mappings key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
+
+
+def _load_with_base(path: Path) -> dict[str, Any]:
+    content = load_yaml(path)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the path of one YAML file, relative to this file")
+    shared = load_yaml(path.parent / base)
+    if "base" in shared:
+        raise ConfigError(f"{path.parent / base}: a base may not have a base of its own")
+    return merge(shared, content)
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Lay `key=value` words over a config; dots lead into nested keys, values are read as YAML."""
+    for word in overrides:
+        key, sign, text = word.partition("=")
+        if not sign or not key or not all(key.split(".")):
+            raise ConfigError(f"'{word}' on the command line is no `key=value`; see --help")
+        value = _parse(text, f"the value of '{key}' on the command line")
+        for part in reversed(key.split(".")[1:]):
+            value = {part: value}
+        first = key.split(".")[0]
+        # A mapping given whole replaces the config's; a dotted key changes one entry of it.
+        content = merge(content, {first: value}) if "." in key else {**content, first: value}
+    return content
+
+
+def _explain(error: ValidationError, known: Callable[[tuple[Any, ...]], list[str]], source: str, prefix: str) -> str:
+    first = error.errors()[0]
+    place = first["loc"]
+    key = prefix + ".".join(str(part) for part in place if part not in ("int", "float", "bool", "literal['auto']"))
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(place[-1]), known(place[:-1]), n=1, cutoff=0)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"{source}: unknown key '{key}'{hint}"
+    if first["type"] == "missing":
+        return f"{source}: the key '{key}' is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    value = str(first["input"])
+    shown = value if len(value) <= 80 else value[:77] + "..."
+    return f"{source}: {key} is {shown}, but: {message[0].lower() + message[1:]}"
+
+
+def _check(section: type[schema.Section], content: dict[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
+    def known(place: tuple[Any, ...]) -> list[str]:
+        fields = section.model_fields
+        for part in place:
+            annotation = fields[part].annotation if part in fields else None
+            if not (isinstance(annotation, type) and issubclass(annotation, schema.Section)):
+                return []
+            fields = annotation.model_fields
+        return [*fields, "base"] if section is schema.Config and not place else list(fields)
+
+    try:
+        return section.model_validate(content).model_dump()
+    except ValidationError as error:
+        raise ConfigError(_explain(error, known, source, prefix)) from error
+
+
+def _check_tables(checked: dict[str, Any], source: str) -> None:
+    """Check what depends on a name elsewhere in the config: the kwargs of criterion, optimizer, scheduler and views."""
+    from data import DATASETS
+    from data.augment import build_augmentation, build_evaluation
+    from models import BACKBONES
+
+    for key in ("criterion", "optimizer", "scheduler"):
+        table: dict[str, type[schema.Section]] = getattr(schema, f"{key.upper()}_KWARGS")
+        name, kwargs = checked[key], checked[f"{key}_kwargs"]
+        if name is not None and (kwargs or key != "optimizer"):
+            checked[f"{key}_kwargs"] = _check(table[name], kwargs, source, f"{key}_kwargs.")
+    for key, names in (("train_db_name", DATASETS), ("val_db_name", DATASETS), ("backbone", BACKBONES)):
+        if checked[key] is not None and checked[key] not in names:
+            near = difflib.get_close_matches(checked[key], list(names), n=1, cutoff=0)[0]
+            raise ConfigError(
+                f"{source}: {key} is '{checked[key]}', but must be one of {', '.join(names)}; did you mean '{near}'?"
+            )
+    if checked["augmentation_strategy"] is not None:
+        try:
+            build_augmentation(checked["augmentation_strategy"], **checked["augmentation_kwargs"])
+        except (ConfigError, TypeError) as error:
+            raise ConfigError(f"{source}: augmentation_kwargs: {error}") from error
+    if checked["transformation_kwargs"]:
+        try:
+            build_evaluation(**checked["transformation_kwargs"])
+        except (ConfigError, TypeError) as error:
+            raise ConfigError(f"{source}: transformation_kwargs: {error}") from error
+
+
+def database_name(config: dict[str, Any]) -> str:
+    """The folder of a data set's results: its name, or for a `folder` its alias or its directory's name."""
+    if config.get("db_alias"):
+        return config["db_alias"]
+    if config["train_db_name"] != "folder":
+        return config["train_db_name"]
+    root = config["train_db_kwargs"]["root"]
+    if not root:
+        raise ConfigError("train_db_name: folder needs its directory: add train_db_kwargs.root=PATH")
+    return Path(root).resolve().name or "folder"
+
+
+def add_paths(config: EasyDict) -> EasyDict:
+    """Add the paths of all stages to a config, as the results folder lays them out."""
+    base = Path(config.root_dir) / database_name(config)
+    own_stage = {"simclr": "pretext", "moco": "pretext"}.get(config.setup, config.setup)
+    for stage in ("pretext", "scan", "selflabel"):
+        name = config.run_name if stage == own_stage else config.get(f"{stage}_run")
+        folder = base / stage / name if name else base / stage
+        config[f"{stage}_dir"] = str(folder)
+        config[f"{stage}_checkpoint"] = str(folder / "checkpoint.pth.tar")
+        config[f"{stage}_model"] = str(folder / "model.pth.tar")
+    for split in ("train", "val"):
+        config[f"topk_neighbors_{split}_path"] = str(Path(config.pretext_dir) / f"topk-{split}-neighbors.npy")
+    return config
+
+
+def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str] = ()) -> EasyDict:
+    """Read and check env.yml and an experiment's YAML, and lay `key=value` words over them; writes nothing.
+
+    Raises ConfigError for whatever is wrong with them, naming file, key and the nearest known key.
+    """
+    if env is None:
+        env = "configs/env.yml" if Path("configs/env.yml").exists() else REPOSITORY / "configs" / "env.yml"
+    environment = load_yaml(env)
+    env_words = [word for word in overrides if word.split("=")[0].split(".")[0] in schema.Environment.model_fields]
+    environment = _check(schema.Environment, apply_overrides(environment, env_words), str(env))
+    content = apply_overrides(_load_with_base(Path(exp)), [word for word in overrides if word not in env_words])
+    checked = _check(schema.Config, content, str(exp))
+    _check_tables(checked, str(exp))
+    return add_paths(EasyDict({**environment, **checked}))
+
+
+def create_config(env: Path | str, exp: Path | str) -> EasyDict:
+    """The config of published walk-throughs: an EasyDict with paths, whose result folders exist to be saved into."""
+    config = load_config(env, exp)
+    for stage in ("pretext", "scan", "selflabel"):
+        Path(config[f"{stage}_dir"]).mkdir(parents=True, exist_ok=True)
+    return config
+
+
+def require(config: EasyDict, *keys: str, script: str) -> None:
+    """Demand keys that one stage needs; raises ConfigError naming the first that is missing."""
+    for key in keys:
+        if config.get(key) in (None, {}):
+            raise ConfigError(f"{script} needs the key '{key}', which the config does not have; add it or give {key}=…")

@@ -1,0 +1,29 @@
+"""The exponential moving average of a model's parameters, written back to the model after every step."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """s = α·s + (1 - α)·w after each step, and w = s. BatchNorm statistics are the model's own and stay untouched."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], alpha: float) -> None:
+        self.parameters, self.alpha = list(parameters), alpha
+        self.shadow: list[Tensor] = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the shadow towards the parameters and write it back; without effect where the step was skipped."""
+        torch._foreach_lerp_(self.shadow, self.parameters, 1 - self.alpha)
+        torch._foreach_copy_(self.parameters, self.shadow)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The shadow, for a checkpoint."""
+        return {"shadow": self.shadow}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the shadow of a checkpoint."""
+        torch._foreach_copy_(self.shadow, [value.to(self.shadow[0].device) for value in state["shadow"]])

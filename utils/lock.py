@@ -1,0 +1,52 @@
+"""One process writes to a run folder at a time."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from utils.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there the folder is not guarded
+    fcntl = None  # type: ignore[assignment]
+
+_held: dict[Path, "FolderLock"] = {}
+
+
+class FolderLock:
+    """A lock on a folder that the system releases when its process ends, however it ends.
+
+    Raises UserError that names the process holding it. A file left by a dead process holds nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder.resolve() / ".lock"
+        if path in _held:  # a second stage call in the same process, as the demo makes
+            return
+        self._file = path.open("a+", encoding="utf-8")
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self._file.seek(0)
+                raise UserError(
+                    f"{folder} is in use by another run ({_holder(self._file.read())}); wait for it to end, or "
+                    "give this one a run_name of its own"
+                ) from error
+        self._file.seek(0)
+        self._file.truncate()
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": started}))
+        self._file.flush()
+        _held[path] = self
+
+
+def _holder(text: str) -> str:
+    try:
+        holder = json.loads(text)
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "by a process that did not leave its name"

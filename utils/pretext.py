@@ -1,0 +1,160 @@
+"""What follows a pretext task: features, neighbor files, and what can be said of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from easydict import EasyDict
+from torch import Tensor, nn
+
+from utils import distributed, evaluate, plots
+from utils.checkpoint import save_weights
+from utils.common_config import get_model, get_train_dataset, get_val_dataset, get_val_transformations
+from utils.config import require
+from utils.console import say
+from utils.errors import UserError
+from utils.files import write_file
+from utils.inference import embed
+from utils.lock import FolderLock
+from utils.neighbors import load_neighbors, mine_neighbors, purity, save_neighbors, weighted_knn
+from utils.runtime import Runtime
+
+NUM_MINED = {"simclr": 20, "moco": 50}
+MINED_FEATURES = {"simclr": "head", "moco": "backbone"}
+PURITY_AT = (1, 5, 20)
+KNN = 100
+
+
+def embed_split(p: EasyDict, module: nn.Module, dataset: Any, runtime: Runtime, **kwargs: Any) -> Tensor:
+    """Outputs `[N, D]` of a module for a whole split under the evaluation transform; kwargs go to `embed`."""
+    kwargs = {"batch_size": p.eval_batch_size or 256, "num_workers": p.num_workers} | kwargs
+    return embed(module, dataset, get_val_transformations(p), runtime, **kwargs)
+
+
+def feature_module(p: EasyDict, model: nn.Module) -> nn.Module:
+    """The part of a pretext model whose outputs are mined: all of it (SimCLR), or its backbone (MoCo)."""
+    return model if (p.mine_features or MINED_FEATURES[p.setup]) == "head" else model.backbone
+
+
+def knn_accuracy(
+    p: EasyDict, module: nn.Module, train: Any, val: Any, runtime: Runtime, dtype: torch.dtype | None = None
+) -> float:
+    """Accuracy on `val` of the weighted k-NN vote of `train`'s labelled features; it uses labels, and only monitors."""
+    bank = embed_split(p, module, train, runtime, dtype=dtype, desc="k-NN bank")
+    queries = bank if val is train else embed_split(p, module, val, runtime, dtype=dtype, desc="k-NN queries")
+    temperature = p.criterion_kwargs.get("temperature", p.temperature)
+    targets = train.targets.to(runtime.device)
+    predictions = weighted_knn(bank, targets, queries, len(train.classes), KNN, temperature).cpu()
+    known = val.targets >= 0
+    return (predictions[known] == val.targets[known]).float().mean().item()
+
+
+class KnnMonitor:
+    """Weighted k-NN accuracy every `knn_every` epochs and after the last, where there are labels."""
+
+    def __init__(self, p: EasyDict, model: nn.Module, train: Any, val: Any, runtime: Runtime) -> None:
+        self.p, self.model, self.train, self.val, self.runtime = p, model, train, val, runtime
+        self.possible = train.has_labels and val.has_labels
+
+    def due(self, epoch: int) -> bool:
+        """Whether this epoch (from 0) ends with a look."""
+        return self.possible and ((epoch + 1) % self.p.knn_every == 0 or epoch + 1 == self.p.epochs)
+
+    def accuracy(self) -> float:
+        """The accuracy now, computed in the training precision."""
+        p, runtime = self.p, self.runtime
+        return round(knn_accuracy(p, self.model, self.train, self.val, runtime, runtime.training), 4)
+
+
+def mine(p: EasyDict, model: nn.Module, runtime: Runtime, train: Any, val: Any) -> dict[str, Any]:
+    """Mine and save both neighbor files and their features; returns purity where there are labels.
+
+    The rows are the scan stage's training split, which for STL-10 is not the pretext task's.
+    Raises UserError when more neighbors are asked for than there are images.
+    """
+    if p.train_db_name == "stl-10":
+        train = get_train_dataset(p, None)
+    wanted = {"train": p.num_mined_train or min(NUM_MINED[p.setup], len(train) - 1), "val": p.num_mined_val}
+    result: dict[str, Any] = {}
+    for split, dataset in (("train", train), ("val", val)):
+        num = wanted[split]
+        if num > len(dataset) - 1:
+            raise UserError(
+                f"num_mined_{split} is {num}, but the {split} split has {len(dataset)} images; use at most "
+                f"{len(dataset) - 1}"
+            )
+        features = embed_split(p, feature_module(p, model), dataset, runtime, desc=f"features of {split}")
+        own = distributed.slice_of(len(dataset))
+        # Purity is told at up to 20 neighbors, however many are saved.
+        num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
+        found = mine_neighbors(features, num_found, p.neighbors, rows=range(own.start, own.stop))
+        indices = distributed.gather_rows(torch.from_numpy(found)).numpy()
+        if distributed.is_main():
+            save_neighbors(p[f"topk_neighbors_{split}_path"], indices[:, : num + 1], dataset.fingerprint())
+            _save_features(Path(p.pretext_dir) / f"features-{split}.npy", features)
+        say(f"the {num} nearest neighbors of {len(dataset)} {split} images: {p[f'topk_neighbors_{split}_path']}")
+        result |= _look(p, split, dataset, indices)
+    return result
+
+
+def _save_features(path: Path, features: Tensor) -> None:
+    array = features.cpu().numpy()
+    write_file(path, lambda file: np.save(file, array, allow_pickle=False), num_bytes=array.nbytes + 128)
+
+
+def _look(p: EasyDict, split: str, dataset: Any, indices: np.ndarray) -> dict[str, Any]:
+    """Draw neighbors, and with labels their purity against K; returns purity at a few K."""
+    folder = Path(p.pretext_dir)
+    if distributed.is_main():
+        plots.neighbor_sheet(folder / f"neighbors-{split}.png", dataset, indices, seed=p.seed)
+    if not dataset.has_labels:
+        return {}
+    shares = purity(indices, dataset.targets.numpy(), range(1, indices.shape[1]))
+    if distributed.is_main():
+        plots.purity_curve(folder / f"purity-{split}.png", shares)
+    return {f"purity_{split}": {str(k): round(shares[k], 6) for k in PURITY_AT if k in shares}}
+
+
+def mine_only(p: EasyDict, path: str) -> int:
+    """Lay given weights down as the pretext model and mine with them; returns the exit code."""
+    require(p, "transformation_kwargs", script="mining")
+    runtime = Runtime.start(p.device, p.precision)
+    model = runtime.place(get_model(p, path))
+    train = get_train_dataset(p, None)
+    val = get_val_dataset(p, classes=train.classes)
+    if distributed.is_main():
+        Path(p.pretext_dir).mkdir(parents=True, exist_ok=True)
+        FolderLock(Path(p.pretext_dir))
+        save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
+    say(f"the model is {p.pretext_model}")
+    return report(p, mine(p, model, runtime, train, val))
+
+
+def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
+    """Say what came out; returns the exit code 0."""
+    if again:
+        say(f"this run is finished; overwrite=true starts it again. Its files are in {p.pretext_dir}")
+    if "loss" in result:
+        say(f"last training loss {result['loss']:.4f}")
+    for split in ("train", "val"):
+        if f"purity_{split}" in result:
+            shares = ", ".join(f"{100 * share:.2f} % at {k}" for k, share in result[f"purity_{split}"].items())
+            say(f"purity of the {split} neighbors (labels only score): {shares}", "green")
+    return 0
+
+
+def load_split_neighbors(p: EasyDict, split: str, dataset: Any, num_neighbors: int) -> Tensor:
+    """A split's neighbors int64 `[N, num_neighbors + 1]`; raises UserError when they are missing or do not fit."""
+    path = p[f"topk_neighbors_{split}_path"]
+    return torch.from_numpy(load_neighbors(path, len(dataset), num_neighbors, dataset.fingerprint()))
+
+
+def load_train_neighbors(p: EasyDict, dataset: Any) -> Tensor:
+    """The training split's neighbors, `num_neighbors` of them."""
+    return load_split_neighbors(p, "train", dataset, p.num_neighbors)
+
+
+def load_val_neighbors(p: EasyDict, dataset: Any) -> Tensor:
+    """The validation split's neighbors, as many as the validation loss looks at."""
+    return load_split_neighbors(p, "val", dataset, min(evaluate.VALIDATION_COLUMNS, len(dataset)) - 1)

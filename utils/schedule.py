@@ -1,0 +1,42 @@
+"""The learning rate as a pure function of the epoch."""
+
+import math
+from collections.abc import Sequence
+
+
+def constant(base: float, epoch: int, epochs: int) -> float:
+    """The base rate."""
+    return base
+
+
+def cosine(base: float, epoch: int, epochs: int, lr_decay_rate: float = 0.1) -> float:
+    """Half a cosine from `base` down to `base · lr_decay_rate³`, one value an epoch (SCAN, published recipe)."""
+    lowest = base * lr_decay_rate**3
+    return lowest + (base - lowest) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def step(base: float, epoch: int, epochs: int, lr_decay_epochs: Sequence[int], lr_decay_rate: float = 0.1) -> float:
+    """`base · lr_decay_rate^n` where n milestones lie before this epoch."""
+    return base * lr_decay_rate ** sum(milestone < epoch for milestone in lr_decay_epochs)
+
+
+SCHEDULES = {"constant": constant, "cosine": cosine, "step": step}
+
+
+def learning_rate(
+    scheduler: str,
+    base: float,
+    epoch: int,
+    epochs: int,
+    progress: float = 0.0,
+    warmup_epochs: float = 0,
+    **kwargs,
+) -> float:
+    """The rate at `epoch` (from 0) of `epochs`, `progress` in [0, 1) through it.
+
+    A warm-up rises linearly, step by step, over `warmup_epochs`, but over no more than a tenth of the run, so that
+    any number of epochs works.
+    """
+    rate = SCHEDULES[scheduler](base, epoch, epochs, **kwargs)
+    warmup = min(warmup_epochs, epochs / 10)
+    return rate * min(1.0, (epoch + progress) / warmup) if warmup else rate

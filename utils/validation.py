@@ -1,0 +1,158 @@
+"""Watching a clustering stage without labels, and scoring it with them where there are any."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from easydict import EasyDict
+from torch import Tensor
+
+from models import weights
+from models.models import ClusteringModel
+from utils import evaluate, plots
+from utils.common_config import get_model
+from utils.console import say, warn
+from utils.distributed import is_main
+from utils.inference import head_probabilities
+from utils.pretext import embed_split
+from utils.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """A head's validation loss (no label used), its cluster sizes int64 `[C]`, and what labels say of it, if any."""
+
+    head: int
+    loss: float
+    cluster_sizes: Tensor
+    monitored: dict[str, float]
+
+
+class Validator:
+    """Scores every head of a model on the validation split by the SCAN validation loss."""
+
+    def __init__(self, p: EasyDict, val: Any, neighbors: Tensor, runtime: Runtime) -> None:
+        self.p, self.val, self.neighbors, self.runtime = p, val, neighbors, runtime
+
+    def best_head(self, model: ClusteringModel) -> HeadScores:
+        """The head with the lowest loss, the lower number in a tie."""
+        p, runtime = self.p, self.runtime
+        features = embed_split(p, model.backbone, self.val, runtime, dtype=runtime.training, desc="validation")
+        best: HeadScores | None = None
+        for head, probabilities in enumerate(head_probabilities(model, features)):
+            loss = evaluate.validation_loss(probabilities, self.neighbors).total.item()
+            if best is None or loss < best.loss:
+                clusters = probabilities.argmax(1)
+                best = HeadScores(head, loss, torch.bincount(clusters, minlength=p.num_classes), {})
+                kept = clusters
+        assert best is not None  # a model has at least one head
+        if self.val.has_labels:
+            scores = evaluate.score_clusters(kept, self.val.targets, p.num_classes, num_classes(self.val))
+            best.monitored["acc_from_labels"] = round(scores["acc"], 4)
+        return best
+
+
+def num_classes(dataset: Any) -> int:
+    """Number of classes that a data set's labels speak of."""
+    return max(len(dataset.classes), int(dataset.targets.max()) + 1)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a split: backbone features `[N, D]` and its best head's probabilities `[N, C]`."""
+
+    features: Tensor
+    probabilities: Tensor
+
+
+def load_clustering(p: EasyDict, path: str | Path) -> tuple[Any, int]:
+    """The scan or self-label model of a file and the number of the head that counts."""
+    read = weights.read_weights(path)
+    if p.setup == "selflabel":
+        read = weights.keep_head(read)
+    model = get_model(EasyDict({**p, "num_heads": max(1, read.num_heads)}))
+    return model, weights.load_clusters(model, read)
+
+
+@torch.no_grad()
+def predict(p: EasyDict, model: Any, head: int, dataset: Any, runtime: Runtime) -> Prediction:
+    """Apply a clustering model to a split, in the inference precision."""
+    model = runtime.place(model)
+    features = embed_split(p, model.backbone, dataset, runtime, desc="evaluation")
+    return Prediction(features, torch.softmax(model.cluster_head[head](features), dim=1))
+
+
+def score(prediction: Prediction, dataset: Any) -> dict[str, Any]:
+    """Scores of a prediction; empty without labels."""
+    if not dataset.has_labels:
+        return {}
+    return evaluate.score(prediction.probabilities, dataset.targets, num_classes(dataset))
+
+
+def final_scores(p: EasyDict, path: str, val: Any, runtime: Runtime) -> dict[str, Any]:
+    """Evaluate a stage's model file, draw its confusion matrix beside it, and return the numbers for run.json."""
+    scores = score(predict(p, *load_clustering(p, path), val, runtime), val)
+    if scores and is_main():
+        draw_confusion(Path(path).parent / "confusion_matrix.png", scores, val)
+    return {key: value for key, value in scores.items() if key != "confusion"}
+
+
+def draw_confusion(path: Path, scores: dict[str, Any], dataset: Any) -> None:
+    """Write the matched confusion matrix as a PNG."""
+    names = dataset.classes or [str(label) for label in range(num_classes(dataset))]
+    plots.confusion_matrix(path, scores["confusion"], names, scores["matching"])
+
+
+def warn_of_collapse(sizes: Tensor, num_clusters: int) -> None:
+    """Say, while it happens, when clusters die out or everything falls into one; `sizes` is int64 `[C]`."""
+    used = int((sizes > 0).sum())
+    if used == 1 and num_clusters > 1:
+        warn(
+            "every validation image is in one cluster: training has collapsed. A higher "
+            "criterion_kwargs.entropy_weight, a lower learning rate or a longer pretext task usually mend it"
+        )
+    elif used < num_clusters and num_clusters <= int(sizes.sum()):
+        warn(f"{num_clusters - used} of {num_clusters} clusters are empty; early on this often mends itself")
+    else:
+        share = sizes.double() / sizes.sum()
+        spread = -float((share * share.clamp(min=1e-12).log()).sum())
+        if num_clusters > 1 and spread < 0.5 * math.log(num_clusters):
+            warn("clusters are of very unequal size; if your classes are not, raise criterion_kwargs.entropy_weight")
+
+
+def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
+    """Say what came out; returns the exit code 0."""
+    folder = p[f"{p.setup}_dir"]
+    if again:
+        say(f"this run is finished; overwrite=true starts it again. Its files are in {folder}")
+    if "scan_loss" in result:
+        say(
+            f"validation loss (no labels, lower is better; negative is normal): scan {result['scan_loss']:.4f}, best "
+            f"{result['best_loss']:.4f} (epoch {result['best_epoch']}), last {result['last_loss']:.4f}"
+        )
+        if result["last_loss"] > result["scan_loss"]:
+            warn(
+                "self-labeling ends worse than it began by the label-free score; the scan model or "
+                "model-best.pth.tar may serve better"
+            )
+    if "acc" in result:
+        say("labels only score: " + words(result), "green")
+        say(f"confusion matrix: {Path(folder) / 'confusion_matrix.png'}")
+    else:
+        say("there are no labels to score with; the validation loss above is what can be told")
+    return 0
+
+
+def words(scores: dict[str, Any]) -> str:
+    """Scores as a line of percentages."""
+    names = {
+        "acc": "ACC",
+        "nmi": "NMI",
+        "ari": "ARI",
+        "ami": "AMI",
+        "top5": "Top-5",
+        "acc_many_to_one": "ACC many-to-one",
+    }
+    return "  ".join(f"{name} {100 * scores[key]:.2f} %" for key, name in names.items() if key in scores)
