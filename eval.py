@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from easydict import EasyDict
-from utils.neighbors import mine_neighbors, purity
+from utils.mining import mine_neighbors
+from utils.neighbors import purity
 
 from utils import cli, evaluate, plots, pretext, validation
 from utils.common_config import get_model, get_train_dataset, get_val_dataset

@@ -14,17 +14,23 @@ from utils.config import load_config
 from utils.errors import ConfigError, UserError
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser for `--config_env`, `--config_exp` and any number of `key=value` words, described by `doc`."""
+def base_parser(doc: str) -> argparse.ArgumentParser:
+    """A parser for any number of `key=value` words; `doc` is the script's docstring."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--config_env", metavar="FILE", help="where results and data lie (default: configs/env.yml)")
-    made.add_argument("--config_exp", metavar="FILE", required=True, help="the experiment's YAML")
     made.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
         help="change keys of the config, dotted for nested ones: epochs=50 optimizer_kwargs.lr=0.001",
     )
+    return made
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser that also takes `--config_env` and `--config_exp`."""
+    made = base_parser(doc)
+    made.add_argument("--config_env", metavar="FILE", help="where results and data lie (default: configs/env.yml)")
+    made.add_argument("--config_exp", metavar="FILE", required=True, help="the experiment's YAML")
     return made
 
 

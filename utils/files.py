@@ -44,8 +44,8 @@ def _write_beside(path: Path, write: Callable[[BinaryIO], None]) -> Path:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; {shutil.disk_usage(path.parent).free / 2**20:.0f} MiB are "
-            "free there; what was at this path before is untouched"
+            f"cannot write {path}: {error.strerror or error}; {shutil.disk_usage(path.parent).free / 2**20:.0f} MiB "
+            "are free there; what was at this path before is untouched"
         ) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -158,3 +158,22 @@ def remove_temporaries(folder: Path) -> None:
     """Remove what writers that were killed left behind in a folder."""
     for path in folder.glob(f"*{TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+def duplicate(path: Path, copy: Path) -> None:
+    """Give a recorded file a second name, with its record; replaces what had that name."""
+    temporary = copy.with_name(f"{copy.name}.{os.getpid()}{TEMPORARY}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
+    manifest = _read_manifest(path.parent)
+    entry, old = manifest.get(path.name), manifest.get(copy.name, {}).get("sha256", [])
+    if entry is not None:
+        manifest[copy.name] = {**entry, "sha256": [*entry["sha256"], *old[:1]]}
+        _write_manifest(path.parent, manifest)
+    _replace(temporary, copy)
+    if entry is not None:
+        manifest[copy.name] = entry
+        _write_manifest(path.parent, manifest)

@@ -17,7 +17,8 @@ from utils.errors import UserError
 from utils.files import write_file
 from utils.inference import embed
 from utils.lock import FolderLock
-from utils.neighbors import load_neighbors, mine_neighbors, purity, save_neighbors, weighted_knn
+from utils.mining import mine_neighbors
+from utils.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
 from utils.runtime import Runtime
 
 NUM_MINED = {"simclr": 20, "moco": 50}

@@ -96,7 +96,11 @@ class Runtime:
 
     @classmethod
     def start(
-        cls, device: str = "auto", precision: str = "auto", compile: str | bool = "auto", deterministic: bool = False
+        cls,
+        device: str = "auto",
+        precision: str = "auto",
+        compile: str | bool = "auto",
+        deterministic: bool = False,
     ) -> "Runtime":
         """Find device and precision and join the other processes; raises UserError for what is not there.
 
