@@ -22,7 +22,7 @@ from utils.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif", ".tif", ".tiff"})
 # Only these decoders ever see a file, whatever it calls itself: PIL's others (EPS!) start foreign programs.
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**27  # 134 megapixels, 400 MB once decoded: above any camera, below any bomb
 
 TRANSPARENT = {"RGBA", "RGBa", "LA", "La", "PA"}
