@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from easydict import EasyDict
@@ -138,9 +138,22 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
     return content
 
 
-def _explain(error: ValidationError, known: Callable[[tuple[Any, ...]], list[str]], source: str, prefix: str) -> str:
+class _Source(NamedTuple):
+    """Where keys came from: a file, but for those that the command line laid over it."""
+
+    file: str
+    overridden: frozenset[str] = frozenset()
+
+    def of(self, key: str) -> str:
+        return "the command line" if key.split(".")[0] in self.overridden else self.file
+
+
+def _explain(
+    error: ValidationError, known: Callable[[tuple[Any, ...]], list[str]], origin: _Source, prefix: str
+) -> str:
     first = error.errors()[0]
     place = first["loc"]
+    source = origin.of(prefix + str(place[0]))
     key = prefix + ".".join(str(part) for part in place if part not in ("int", "float", "bool", "literal['auto']"))
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), known(place[:-1]), n=1, cutoff=0)
@@ -154,7 +167,7 @@ def _explain(error: ValidationError, known: Callable[[tuple[Any, ...]], list[str
     return f"{source}: {key} is {shown}, but: {message[0].lower() + message[1:]}"
 
 
-def _check(section: type[schema.Section], content: dict[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
+def _check(section: type[schema.Section], content: dict[str, Any], source: _Source, prefix: str = "") -> dict[str, Any]:
     def known(place: tuple[Any, ...]) -> list[str]:
         fields = section.model_fields
         for part in place:
@@ -170,7 +183,7 @@ def _check(section: type[schema.Section], content: dict[str, Any], source: str, 
         raise ConfigError(_explain(error, known, source, prefix)) from error
 
 
-def _check_tables(checked: dict[str, Any], source: str) -> None:
+def _check_tables(checked: dict[str, Any], source: _Source) -> None:
     """Check what depends on a name elsewhere in the config: the kwargs of criterion, optimizer, scheduler and views."""
     from data import DATASETS
     from data.augment import build_augmentation, build_evaluation
@@ -185,18 +198,18 @@ def _check_tables(checked: dict[str, Any], source: str) -> None:
         if checked[key] is not None and checked[key] not in names:
             near = difflib.get_close_matches(checked[key], list(names), n=1, cutoff=0)[0]
             raise ConfigError(
-                f"{source}: {key} is '{checked[key]}', but must be one of {', '.join(names)}; did you mean '{near}'?"
+                f"{source.of(key)}: {key} is '{checked[key]}', but must be one of {', '.join(names)}; did you mean '{near}'?"
             )
     if checked["augmentation_strategy"] is not None:
         try:
             build_augmentation(checked["augmentation_strategy"], **checked["augmentation_kwargs"])
         except (ConfigError, TypeError) as error:
-            raise ConfigError(f"{source}: augmentation_kwargs: {error}") from error
+            raise ConfigError(f"{source.of('augmentation_kwargs')}: augmentation_kwargs: {error}") from error
     if checked["transformation_kwargs"]:
         try:
             build_evaluation(**checked["transformation_kwargs"])
         except (ConfigError, TypeError) as error:
-            raise ConfigError(f"{source}: transformation_kwargs: {error}") from error
+            raise ConfigError(f"{source.of('transformation_kwargs')}: transformation_kwargs: {error}") from error
 
 
 def database_name(config: dict[str, Any]) -> str:
@@ -233,12 +246,15 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     """
     if env is None:
         env = "configs/env.yml" if Path("configs/env.yml").exists() else REPOSITORY / "configs" / "env.yml"
-    environment = load_yaml(env)
-    env_words = [word for word in overrides if word.split("=")[0].split(".")[0] in schema.Environment.model_fields]
-    environment = _check(schema.Environment, apply_overrides(environment, env_words), str(env))
-    content = apply_overrides(_load_with_base(Path(exp)), [word for word in overrides if word not in env_words])
-    checked = _check(schema.Config, content, str(exp))
-    _check_tables(checked, str(exp))
+    first_keys = {word: word.split("=")[0].split(".")[0] for word in overrides}
+    env_words = [word for word in overrides if first_keys[word] in schema.Environment.model_fields]
+    exp_words = [word for word in overrides if word not in env_words]
+    overridden = frozenset(first_keys.values())
+    environment = apply_overrides(load_yaml(env), env_words)
+    environment = _check(schema.Environment, environment, _Source(str(env), overridden))
+    source = _Source(str(exp), overridden)
+    checked = _check(schema.Config, apply_overrides(_load_with_base(Path(exp)), exp_words), source)
+    _check_tables(checked, source)
     return add_paths(EasyDict({**environment, **checked}))
 
 
