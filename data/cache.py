@@ -36,9 +36,8 @@ def open_cache(files: ImageFiles, split: str, side: int, folder: Path, on_bad_im
                 facts = _write(path, files, side, on_bad_image)
     except OSError as error:
         raise UserError(f"cache_dir {shown(folder)} cannot be used: {error.strerror or error}") from error
-    good = leave_out(
-        files, {files.paths.index(name): reason for name, reason in facts["bad"].items()}, on_bad_image
-    )
+    bad = {i: facts["bad"][name] for i, name in enumerate(files.paths) if name in facts["bad"]}
+    good = leave_out(files, bad, on_bad_image)
     columns = np.memmap(path, dtype=np.uint8, mode="r", shape=(len(good), 3, side, side))
     with warnings.catch_warnings():  # PyTorch warns that these pages cannot be written to; nobody does
         warnings.simplefilter("ignore", UserWarning)
@@ -50,7 +49,7 @@ def open_cache(files: ImageFiles, split: str, side: int, folder: Path, on_bad_im
         good.classes,
         good.paths,
         root=good.root,
-        fingerprint=good.fingerprint(),
+        fingerprint=facts["fingerprint"],
     )
 
 
@@ -62,10 +61,8 @@ def _read_facts(path: Path, files: ImageFiles, side: int) -> dict[str, Any] | No
     try:
         facts = json.loads(record.read_text(encoding="utf-8"))
         num_images = len(files) - len(facts["bad"])
-        whole = path.stat().st_size == num_images * 3 * side * side and facts["bad"].keys() <= set(
-            files.paths
-        )
-        current = whole and facts["sources"] == files.fingerprint(times=True)
+        whole = path.stat().st_size == num_images * 3 * side * side and facts["bad"].keys() <= set(files.paths)
+        current = whole and "fingerprint" in facts and facts["sources"] == files.fingerprint(times=True)
     except (ValueError, KeyError, TypeError, AttributeError):
         current = False
     if not current:
@@ -75,9 +72,7 @@ def _read_facts(path: Path, files: ImageFiles, side: int) -> dict[str, Any] | No
 
 def _write(path: Path, files: ImageFiles, side: int, on_bad_image: str) -> dict[str, Any]:
     num_bytes = len(files) * 3 * side * side
-    for stale in path.parent.glob(
-        f"{path.name}.*{TEMPORARY}"
-    ):  # of a process that was killed: this one has the lock
+    for stale in path.parent.glob(f"{path.name}.*{TEMPORARY}"):  # of a process that was killed: this one has the lock
         stale.unlink(missing_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)  # never an old record beside a new file
     sources = files.fingerprint(times=True)
@@ -95,13 +90,16 @@ def _write(path: Path, files: ImageFiles, side: int, on_bad_image: str) -> dict[
                 file.write(squares[good].data)
             except OSError as error:
                 raise UserError(
-                    f"the cache {shown(path)} needs {num_bytes / 1e9:.3g} GB and cannot be written: "
-                    f"{error.strerror}"
+                    f"the cache {shown(path)} needs {num_bytes / 1e9:.3g} GB and cannot be written: {error.strerror}"
                 ) from error
         leave_out(files, bad, on_bad_image)
 
     say(f"writing the cache {shown(path)} ({num_bytes / 1e9:.3g} GB), once")
     write_file(path, write, num_bytes=num_bytes, record=False)
-    facts = {"sources": sources, "bad": {files.paths[i]: reason for i, reason in bad.items()}}
+    facts = {
+        "sources": sources,
+        "fingerprint": files.without(bad).fingerprint(),
+        "bad": {files.paths[i]: reason for i, reason in bad.items()},
+    }
     write_text(path.with_suffix(".json"), json.dumps(facts))
     return facts

@@ -126,9 +126,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = RestrictedUnpickler(file, encoding="latin1").load()
     except Exception as error:  # hostile bytes make the unpickler raise nearly anything
-        raise UserError(
-            f"{path} is not a CIFAR file ({error}); delete its directory to download it anew"
-        ) from error
+        raise UserError(f"{path} is not a CIFAR file ({error}); delete its directory to download it anew") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a CIFAR file (no dict); delete its directory to download it anew")
     return content
@@ -137,9 +135,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
 def _read_names(path: Path, key: str) -> list[str]:
     names = read_pickle(path).get(key)
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        raise UserError(
-            f"{path} holds no class names under {key!r}; delete its directory to download it anew"
-        )
+        raise UserError(f"{path} holds no class names under {key!r}; delete its directory to download it anew")
     return names
 
 
@@ -164,18 +160,12 @@ def _build(name: str, directory: Path, split: str) -> ImageDataset:
     folder = locate(name, directory, source.folder, [*files, source.meta], source.url, source.md5)
     classes = _read_names(folder / source.meta, source.names)
     batches = [_read_batch(folder / file, source.labels, len(classes)) for file in files]
-    paths = [
-        f"{file}/{i:05d}"
-        for file, (images, _) in zip(files, batches, strict=True)
-        for i in range(len(images))
-    ]
+    paths = [f"{file}/{i:05d}" for file, (images, _) in zip(files, batches, strict=True) for i in range(len(images))]
     images, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return ImageDataset(name, images, targets, classes, paths, root=folder)
 
 
-def build_cifar10(
-    directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any
-) -> ImageDataset:
+def build_cifar10(directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any) -> ImageDataset:
     """Build CIFAR-10, batches 1 to 5 in order or the test batch; 32x32 whatever `size` is.
 
     `root` overrides `directory`; options of image files have no effect.
@@ -185,9 +175,7 @@ def build_cifar10(
     return _build("cifar-10", Path(root or directory), split)
 
 
-def build_cifar20(
-    directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any
-) -> ImageDataset:
+def build_cifar20(directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any) -> ImageDataset:
     """Build CIFAR-100 with its 20 coarse labels; 32x32 whatever `size` is.
 
     `root` overrides `directory`; options of image files have no effect.

@@ -110,9 +110,7 @@ def _identity(path: Path | str) -> tuple[int, int]:
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     if entry.is_symlink():
-        return Path(
-            entry.path
-        ).is_dir()  # a link to itself is no error here, as it would be in DirEntry's method
+        return Path(entry.path).is_dir()  # a link to itself is no error here, as it would be in DirEntry's method
     return entry.is_dir(follow_symlinks=False)
 
 

@@ -64,9 +64,7 @@ def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None
     numbers = {wnid: number for number, wnid in enumerate(names)}
     others = f"; {num_others:,} other files ignored" if num_others else ""
     say(f"{split}: {len(paths):,} images of {len(names):,} classes in {shown(folder)}{others}")
-    return ImageFiles(
-        name, folder, paths, torch.tensor([numbers[wnid] for wnid in found]), list(names.values())
-    )
+    return ImageFiles(name, folder, paths, torch.tensor([numbers[wnid] for wnid in found]), list(names.values()))
 
 
 def build(
@@ -89,19 +87,12 @@ def build(
     A subset's classes stand in `subset_file`, by default `data/imagenet_subsets/<name>.txt`.
     Raises UserError when the images, or the list, are missing.
     """
-    subset = (
-        None
-        if name == "imagenet"
-        else read_subset(name, Path(subset_file or LISTS / f"{name}.txt").expanduser())
-    )
+    subset = None if name == "imagenet" else read_subset(name, Path(subset_file or LISTS / f"{name}.txt").expanduser())
     files = find_images(name, Path(root or directory).expanduser(), split, subset)
     side = resize or max(RESIZE, size)
-    return open_files(
-        files, split, side, streamed=stream is not False, cache_dir=cache_dir, on_bad_image=on_bad_image
-    )
+    return open_files(files, split, side, streamed=stream is not False, cache_dir=cache_dir, on_bad_image=on_bad_image)
 
 
 BUILDERS = {
-    name: functools.partial(build, name)
-    for name in ("imagenet", "imagenet_50", "imagenet_100", "imagenet_200")
+    name: functools.partial(build, name) for name in ("imagenet", "imagenet_50", "imagenet_100", "imagenet_200")
 }

@@ -20,9 +20,7 @@ from data.images import (
 )
 from utils.errors import UserError
 
-CHECK_SIDE = (
-    8  # JPEGs are checked at an eighth of their size: the whole file is read, few pixels are computed
-)
+CHECK_SIDE = 8  # JPEGs are checked at an eighth of their size: the whole file is read, few pixels are computed
 
 
 class StreamDataset(LabeledImages):
@@ -62,9 +60,7 @@ class StreamDataset(LabeledImages):
         """
         image, frame = self._read(index)
         found = boxes(*frame)
-        return torch.from_numpy(
-            cut(image, frame, found.tolist() if isinstance(found, Tensor) else found, out_size)
-        )
+        return torch.from_numpy(cut(image, frame, found.tolist() if isinstance(found, Tensor) else found, out_size))
 
     def image(self, index: int) -> Tensor:
         """One whole frame: uint8 [3, H, W]."""
@@ -79,9 +75,7 @@ class StreamDataset(LabeledImages):
         """Centre squares of the frames, for showing a few: uint8 [B, 3, resize, resize] on the device."""
         side = self.resize
         squares = [self.decode(i, lambda h, w: [center_box(h, w, side)], side) for i in indices.tolist()]
-        return (
-            torch.cat(squares).to(device) if squares else torch.empty((0, 3, side, side), dtype=torch.uint8)
-        )
+        return torch.cat(squares).to(device) if squares else torch.empty((0, 3, side, side), dtype=torch.uint8)
 
     def fingerprint(self) -> str:
         """SHA-256 over relative paths and file sizes, in order; computed once."""
