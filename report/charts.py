@@ -173,7 +173,7 @@ def confusion_matrix(labels: Labels) -> dict[str, Any]:
     rows = {**_names_axis(labels.classes), "autorange": "reversed", "showgrid": False}
     return _figure(
         [cells],
-        "cluster, in the order of the classes that they match",
+        "cluster",
         "",
         xaxis={**_names_axis(columns), "showgrid": False},
         yaxis=rows,
