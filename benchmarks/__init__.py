@@ -1,0 +1,1 @@
+"""What the README's figures come from; each script runs by itself and writes its numbers to `results/`."""

@@ -1,0 +1,115 @@
+"""What benchmarks share: the facts of a machine, timings with their spread, and result files."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.files import write_text
+from utils.run_folder import git_commit
+from utils.runtime import describe
+
+try:
+    import resource  # absent on Windows
+except ImportError:
+    resource = None  # type: ignore[assignment]
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "scipy", "faiss-cpu", "faiss-gpu")
+TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
+
+
+def _cpu() -> tuple[str, list[str]]:
+    """The CPU's name and those of its flags that matter for speed."""
+    name, flags = platform.processor() or platform.machine(), set()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags = set(value.split())
+    return name, [flag for flag in TELLING_FLAGS if flag in flags]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that speed depends on, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Facts that a figure means nothing without: CPU, cores, device, versions, commit, command, time."""
+    name, flags = _cpu()
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "cpu": name,
+        "cpu_flags": flags,
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "device": describe(torch.device(device)),
+        "system": platform.platform(),
+        "versions": versions(),
+        "commit": git_commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def write_result(path: Path | str, result: dict[str, Any]) -> None:
+    """Write a benchmark's numbers as JSON, whole or not at all."""
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    print(f"written: {path}")
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest of repeated measurements."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": len(values)}
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_calls(
+    call: Callable[[], Any], repeats: int, device: torch.device | str = "cpu", warm_up: int = 1
+) -> list[float]:
+    """Seconds of each of `repeats` calls, after `warm_up` calls that do not count."""
+    device = torch.device(device)
+    seconds = []
+    for number in range(warm_up + repeats):
+        started = time.perf_counter()
+        call()
+        synchronize(device)
+        if number >= warm_up:
+            seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def peak_memory_gb(device: torch.device | str = "cpu") -> dict[str, float]:
+    """The most memory in GB that this process and its children had, and that tensors had on a GPU."""
+    device = torch.device(device)
+    found = {}
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        found["host"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+        found["children"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e9
+    if device.type == "cuda":
+        found["device"] = torch.cuda.max_memory_allocated(device) / 1e9
+    return {name: round(value, 3) for name, value in found.items()}
