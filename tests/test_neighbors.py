@@ -1,0 +1,235 @@
+"""Neighbors against brute force in float64, with duplicates, ties, zeros and every way to search."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import utils.mining
+from utils.errors import UserError
+from utils.neighbors import load_neighbors, mine_neighbors, purity, save_neighbors, weighted_knn
+
+BACKENDS = ["faiss", "torch"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    if request.param == "faiss":
+        pytest.importorskip("faiss")
+    return request.param
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def brute_force(features, k):
+    """Sort all pairs in float64, one row at a time; products are rounded so that equal pairs are equal."""
+    x = np.asarray(features, dtype=np.float64)
+    norms = np.sqrt((x**2).sum(1, keepdims=True))
+    x = x / np.where(norms > 0, norms, 1)
+    rows = []
+    for i in range(len(x)):
+        similarity = np.round([math.fsum(x[i] * x[j]) for j in range(len(x))], 12)
+        others = sorted((j for j in range(len(x)) if j != i), key=lambda j, s=similarity: (-s[j], j))
+        rows.append([i, *others[:k]])
+    return np.array(rows)
+
+
+def with_duplicates():
+    """Groups of 1, 2, 3, 12 and 40 equal rows in mixed order: more than the candidates beyond k."""
+    distinct = normal(12, 6)
+    copies = [1, 2, 3, 12, 40, 1, 1, 1, 1, 1, 1, 1]
+    rows = torch.arange(12).repeat_interleave(torch.tensor(copies))
+    return distinct[rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))]]
+
+
+CASES = {
+    "distinct": normal(90, 16),
+    "clustered": normal(8, 16).repeat(10, 1) + 1e-4 * normal(80, 16, seed=1),
+    "collapsed": torch.ones(60, 16) + 1e-3 * normal(60, 16, seed=1),
+    "duplicates": with_duplicates(),
+    "all equal": torch.ones(50, 3),
+    "all zero": torch.zeros(40, 4),
+    "some zero": torch.cat([normal(20, 2), torch.zeros(20, 2), normal(20, 2, seed=1)]),
+    "one dimension": torch.tensor([[1.0], [-2.0], [3.0], [-4.0], [0.0]] * 6),
+    "huge and tiny": normal(60, 8) * 10.0 ** torch.arange(-20, 20, 40 / 60).unsqueeze(1),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mining_is_brute_force(case, backend):
+    expected = brute_force(CASES[case], 20)
+    for k in (1, 5, 20):
+        assert np.array_equal(mine_neighbors(CASES[case], k, backend), expected[:, : k + 1])
+
+
+def test_four_points_by_hand(backend):
+    """At 0, 10, 30 and 90 degrees; lengths do not matter."""
+    angles = torch.deg2rad(torch.tensor([0.0, 10, 30, 90]))
+    points = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([[1.0], [5], [0.1], [2]])
+    expected = [[0, 1, 2, 3], [1, 0, 2, 3], [2, 1, 0, 3], [3, 2, 1, 0]]
+    assert mine_neighbors(points, 3, backend).tolist() == expected
+
+
+@pytest.mark.parametrize("case", ["distinct", "collapsed", "duplicates", "some zero"])
+def test_blocks_and_memory_maps_change_nothing(case, backend, tmp_path):
+    features = CASES[case]
+    expected = mine_neighbors(features, 7, backend)
+    np.save(tmp_path / "features.npy", features.numpy())
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    for budget in (1, 20_000, 60_000):
+        assert np.array_equal(mine_neighbors(features, 7, backend, budget_bytes=budget), expected)
+        assert np.array_equal(mine_neighbors(mapped, 7, backend, budget_bytes=budget), expected)
+
+
+def test_shares_of_the_rows_join_to_the_whole(backend):
+    features = CASES["duplicates"]
+    shares = [range(0, 22), range(22, 43), range(43, 64), range(64, len(features))]
+    parts = [mine_neighbors(features, 4, backend, rows=rows) for rows in shares]
+    assert np.array_equal(np.concatenate(parts), mine_neighbors(features, 4, backend))
+    assert mine_neighbors(features, 4, backend, rows=range(5, 5)).shape == (0, 5)
+
+
+def test_float32_alone_would_be_wrong(monkeypatch):
+    """The float64 search really runs where float32 proves nothing, and only there."""
+    searched = []
+    original = utils.mining._search_again
+    monkeypatch.setattr(
+        utils.mining,
+        "_search_again",
+        lambda bank, rows, k: (searched.append(len(rows)), original(bank, rows, k))[1],
+    )
+    mine_neighbors(CASES["distinct"], 5, "torch")
+    assert searched == []
+    mine_neighbors(CASES["collapsed"], 5, "torch")
+    assert sum(searched) > 30
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_precisions(dtype, backend):
+    features = normal(60, 8).to(dtype)
+    before = features.clone()
+    assert np.array_equal(mine_neighbors(features, 6, backend), brute_force(features, 6))
+    assert torch.equal(features, before)
+
+
+def test_auto_works_without_faiss(monkeypatch):
+    expected = mine_neighbors(CASES["distinct"], 3)
+    monkeypatch.setattr(utils.mining.importlib.util, "find_spec", lambda name: None)
+    assert np.array_equal(mine_neighbors(CASES["distinct"], 3), expected)
+    with pytest.raises(UserError, match="pip install faiss"):
+        mine_neighbors(CASES["distinct"], 3, "faiss")
+
+
+def test_mining_refuses_what_it_cannot_do():
+    with pytest.raises(UserError, match="cannot mine 5 neighbors among 5 images"):
+        mine_neighbors(normal(5, 2), 5)
+    broken = normal(9, 2)
+    broken[4, 1] = torch.nan
+    with pytest.raises(UserError, match="image 4 hold NaN"):
+        mine_neighbors(broken, 2)
+    with pytest.raises(UserError, match="neighbors=annoy"):
+        mine_neighbors(normal(5, 2), 2, "annoy")
+
+
+INDICES = brute_force(normal(30, 4), 6)
+
+
+def test_files_come_back(tmp_path):
+    save_neighbors(tmp_path / "n.npy", INDICES, "abc")
+    loaded = load_neighbors(tmp_path / "n.npy", 30, 4, "abc")
+    assert loaded.dtype == np.int64 and np.array_equal(loaded, INDICES[:, :5])
+    assert np.array_equal(np.load(tmp_path / "n.npy"), INDICES)
+
+
+def test_published_files_load_with_a_word(tmp_path, capsys):
+    np.save(tmp_path / "n.npy", INDICES.astype(np.int32))
+    loaded = load_neighbors(tmp_path / "n.npy", 30, 6, "abc")
+    assert loaded.dtype == np.int64 and np.array_equal(loaded, INDICES)
+    assert "no record" in capsys.readouterr().out
+
+
+def test_duplicates_of_published_files_are_put_in_order(tmp_path, capsys):
+    swapped = INDICES.copy()
+    swapped[3, :2] = INDICES[3, 1::-1]  # a duplicate first, the image itself second
+    np.save(tmp_path / "n.npy", swapped)
+    assert np.array_equal(load_neighbors(tmp_path / "n.npy", 30, 6), INDICES)
+    lost = INDICES.copy()
+    lost[3] = [*INDICES[3, 1:], 29 if 29 not in INDICES[3] else 28]  # so many duplicates that it is not named
+    np.save(tmp_path / "n.npy", lost)
+    assert np.array_equal(load_neighbors(tmp_path / "n.npy", 30, 6), INDICES)
+    assert "moved to the front" in capsys.readouterr().err
+
+
+BAD_FILES = {
+    "another data set": (lambda p: save_neighbors(p, INDICES, "other"), "another data set"),
+    "another size": (lambda p: save_neighbors(p, INDICES[:20] % 20, "abc"), r"20 images; this one has 30"),
+    "too few": (lambda p: save_neighbors(p, INDICES[:, :4], "abc"), "num_mined_train=5"),
+    "out of range": (lambda p: save_neighbors(p, INDICES + np.array([0] * 6 + [30]), "abc"), r"outside 0\.\.29"),
+    "another order": (lambda p: save_neighbors(p, INDICES[::-1], "abc"), "30 of 30 images are not their own"),
+    "floats": (lambda p: np.save(p, INDICES.astype(np.float32)), "float32"),
+    "one column": (lambda p: np.save(p, INDICES[:, :1]), "not neighbors"),
+    "flat": (lambda p: np.save(p, INDICES[:, 0]), "not neighbors"),
+    "a pickle": (lambda p: np.save(p, np.array([{"a": 1}], dtype=object)), "no readable"),
+    "truncated": (lambda p: (np.save(p, INDICES), p.write_bytes(p.read_bytes()[:300])), "no readable"),
+    "text": (lambda p: p.write_text("neighbors"), "no readable"),
+    "empty": (lambda p: p.write_bytes(b""), "no readable"),
+    "missing": (lambda p: None, "missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_files_that_do_not_fit_are_refused(case, tmp_path):
+    write, message = BAD_FILES[case]
+    write(tmp_path / "n.npy")
+    with pytest.raises(UserError, match=message):
+        load_neighbors(tmp_path / "n.npy", 30, 5, "abc")
+
+
+def test_a_damaged_file_is_noticed(tmp_path):
+    save_neighbors(tmp_path / "n.npy", INDICES, "abc")
+    data = bytearray((tmp_path / "n.npy").read_bytes())
+    data[-8] ^= 1
+    (tmp_path / "n.npy").write_bytes(data)
+    with pytest.raises(UserError, match="damaged"):
+        load_neighbors(tmp_path / "n.npy", 30, 5, "abc")
+
+
+def test_purity_by_hand():
+    indices = np.array([[0, 1, 2], [1, 0, 2], [2, 3, 0], [3, 2, 1]])
+    targets = np.array([0, 0, 1, 1])  # first neighbors agree always, second ones never
+    assert purity(indices, torch.from_numpy(targets)) == {1: 1.0}
+    assert purity(indices, targets, ks=(1, 2)) == {1: 1.0, 2: 0.5}
+
+
+def test_purity_leaves_out_unknown_labels():
+    indices = np.array([[0, 1, 2], [1, 0, 2], [2, 0, 1]])
+    assert purity(indices, np.array([0, 0, -1]), ks=(1, 2)) == {1: 1.0, 2: 1.0}
+    with pytest.raises(UserError, match="no image has a label"):
+        purity(indices, np.array([-1, -1, -1]))
+
+
+def test_knn_is_a_loop_over_votes():
+    bank, queries = normal(60, 5), normal(25, 5, seed=1)
+    targets = torch.arange(60) % 4 - 1  # a quarter without label
+    expected = []
+    for query in queries.double():
+        similarity = torch.nn.functional.cosine_similarity(bank.double(), query.unsqueeze(0)).tolist()
+        ranked = sorted((i for i in range(60) if targets[i] >= 0), key=lambda i, s=similarity: -s[i])
+        votes = [0.0] * 3
+        for i in ranked[:10]:
+            votes[int(targets[i])] += math.exp(similarity[i] / 0.1)
+        expected.append(votes.index(max(votes)))
+    assert weighted_knn(bank, targets, queries, 3, k=10, temperature=0.1).tolist() == expected
+
+
+def test_knn_weighs_the_near_more_and_stays_finite():
+    bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    query = torch.tensor([[1.0, 0.2]])
+    targets = torch.tensor([0, 1, 1])
+    assert weighted_knn(bank, targets, query, 2, temperature=0.001).tolist() == [0]
+    assert weighted_knn(bank, targets, query, 2, temperature=100.0).tolist() == [1]
+    with pytest.raises(UserError, match="no training image has a label"):
+        weighted_knn(bank, torch.full((3,), -1), query, 2)
