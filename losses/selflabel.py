@@ -9,9 +9,9 @@ class ConfidenceBasedCE(nn.Module):
     """Cross entropy of the strong view against the plain view's own prediction, where that one is confident.
 
     A sample is confident when the largest softmax probability of its plain view exceeds the threshold. With
-    class balancing a cluster with n_c of n confident samples weighs n / n_c (absent clusters 1); the result is
-    the weighted mean over the confident samples. Without any, it is a zero that keeps the graph. Nothing here
-    waits for the device.
+    class balancing a cluster with n_c of n confident samples weighs n / n_c (absent clusters 1); the result
+    is the weighted mean over the confident samples. Without any, it is a zero that keeps the graph. Nothing
+    here waits for the device.
 
     Args:
         threshold: probability above which a prediction is taken as a label.
