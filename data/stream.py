@@ -23,6 +23,13 @@ from utils.errors import UserError
 CHECK_SIDE = 8  # JPEGs are checked at an eighth of their size: the whole file is read, few pixels are computed
 
 
+class UnreadableImageError(UserError):
+    """A bad image was asked for. A DataLoader hands on a worker's error as a traceback in a string; this unwraps it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
 class StreamDataset(LabeledImages):
     """Image files whose frame is the image with its short side scaled to `resize`; `images` is None.
 
@@ -93,8 +100,8 @@ class StreamDataset(LabeledImages):
             raise self._bad(index, error) from error
         return image, frame_size(*size, self.resize)
 
-    def _bad(self, index: int, error: BadImageError) -> UserError:
-        return UserError(
+    def _bad(self, index: int, error: BadImageError) -> UnreadableImageError:
+        return UnreadableImageError(
             f"the image {ascii_or_quoted(self.paths[index])} in {shown(self._files.root)} cannot be read: "
             f"{error}; mend or remove it, or leave bad ones out with on_bad_image: skip"
         )

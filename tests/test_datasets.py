@@ -1,8 +1,11 @@
 """Data sets of published form, each made small here: order, labels, and what damaged files lead to."""
 
+import fcntl
 import hashlib
+import multiprocessing
 import pickle
 import socket
+import time
 import urllib.request
 
 import numpy as np
@@ -365,7 +368,22 @@ def test_root_option_overrides_the_directory(tmp_path):
     assert len(DATASETS["cifar-10"](tmp_path, "val", 32, root=str(tmp_path / "there"), stream="auto")) == 3
 
 
-def test_lock_is_released(tmp_path):
-    for _ in range(2):
-        with locked(tmp_path / "deep" / "lock"):
-            pass
+def test_lock_is_held_by_one_and_not_by_its_children(tmp_path):
+    path = tmp_path / "deep" / "lock"
+
+    def is_free():
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    with locked(path):
+        assert not is_free()
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+    free = any(is_free() or time.sleep(0.02) for _ in range(500))  # as soon as the child has come to life
+    child.kill()
+    child.join()
+    assert free
