@@ -198,7 +198,7 @@ def _check_tables(checked: dict[str, Any], source: _Source) -> None:
         if checked[key] is not None and checked[key] not in names:
             near = difflib.get_close_matches(checked[key], list(names), n=1, cutoff=0)[0]
             raise ConfigError(
-                f"{source.of(key)}: {key} is '{checked[key]}', but must be one of {', '.join(names)}; did you mean '{near}'?"
+                f"{source.of(key)}: {key} is '{checked[key]}', but must be one of {', '.join(names)}; is it '{near}'?"
             )
     if checked["augmentation_strategy"] is not None:
         try:

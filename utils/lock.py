@@ -16,6 +16,17 @@ except ImportError:  # Windows has no flock; there the folder is not guarded
 _held: dict[Path, "FolderLock"] = {}
 
 
+def _forget() -> None:
+    """Close a forked child's copies: a worker that outlives its killed parent would go on holding the folder."""
+    for lock in _held.values():
+        lock._file.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 class FolderLock:
     """A lock on a folder that the system releases when its process ends, however it ends.
 
