@@ -152,9 +152,7 @@ def test_selflabel_is_the_weighted_mean_of_pytorch():
     """Three confident samples of cluster 0, one of cluster 2: weights 4/3 and 4; cluster 1 is absent."""
     weak = 10 * torch.eye(3)[[0, 0, 2, 0]]
     strong = normal(4, 3, dtype=torch.float32)
-    reference = functional.cross_entropy(
-        strong, torch.tensor([0, 0, 2, 0]), weight=torch.tensor([4 / 3, 1, 4])
-    )
+    reference = functional.cross_entropy(strong, torch.tensor([0, 0, 2, 0]), weight=torch.tensor([4 / 3, 1, 4]))
     torch.testing.assert_close(ConfidenceBasedCE(0.9, True)(weak, strong), reference)
 
 

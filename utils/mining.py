@@ -92,6 +92,7 @@ SEARCHES: dict[str, Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]] = {
 }
 
 
+@torch.no_grad()
 def mine_neighbors(
     features: Tensor | np.ndarray,
     k: int,
@@ -130,7 +131,7 @@ def mine_neighbors(
     size = max(1, budget_bytes // (4 * 4 * width))
     starts = range(rows.start, rows.stop, size)
     result = np.empty((len(rows), k + 1), dtype=np.int64)
-    with torch.no_grad(), _full_float32():
+    with _full_float32():
         for start in progress(starts, total=len(starts), desc="neighbors"):
             part = range(start, min(start + size, rows.stop))
             found = _mine_part(bank, part, k, num_candidates, SEARCHES[backend])
