@@ -74,6 +74,10 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         return _complain(str(error), error.exit_code)
     except torch.OutOfMemoryError as error:
         return _complain(f"the device's memory is full ({str(error).splitlines()[0]}); use a smaller batch_size", 1)
+    except RuntimeError as error:
+        if not distributed.lost_a_rank(error):
+            raise
+        return _complain("another rank has ended, so this one cannot go on; what ended it stands in its own message", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -84,6 +88,6 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
 
 
 def _complain(message: str, code: int) -> int:
-    if distributed.is_main() or distributed.world_size() == 1:
+    if distributed.is_first_to_say(message):
         print(colored("error:", "red", attrs=["bold"]), message, file=sys.stderr)
     return code

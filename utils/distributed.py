@@ -5,6 +5,7 @@ behind training: each rank holds a slice of the global batch, outputs are gather
 computes the loss of the whole batch. Losses therefore know nothing of ranks.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,7 +13,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 _control_group: Any = None
 
@@ -92,6 +94,39 @@ def gather_objects(value: Any) -> list[Any]:
     box: list[Any] = [None] * world_size()
     dist.all_gather_object(box, value, group=_control_group)
     return box
+
+
+def is_first_to_say(text: str) -> bool:
+    """Whether no other rank has said this: what ends all ranks is told once, what ends one of them is told too.
+
+    Works before the ranks have joined and after one has gone; where the others cannot be asked, the answer is yes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    key = f"said/{attempt}/{hashlib.sha256(text.encode()).hexdigest()}"
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        return dist.TCPStore(address, port, timeout=timedelta(seconds=5)).add(key, 1) == 1
+    except (RuntimeError, KeyError, ValueError):
+        return True
+
+
+def lost_a_rank(error: BaseException) -> bool:
+    """Whether an error only says that another rank is gone, whose own error is the one that matters."""
+    return world_size() > 1 and isinstance(error, RuntimeError) and any(word in str(error) for word in _GONE)
+
+
+_GONE = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL", "Broken pipe")
+
+
+def data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as every rank trains it on its slice: gradients are averaged over the ranks, and so stay equal."""
+    if world_size() == 1:
+        return model
+    ids = [device.index] if device.type == "cuda" else None
+    # Two forwards before one backward: buffers must not be sent around in between.
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
 
 class _SumOverRanks(torch.autograd.Function):

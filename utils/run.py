@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from easydict import EasyDict
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from models.batchnorm import synchronize_batchnorm
 from utils import checkpoint, distributed
@@ -116,13 +115,9 @@ class Run:
         self._parts = {"model": model, "optimizer": optimizer, **parts}
         state = checkpoint.load(self.folder) if distributed.is_main() else None
         self._restore(distributed.from_main(state))
-        network: Any = model
         if distributed.world_size() > 1:
-            network = self._parts["model"] = synchronize_batchnorm(model)
-            ids = [self.runtime.device.index] if self.runtime.device.type == "cuda" else None
-            # Two forwards before one backward: buffers must not be sent around in between.
-            network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
-        network = self.runtime.optimize(network)
+            model = self._parts["model"] = synchronize_batchnorm(model)
+        network = self.runtime.optimize(distributed.data_parallel(model, self.runtime.device))
         return lambda images: self.runtime.forward(network, images, self.runtime.training)
 
     def _restore(self, state: dict[str, Any] | None) -> None:
