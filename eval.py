@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from easydict import EasyDict
-from utils.mining import mine_neighbors
-from utils.neighbors import purity
 
 from utils import cli, evaluate, plots, pretext, validation
 from utils.common_config import get_model, get_train_dataset, get_val_dataset
@@ -25,6 +24,8 @@ from utils.console import say
 from utils.distributed import is_main
 from utils.errors import UserError
 from utils.files import write_text
+from utils.mining import mine_neighbors
+from utils.neighbors import purity
 from utils.run_folder import to_plain
 from utils.runtime import Runtime
 
@@ -111,7 +112,8 @@ class ClusterEvaluation:
     def _draw_prototypes(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:
         chosen = evaluate.prototypes(prediction.features, prediction.probabilities)
         names = {cluster: dataset.classes[label] for cluster, label in scores.get("matching", []) if dataset.classes}
-        plots.prototype_sheet(path, dataset, chosen, names)
+        labels = [f"{cluster}: {names[cluster]}" if cluster in names else str(cluster) for cluster in chosen]
+        plots.prototype_sheet(path, dataset.load(torch.tensor(list(chosen.values())), "cpu"), labels)
         say(f"prototypes: {path}")
 
     def _write_report(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:

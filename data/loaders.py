@@ -23,7 +23,7 @@ Params = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class NeighborPartner:
-    """Draws for each anchor one of its first `num_neighbors + 1` columns, itself included, of `neighbors [N, ≥ K+1]`."""
+    """Draws for each anchor one of the first `num_neighbors + 1` columns, itself included, of `[N, ≥ K+1]`."""
 
     neighbors: Tensor
     num_neighbors: int
@@ -34,8 +34,13 @@ class NeighborPartner:
         return self.neighbors[indices, columns]
 
 
-def _move(params: Params, device: torch.device) -> Params:
-    return {name: value.to(device, non_blocking=True) for name, value in params.items()}
+def _finish(strategy: Strategy, crops: Tensor, params: Params, device: torch.device) -> Tensor:
+    """What remains to be done on the device to crops uint8 `[b, 3, S, S]` that a worker decoded."""
+    moved = {
+        name: value if name in strategy.host_params else value.to(device, non_blocking=True)
+        for name, value in params.items()
+    }
+    return strategy.finish(crops.to(device, non_blocking=True).float(), moved)
 
 
 class ViewLoader:
@@ -67,12 +72,8 @@ class ViewLoader:
         self.dataset, self.strategies, self.batch_size = dataset, list(strategies), batch_size
         self.runtime, self.key, self.num_workers = runtime, key, num_workers
         self.partners = list(partners or [None] * len(self.strategies))
-        self._apply = [runtime.optimize(strategy.apply) for strategy in self.strategies]
-        self._finish = [runtime.optimize(strategy.finish) for strategy in self.strategies]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What worker processes get: compiled functions stay behind."""
-        return {key: value for key, value in vars(self).items() if key not in ("_apply", "_finish")}
+        for strategy in self.strategies if runtime.compile else ():
+            strategy.compile()
 
     def __len__(self) -> int:
         return len(self.dataset) // self.batch_size
@@ -101,8 +102,8 @@ class ViewLoader:
             return
         for step in range(first_step, len(self)):
             yield tuple(
-                apply(self.dataset.load(indices, self.runtime.device), _move(params, self.runtime.device))
-                for apply, (indices, params) in zip(self._apply, self.plan(order, epoch, step), strict=True)
+                strategy.run(self.dataset.load(indices, self.runtime.device), params)
+                for strategy, (indices, params) in zip(self.strategies, self.plan(order, epoch, step), strict=True)
             )
 
     def _stream(self, order: Tensor, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
@@ -117,8 +118,8 @@ class ViewLoader:
         )
         for views in steps:
             yield tuple(
-                finish(images.to(device, non_blocking=True).float(), _move(params, device))
-                for finish, (images, params) in zip(self._finish, views, strict=True)
+                _finish(strategy, crops, params, device)
+                for strategy, (crops, params) in zip(self.strategies, views, strict=True)
             )
 
 
@@ -184,7 +185,7 @@ class InferenceLoader:
         if self.dataset.images is not None:
             for indices in batches:
                 images = self.dataset.load(indices, device)
-                yield self.strategy.apply(images, _move(self.strategy.draw(len(indices)), device))
+                yield self.strategy.run(images, self.strategy.draw(len(indices)))
             return
         crops = DataLoader(
             _Crops(self.dataset, self.strategy, batches),
@@ -194,8 +195,7 @@ class InferenceLoader:
             generator=torch.Generator(),
         )
         for images in crops:
-            params = _move(self.strategy.draw(len(images)), device)
-            yield self.strategy.finish(images.to(device, non_blocking=True).float(), params)
+            yield _finish(self.strategy, images, self.strategy.draw(len(images)), device)
 
 
 class _Crops(Dataset):

@@ -19,12 +19,13 @@ from utils.inference import embed
 from utils.lock import FolderLock
 from utils.mining import mine_neighbors
 from utils.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
-from utils.runtime import Runtime
+from utils.runtime import Runtime, generator
 
 NUM_MINED = {"simclr": 20, "moco": 50}
 MINED_FEATURES = {"simclr": "head", "moco": "backbone"}
 PURITY_AT = (1, 5, 20)
 KNN = 100
+SHEET_ROWS, SHEET_COLUMNS = 10, 10  # random images, and neighbors beside each
 
 
 def embed_split(p: EasyDict, module: nn.Module, dataset: Any, runtime: Runtime, **kwargs: Any) -> Tensor:
@@ -108,7 +109,10 @@ def _look(p: EasyDict, split: str, dataset: Any, indices: np.ndarray) -> dict[st
     """Draw neighbors, and with labels their purity against K; returns purity at a few K."""
     folder = Path(p.pretext_dir)
     if distributed.is_main():
-        plots.neighbor_sheet(folder / f"neighbors-{split}.png", dataset, indices, seed=p.seed)
+        rows = torch.randperm(len(dataset), generator=generator(p.seed, "sheet"))[:SHEET_ROWS]
+        shown = torch.from_numpy(indices)[rows, : SHEET_COLUMNS + 1]
+        images = dataset.load(shown.flatten(), "cpu").unflatten(0, shown.shape)
+        plots.image_sheet(folder / f"neighbors-{split}.png", images)
     if not dataset.has_labels:
         return {}
     shares = purity(indices, dataset.targets.numpy(), range(1, indices.shape[1]))
