@@ -12,11 +12,14 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from report import charts, projection, summary, thumbnails
+from report.summary import Cluster, Labels
+from utils import evaluate
 from utils.files import write_text
 
 FOLDER = Path(__file__).parent
@@ -33,7 +36,7 @@ class ReportData:
     i (PIL, or uint8 [H, W, 3] or [3, H, W]). `matching` holds (cluster, class), None: the Hungarian one.
     `metrics` holds the lines of each stage's metrics.jsonl, `facts` how the result was made, `scores` what
     evaluation gave. Paths are shown as they are, and link to the files where `image_root` (the folder they are
-    relative to) is given. `prototypes` maps clusters to images, None: they are found here.
+    relative to) is given. `prototypes` maps clusters to images, None: found here.
     """
 
     title: str
@@ -101,31 +104,31 @@ def _script(text: str) -> tuple[Markup, str]:
     return Markup(text), f"'sha256-{digest}'"
 
 
-def _check(data: ReportData) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[str]]:
-    """Bring the arrays into one form: probabilities, features, targets or None, the names of the classes."""
+def _check(data: ReportData) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities and features as arrays that fit the images."""
     probabilities, features = np.asarray(data.probabilities), np.asarray(data.features)
     num_images = len(data.paths)
     if not num_images:
         raise ValueError("a report needs at least one image")
-    if probabilities.ndim != 2 or features.ndim != 2 or len(probabilities) != num_images or len(features) != num_images:
-        raise ValueError(
-            f"a report of {num_images} images needs [N, C] probabilities and [N, D] features, "
-            f"not {probabilities.shape} and {features.shape}"
-        )
+    shapes = probabilities.shape, features.shape
+    if any(len(shape) != 2 or shape[0] != num_images for shape in shapes):
+        raise ValueError(f"a report of {num_images} images needs [N, C] and [N, D] arrays, not {shapes}")
+    return probabilities, features
+
+
+def _labels(data: ReportData, assigned: np.ndarray, confidence: np.ndarray, num_clusters: int) -> Labels | None:
+    """What the labels say, None without any; classes that have no name are called by their number."""
     targets = None if data.targets is None else np.asarray(data.targets).astype(np.int64)
     if targets is None or not (targets >= 0).any():
-        return probabilities, features, None, []
-    classes = [clean(name) for name in data.classes]
-    return (
-        probabilities,
-        features,
-        targets,
-        classes + [str(k) for k in range(len(classes), int(targets.max()) + 1)],
-    )
+        return None
+    named = [clean(name) for name in data.classes]
+    num_classes = max(int(targets.max()), *(label for _, label in data.matching or [(0, 0)])) + 1
+    classes = named + [str(label) for label in range(len(named), num_classes)]
+    return summary.summarize_labels(assigned, confidence, targets, classes, num_clusters, data.matching)
 
 
 def _sprites(
-    data: ReportData, clusters: list[summary.Cluster], mistakes: list[int], on_map: list[int]
+    data: ReportData, clusters: list[Cluster], mistakes: list[int], on_map: list[int]
 ) -> tuple[list[thumbnails.Sprite], int]:
     """All thumbnails: a sprite a cluster, one of the confident mistakes, then those of the map."""
     groups = [cluster.images() for cluster in clusters] + [mistakes]
@@ -136,49 +139,20 @@ def _sprites(
     return sheets + thumbnails.make_sprites(pictures, rest, thumbnails.MAP_SIDE, MAP_BYTES), num_failed
 
 
-def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str:
-    """Return the whole page as text; the same data and seed give the same text."""
-    probabilities, features, targets, classes = _check(data)
-    assigned, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
-    num_images, num_clusters = probabilities.shape
-    labels = None
-    if targets is not None:
-        labels = summary.summarize_labels(assigned, confidence, targets, classes, num_clusters, data.matching)
-    clusters = summary.summarize_clusters(assigned, confidence, features, num_clusters, seed, data.prototypes)
-    if labels is not None:
-        for cluster, label in labels.class_of.items():
-            clusters[cluster].label = classes[label]
-
-    prototypes = [c.prototype for c in clusters if c.prototype is not None]
-    on_map = projection.choose_points(num_images, prototypes, seed)
-    points = projection.project(features[on_map], seed)
-    colors = charts.cluster_colors(num_clusters)
-    figures = {
-        "sizes": charts.cluster_sizes(clusters, colors),
-        "confidence": charts.confidence_histogram(confidence, labels),
-        "map": charts.image_map(points, assigned[on_map], colors),
-    }
-    if labels is not None:
-        figures |= {"confusion": charts.confusion_matrix(labels), "accuracy": charts.class_accuracy(labels)}
-    curves: dict[str, dict[str, str]] = {}
-    for stage, lines in data.metrics.items():
+def _curves(metrics: Mapping[str, charts.Lines]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, str]]]:
+    """The training charts by name, and the names by stage and group."""
+    figures: dict[str, dict[str, Any]] = {}
+    names: dict[str, dict[str, str]] = {}
+    for stage, lines in metrics.items():
         for group, figure in charts.training_curves(lines).items():
             name = f"curves-{len(figures)}"
             figures[name] = figure
-            curves.setdefault(clean(stage), {})[group] = name
-    sprites, num_failed = _sprites(data, clusters, labels.mistakes if labels else [], on_map.tolist())
+            names.setdefault(clean(stage), {})[group] = name
+    return figures, names
 
-    facts = {
-        "paths": [clean(path) for path in data.paths],
-        "clusters": assigned.tolist(),
-        "confidence": np.round(10_000 * confidence).astype(int).tolist(),
-        "targets": None if targets is None else targets.tolist(),
-        "classes": classes,
-        "names": [cluster.name for cluster in clusters],
-        "map": on_map.tolist(),
-        "links": link_base,
-        "sprites": [sprite.facts() for sprite in sprites],
-    }
+
+def _fill(**values: Any) -> str:
+    """Fill the template; style and scripts stand in the page itself, and no other script may run there."""
     plotly, plotly_hash = _script(get_plotlyjs())
     script, script_hash = _script((FOLDER / "report.js").read_text(encoding="utf-8"))
     environment = Environment(
@@ -189,29 +163,68 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         lstrip_blocks=True,
     )
     return environment.get_template("template.html.j2").render(
-        title=clean(data.title),
         style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         scripts=[plotly, script],
         script_hashes=f"{plotly_hash} {script_hash}",
+        plotly_version=version("plotly"),
+        **values,
+    )
+
+
+def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str:
+    """Return the whole page as text; the same data and seed give the same text."""
+    probabilities, features = _check(data)
+    assigned, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
+    num_images, num_clusters = probabilities.shape
+    prototypes = data.prototypes
+    if prototypes is None:
+        prototypes = evaluate.prototypes(features, torch.tensor(probabilities))
+    clusters = summary.summarize_clusters(assigned, confidence, features, num_clusters, prototypes, seed)
+    labels = _labels(data, assigned, confidence, num_clusters)
+    for cluster, name in (labels.names() if labels else {}).items():
+        clusters[cluster].label = name
+
+    on_map = projection.choose_points(num_images, sorted(prototypes.values()), seed)
+    colors = charts.cluster_colors(num_clusters)
+    curve_figures, curves = _curves(data.metrics)
+    figures = curve_figures | {
+        "sizes": charts.cluster_sizes(clusters, colors),
+        "confidence": charts.confidence_histogram(confidence, labels),
+        "map": charts.image_map(projection.project(features[on_map], seed), assigned[on_map], colors),
+    }
+    if labels is not None:
+        figures |= {"confusion": charts.confusion_matrix(labels), "accuracy": charts.class_accuracy(labels)}
+    sprites, num_failed = _sprites(data, clusters, labels.mistakes if labels else [], on_map.tolist())
+    paths = [clean(path) for path in data.paths]
+    facts = {
+        "paths": paths,
+        "clusters": assigned.tolist(),
+        "confidence": np.round(10_000 * confidence).astype(int).tolist(),
+        "targets": labels.targets.tolist() if labels else None,
+        "classes": labels.classes if labels else [],
+        "names": [cluster.name for cluster in clusters],
+        "map": on_map.tolist(),
+        "links": link_base,
+        "sprites": [sprite.facts() for sprite in sprites],
+    }
+    return _fill(
+        title=clean(data.title),
         facts_json=to_json(facts),
         figures_json=to_json(figures),
         sprites=[sprite.base64() for sprite in sprites],
-        paths=facts["paths"],
+        paths=paths,
         confidence=confidence,
         clusters=clusters,
         colors=colors,
         labels=labels,
-        targets=targets,
         show_table=labels is not None and max(labels.table.shape) <= MAX_TABLE_CLASSES,
         curves=curves,
-        scan_loss=any("scan" in stage for stage in curves),
         scores=_score_rows(data.scores),
         made=flatten(data.facts),
         num_images=num_images,
         num_map=len(on_map),
         num_empty=sum(not cluster.size for cluster in clusters),
         num_failed=num_failed,
-        plotly_version=version("plotly"),
     )
 
 

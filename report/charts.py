@@ -96,8 +96,8 @@ def confidence_histogram(confidence: np.ndarray, labels: Labels | None) -> dict[
     if labels is not None:
         parts = {
             "right": (labels.correct, RIGHT),
-            "wrong": (labels.known & ~labels.correct, WRONG),
-            "no label": (~labels.known, UNKNOWN),
+            "wrong": ((labels.targets >= 0) & ~labels.correct, WRONG),
+            "no label": (labels.targets < 0, UNKNOWN),
         }
     bars = [
         go.Bar(

@@ -271,10 +271,12 @@
   }
   document.querySelector('#list [data-sort="path"]').parentElement.setAttribute("aria-sort", "ascending");
   let waiting = 0;
-  filter.addEventListener("input", () => {
+  const soon = () => {
     clearTimeout(waiting);
     waiting = setTimeout(update, 120);
-  });
+  };
+  filter.addEventListener("input", soon);
+  filter.addEventListener("change", soon);
   filter.addEventListener("submit", (event) => event.preventDefault());
   filter.addEventListener("reset", () => setTimeout(update));
 
@@ -323,7 +325,9 @@
     const axes = plot.layout;
     const inside = ([low, high], value) => value >= low && value <= high;
     if (!inside(axes.xaxis.range, x[point]) || !inside(axes.yaxis.range, y[point])) await zoom(1, [x[point], y[point]]);
-    Plotly.Fx.hover(plot, [{ curveNumber: 0, pointNumber: point }]);
+    const ring = [...plot.querySelectorAll(".point")].at(-1).getBoundingClientRect();
+    const { left, top } = plot.getBoundingClientRect();
+    tip(point, { x0: ring.left - left, x1: ring.right - left, y0: ring.top - top });
     const image = facts.map[point];
     byId("map-status").textContent = `${facts.paths[image]}, ${facts.names[facts.clusters[image]]}, ${percent(facts.confidence[image])}`;
   }

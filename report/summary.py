@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import torch
+
+from utils import evaluate
 
 MAX_SHEET_IMAGES = 2400  # thumbnails in all sheets together, which bounds the size of the page
 MAX_MEMBERS = 12  # images of one sheet
 NUM_NEAREST = 3
-NUM_PROTOTYPE_CANDIDATES = 10
 NUM_PAIRS = 15
 NUM_MISTAKES = 24
 
@@ -40,7 +41,7 @@ class Cluster:
 class Labels:
     """What labels say about the clusters.
 
-    Shapes: table [classes, clusters] (counts, columns in the order of `columns`), known and correct [N] (bool).
+    Shapes: table [classes, clusters] (counts, columns in the order of `columns`), targets [N], correct [N] (bool).
     """
 
     accuracy: float
@@ -51,9 +52,13 @@ class Labels:
     per_class: list[tuple[str, int, float | None]]
     pairs: list[tuple[str, str, int, float]]
     mistakes: list[int]
-    known: np.ndarray
+    targets: np.ndarray
     correct: np.ndarray
     class_of: dict[int, int]
+
+    def names(self) -> dict[int, str]:
+        """The name of the class that each matched cluster stands for."""
+        return {cluster: self.classes[label] for cluster, label in self.class_of.items()}
 
 
 def _sheets(members: np.ndarray, num: int, generator: np.random.Generator) -> list[tuple[str, list[int]]]:
@@ -65,13 +70,6 @@ def _sheets(members: np.ndarray, num: int, generator: np.random.Generator) -> li
         ("Least confident", members[: -num - 1 : -1].tolist()),
         ("Random", generator.choice(members, num, replace=False).tolist()),
     ]
-
-
-def _prototype(members: np.ndarray, features: np.ndarray) -> int:
-    """The one of the most confident members whose feature lies nearest (L2) to the mean of their features."""
-    candidates = members[:NUM_PROTOTYPE_CANDIDATES]
-    near = np.asarray(features[candidates], dtype=np.float64)
-    return int(candidates[np.linalg.norm(near - near.mean(axis=0), axis=1).argmin()])
 
 
 def _centroid(members: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -94,8 +92,8 @@ def summarize_clusters(
     confidence: np.ndarray,
     features: np.ndarray,
     num_clusters: int,
+    prototypes: dict[int, int],
     seed: int,
-    prototypes: dict[int, int] | None = None,
 ) -> list[Cluster]:
     """Describe every cluster, the empty ones too.
 
@@ -118,19 +116,11 @@ def summarize_clusters(
         cluster.confidence = float(confidence[members].mean())
         centroids.append(_centroid(members, features))
         if index in with_sheets:
-            known = (prototypes or {}).get(index)
-            cluster.prototype = _prototype(members, features) if known is None else int(known)
+            cluster.prototype = prototypes.get(index)
             cluster.sheets = _sheets(members, num, np.random.default_rng([seed, index]))
     if centroids:
         _link_nearest([cluster for cluster in result if cluster.size], np.stack(centroids))
     return result
-
-
-def contingency(clusters: np.ndarray, targets: np.ndarray, num_clusters: int, num_classes: int) -> np.ndarray:
-    """Count images by class and cluster, int64 [num_classes, num_clusters], without unknown targets (−1)."""
-    known = targets >= 0
-    cells = targets[known] * num_clusters + clusters[known]
-    return np.bincount(cells, minlength=num_classes * num_clusters).reshape(num_classes, num_clusters)
 
 
 def summarize_labels(
@@ -145,9 +135,10 @@ def summarize_labels(
 
     Without a matching the Hungarian one is taken. A cluster matched with no class is wrong for every image.
     """
-    table = contingency(clusters, targets, num_clusters, len(classes))
+    counts = evaluate.contingency(torch.tensor(clusters), torch.tensor(targets), num_clusters, len(classes)).numpy()
+    table = counts.T
     if matching is None:
-        matching = [(int(c), int(k)) for k, c in zip(*linear_sum_assignment(-table), strict=True)]
+        matching = evaluate.match(counts)
     class_of = {int(cluster): int(label) for cluster, label in matching}
     cluster_of = {label: cluster for cluster, label in class_of.items()}
     predicted = np.array([class_of.get(c, -1) for c in range(num_clusters)])[clusters]
@@ -181,7 +172,7 @@ def summarize_labels(
         ],
         pairs=pairs,
         mistakes=wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_MISTAKES].tolist(),
-        known=known,
+        targets=targets,
         correct=correct,
         class_of=class_of,
     )

@@ -1,8 +1,9 @@
 """The report opened in Chromium: no error, no outside request, and everything works by mouse and by keyboard.
 
-    python -m pytest tests_browser                          needs Debian's chromium and chromium-driver, and selenium
-    SCREENSHOTS=folder python -m pytest tests_browser       also leaves pictures of the page there
+python -m pytest tests_browser                          needs Debian's chromium and chromium-driver, and selenium
+SCREENSHOTS=folder python -m pytest tests_browser       also leaves pictures of the page there
 """
+# ruff: noqa: D103
 
 import base64
 import json
@@ -151,7 +152,7 @@ def test_hostile_names_are_text(browser, page):
 
 def test_filters_agree_with_the_data(browser, page, data):
     open_page(browser, page)
-    clusters, confidence = data.probabilities.argmax(axis=1), data.probabilities.max(axis=1)
+    clusters, confidence = data.probabilities.argmax(axis=1), data.probabilities.max(axis=1).astype(np.float64)
     assert count(browser) == NUM_IMAGES
     Select(one(browser, "#filter [name=cluster]")).select_by_value("4")
     wait(browser, lambda: count(browser) == int((clusters == 4).sum()))
@@ -171,7 +172,7 @@ def test_filters_agree_with_the_data(browser, page, data):
 
 def test_the_list_sorts_and_turns_pages(browser, page, data):
     open_page(browser, page)
-    clusters, confidence = data.probabilities.argmax(axis=1), data.probabilities.max(axis=1)
+    clusters, confidence = data.probabilities.argmax(axis=1), data.probabilities.max(axis=1).astype(np.float64)
     one(browser, "[data-sort=confidence]").click()
     shown = texts(browser, "#list tbody td:nth-child(4)")
     assert shown == [f"{value / 100:.1f} %" for value in np.sort(np.round(1e4 * confidence))[::-1][:50]]
