@@ -53,7 +53,9 @@ def run_recipe(overrides: Sequence[str] = ()) -> tuple[dict[str, dict[str, float
         "scan": evaluate_stage("scan", [*overrides, "--visualize_prototypes"]),
         "selflabel": evaluate_stage("selflabel", [*overrides, "--visualize_prototypes"]),
     }
-    return {row: {name: number(found[name]) for name in ("acc", "nmi", "ari")} for row, found in scores.items()}, seconds
+    return {
+        row: {name: number(found[name]) for name in ("acc", "nmi", "ari")} for row, found in scores.items()
+    }, seconds
 
 
 def number(score: Any) -> float:
@@ -91,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     say("\nTest split, 360 images; labels only score.             ACC      NMI      ARI")
     for row, title in ROWS.items():
         say(f"  {title:<48}" + "".join(f"{100 * scores[row][name]:>7.1f} %" for name in ("acc", "nmi", "ari")))
-    say("  (The digits are too easy for self-labeling: it often costs about a point here, and gains several on CIFAR-10.)")
+    say(
+        "  (Digits are too easy for self-labeling: it often costs a point here; on CIFAR-10 it gains several.)"
+    )
     say("Seconds: " + ", ".join(f"{stage} {taken:.0f}" for stage, taken in seconds.items()))
     say("To look at:")
     for picture in sorted(folder.glob("*/*.png")):

@@ -14,9 +14,7 @@ from pathlib import Path
 from utils import cli, pretext
 from utils.errors import UserError
 
-RELEASED = (
-    "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar"
-)
+RELEASED = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p, args = cli.configure(parser, argv, "moco")
     path = Path(args.model or p.pretext_checkpoint)
     if not path.is_file():
-        raise UserError(f"the MoCo v2 weights {path} are not there; get them once with: wget {RELEASED}, then give --model")
+        raise UserError(
+            f"the MoCo v2 weights {path} are not there; get them once with: wget {RELEASED}, then give --model"
+        )
     return pretext.mine_only(p, str(path))
 
 

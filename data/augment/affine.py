@@ -1,0 +1,114 @@
+"""Views for small images of signs, such as digits: one affine warp, blur, contrast, noise, erasing; no flip."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from data.augment import color, geometry, options
+from data.augment.strategies import Params, Strategy, uniform
+
+BLUR_KERNEL = (0.25, 0.5, 0.25)
+
+
+class Affine(Strategy):
+    """One bilinear warp per image, black outside, then blur, contrast, noise and erasing, normalise.
+
+    scale: side of the window that is looked at, log-uniform (below 1 magnifies); aspect: its log aspect ratio, ±;
+    rotation, shear: ± degrees; shift: ± share of the side; blur: probability; contrast: factor 1 ±; noise: largest
+    standard deviation, a share of full brightness; erasing: probability, of a square up to erasing_side of the side.
+    """
+
+    def __init__(
+        self,
+        crop_size: int,
+        normalize: Mapping[str, Any],
+        scale: Sequence[float] = (0.7, 1.15),
+        aspect: float = 0.2,
+        rotation: float = 15.0,
+        shear: float = 15.0,
+        shift: float = 0.12,
+        blur: float = 0.5,
+        contrast: float = 0.4,
+        noise: float = 0.1,
+        erasing: float = 0.5,
+        erasing_side: float = 0.5,
+    ):
+        super().__init__(crop_size, normalize)
+        self.scale = options.span("scale", scale, 0, 10)
+        self.aspect = options.number("aspect", aspect, 0, 2)
+        self.rotation = options.number("rotation", rotation, 0, 180)
+        self.shear = options.number("shear", shear, 0, 60)
+        self.shift = options.number("shift", shift, 0, 1)
+        self.blur = options.number("blur", blur, 0, 1)
+        self.contrast = options.number("contrast", contrast, 0, 1)
+        self.noise = options.number("noise", noise, 0, 1)
+        self.erasing = options.number("erasing", erasing, 0, 1)
+        self.longest = max(1, round(options.number("erasing_side", erasing_side, 0, 1) * crop_size))
+
+    def draw(self, num_images: int, generator: torch.Generator | None = None) -> Params:
+        """The warp's matrices, what is blurred, contrast factors, the noise, and the erased squares."""
+        draws = torch.rand(10, num_images, generator=generator)
+        erased = draws[9] < self.erasing
+        length = torch.randint(1, self.longest + 1, (num_images,), generator=generator)
+        noise = torch.randn(num_images, 1, self.size, self.size, generator=generator)
+        return {
+            "matrix": self.matrices(2 * draws[:6] - 1),
+            "blur": draws[6] < self.blur,
+            "contrast": uniform(draws[7], 1 - self.contrast, 1 + self.contrast),
+            "noise": noise * (255 * self.noise * draws[8])[:, None, None, None],
+            "length": length * erased,
+            "centers": torch.randint(self.size, (num_images, 1, 2), generator=generator),
+        }
+
+    def matrices(self, draws: Tensor) -> Tensor:
+        """Maps from output to input coordinates (-1..1): [6, B] draws in -1..1 to float32 [B, 2, 3]."""
+        angle = draws[0] * math.radians(self.rotation)
+        slant = (draws[1] * math.radians(self.shear)).tan()
+        low, high = (math.log(s) for s in self.scale)
+        side = uniform((draws[2] + 1) / 2, low, high).exp()
+        stretch = (draws[3] * self.aspect / 2).exp()
+        wide, tall = side * stretch, side / stretch
+        cosine, sine = angle.cos(), angle.sin()
+        # rotation x shear x scale; a shift of one side is 2 in these coordinates
+        rows = [
+            cosine * wide,
+            (cosine * slant - sine) * tall,
+            2 * self.shift * draws[4],
+            sine * wide,
+            (sine * slant + cosine) * tall,
+            2 * self.shift * draws[5],
+        ]
+        return torch.stack(rows, 1).view(-1, 2, 3)
+
+    def box(self, params: Params, height: int, width: int) -> Tensor:
+        """The whole image: the warp does the rest."""
+        return torch.tensor([0, 0, height, width]).expand(len(params["length"]), 4)
+
+    def crop(self, images: Tensor, params: Params) -> Tensor:
+        """The whole image, resized where it has another size."""
+        if images.shape[-2:] == (self.size, self.size):
+            return images.float()
+        box = self.box(params, *images.shape[-2:]).to(images.device)
+        return geometry.crop_resize(images, box, self.size)
+
+    def finish(self, cropped: Tensor, params: Params) -> Tensor:
+        """Warp, blur, contrast about the mean, noise, clip, normalise, erase."""
+        images = geometry.affine_bilinear(cropped, params["matrix"], self.size)
+        images = color.apply_where(params["blur"], blur, images)
+        mean = images.mean((1, 2, 3), keepdim=True)
+        images = torch.addcmul(mean, images - mean, params["contrast"][:, None, None, None])
+        images = images.add_(params["noise"]).clamp_(0, 255)
+        holes = geometry.hole_mask(params["length"], params["centers"], self.size)
+        return self.normalize(images).masked_fill(holes, 0)
+
+
+def blur(images: Tensor) -> Tensor:
+    """Binomial 3 x 3 mean, the border repeated."""
+    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    side, middle, _ = BLUR_KERNEL
+    rows = side * (padded[:, :, :-2] + padded[:, :, 2:]) + middle * padded[:, :, 1:-1]
+    return side * (rows[..., :-2] + rows[..., 2:]) + middle * rows[..., 1:-1]
