@@ -27,7 +27,7 @@ from utils.common_config import (
 )  # fmt: skip
 from utils.distributed import gather, is_main
 from utils.ema import EMA
-from utils.errors import UserError
+from utils.errors import NothingConfidentError
 from utils.pretext import load_val_neighbors
 from utils.run import Run
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for average in parts.values():
                 average.update()
         if run.counted("confident") == 0:
-            raise UserError(nothing_confident(p.confidence_threshold, epoch, highest.item()))
+            raise NothingConfidentError(nothing_confident(p.confidence_threshold, epoch, highest.item()))
         scores = validator.best_head(model)
         if scores.loss < run.values.get("best_loss", float("inf")):
             run.values |= {"best_loss": scores.loss, "best_epoch": epoch + 1}

@@ -11,3 +11,7 @@ class ConfigError(UserError):
     """The command line or the config itself is wrong."""
 
     exit_code = 2
+
+
+class NothingConfidentError(UserError):
+    """Self-labeling has nothing to learn from: no image is as confident as it demands."""

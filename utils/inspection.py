@@ -49,7 +49,7 @@ def dry_run(p: EasyDict, needed: tuple[str, ...], script: str, starts_from: str 
     get_optimizer(p, model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     stored = checkpoint.num_bytes(model.state_dict()) * (1 + STATE_TENSORS[p.optimizer])
-    seconds = _time_step(p, model, runtime)
+    seconds = time_step(p, model, runtime)
     say(f"device: {describe(runtime.device)}, precision {str(runtime.training).removeprefix('torch.')}")
     say(f"model: {parameters / 1e6:.2f} M parameters; a checkpoint takes {stored / 2**20:.1f} MiB, two are kept")
     say(f"about {seconds * steps * p.epochs / 60:.1f} minutes: {p.epochs} epochs of {steps} steps of {seconds:.3f} s")
@@ -61,7 +61,7 @@ def dry_run(p: EasyDict, needed: tuple[str, ...], script: str, starts_from: str 
     return 0
 
 
-def _time_step(p: EasyDict, model: Any, runtime: Runtime) -> float:
+def time_step(p: EasyDict, model: Any, runtime: Runtime) -> float:
     """Seconds of one step's forward and backward passes on random images, without touching the weights."""
     augment = get_train_transformations(p)
     images = torch.randint(

@@ -1,0 +1,188 @@
+"""Group a folder of images, without labels, into clusters: one command from the folder to a page that shows them.
+
+    python cluster.py photos --num_clusters 10
+    python cluster.py photos --num_clusters 10 --quick                  # a first look within minutes
+    python cluster.py photos --num_clusters 20 --output results/twenty seed=1
+    python cluster.py photos --num_clusters 10 simclr.epochs=300 num_neighbors=5
+
+Looks at the images, chooses a recipe, and runs simclr.py, scan.py and selflabel.py with it. The configs it chose lie in
+DIR/configs, to go on with by hand; the result is DIR/report.html and DIR/clusters.csv. The same command continues where
+it was interrupted; when all is done it says where the results are. `key=value` words change the configs, of one stage
+when they begin with its name; overwrite=true starts again. If every image lies in a sub-directory, the first level is
+taken for its class, which only scores the result.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import scan
+import selflabel
+import simclr
+from data.folder import find_images
+from recipes.choose import STAGES
+from recipes.display import Display, Work, duration
+from recipes.look import look_at
+from recipes.project import Project, make_recipe
+from utils import cli, reporting, validation
+from utils.common_config import get_val_dataset
+from utils.config import apply_overrides
+from utils.console import say, warn
+from utils.errors import ConfigError, NothingConfidentError
+from utils.files import write_text
+from utils.runtime import Runtime
+from utils.words import split_stage
+
+MAINS = {"simclr": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
+TITLES = {"simclr": "learning features", "scan": "finding clusters", "selflabel": "refining clusters"}
+FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is left of the clustering; returns the exit code."""
+    parser = cli.base_parser(__doc__)
+    parser.add_argument("folder", metavar="FOLDER", help="the directory of images, read recursively")
+    parser.add_argument("--num_clusters", type=int, required=True, metavar="K", help="how many groups to find")
+    parser.add_argument("--output", metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)")
+    parser.add_argument("--quick", action="store_true", help="few epochs of a small network: minutes on a CPU")
+    args = parse(parser, argv)
+    words, again = take_overwrite(args.overrides)
+    root = Path(args.folder).expanduser()
+    output = find_output(root, args.output)
+    request = {"folder": str(root.resolve()), "num_clusters": args.num_clusters, "quick": args.quick, "words": words}
+    project = Project(output, request)
+
+    if not open_project(project, root, args, words, again):
+        return 0
+    display = Display([make_work(project, stage) for stage in STAGES], output / "log.txt")
+    with display:
+        say_plan(project, display)
+        final = run_stages(project, display, ["overwrite=true"] if again else [])
+        display.title = "writing the report"
+        scores = show(project, final)
+    project.write(result={"model": str(project.load(final)[f"{final}_model"]), "scores": scores})
+    report(project)
+    return 0
+
+
+def parse(parser: Any, argv: Sequence[str] | None) -> Any:
+    """Parse the command line: the first plain word is the folder, the rest are `key=value`."""
+    made = parser.parse_intermixed_args(argv)
+    plain = [made.folder, *made.overrides]
+    folders = [word for word in plain if "=" not in word] or plain[:1]
+    if len(folders) > 1:
+        raise ConfigError(f"two folders are given, {folders[0]} and {folders[1]}; cluster one after the other")
+    made.folder = folders[0]
+    plain.remove(made.folder)
+    made.overrides = plain
+    return made
+
+
+def take_overwrite(words: Sequence[str]) -> tuple[list[str], bool]:
+    """The words without `overwrite`, and its value; raises ConfigError for keys that are cluster.py's own to set."""
+    for word in words:
+        key = split_stage(word)[1].partition("=")[0]
+        if key in FORBIDDEN:
+            raise ConfigError(f"{key} is set by cluster.py itself; use --output, --num_clusters or the stage scripts")
+    flag = apply_overrides({}, [word for word in words if word.startswith("overwrite=")]).get("overwrite", False)
+    if not isinstance(flag, bool):
+        raise ConfigError(f"overwrite is {flag}, but must be true or false")
+    return [word for word in words if not word.startswith("overwrite=")], flag
+
+
+def find_output(root: Path, given: str | None) -> Path:
+    """The output folder; raises ConfigError when it lies among the images, which its pictures would then join."""
+    output = Path(given) if given else Path("results") / (root.resolve().name or "folder")
+    if output.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"the output folder {output} lies inside the folder of images {root}; give another --output")
+    return output.resolve()
+
+
+def open_project(project: Project, root: Path, args: Any, words: list[str], again: bool) -> bool:
+    """Find or choose the configs; returns whether anything is left to do."""
+    look = look_at(root, args.num_clusters)
+    fingerprint = look.files.fingerprint()
+    if not again and project.open(fingerprint, look.num_images):
+        if project.facts["result"] and all((project.folder / name).exists() for name in ("report.html", "clusters.csv")):
+            say("this clustering is finished; overwrite=true starts it again")
+            report(project)
+            return False
+        return True
+    project.fingerprint, project.num_images = fingerprint, look.num_images
+    device = next((word.partition("=")[2] for word in words if word.startswith("device=")), "auto")
+    recipe, seconds = make_recipe(look, args.num_clusters, Runtime.start(device), args.quick)
+    project.write_configs(recipe, words)
+    project.write(recipe=recipe.name, reasons=recipe.reasons, seconds=seconds, result=None)
+    return True
+
+
+def make_work(project: Project, stage: str) -> Work:
+    """What a stage has to do, for the display."""
+    p = project.load(stage)
+    folder = Path(p["pretext_dir" if stage == "simclr" else f"{stage}_dir"])
+    return Work(TITLES[stage], folder, p.epochs, project.facts["seconds"][stage])
+
+
+def say_plan(project: Project, display: Display) -> None:
+    """Say which recipe runs, where its configs lie, and about how long it takes."""
+    for reason in project.facts["reasons"]:
+        display.line(reason)
+    epochs = ", ".join(f"{work.title} {work.epochs} epochs" for work in display.works)
+    left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
+    display.line(f"{epochs}; about {duration(left)} left")
+    display.line(f"configs: {project.config_path('simclr').parent}; what the stages say: {display.log_path}")
+
+
+def run_stages(project: Project, display: Display, words: list[str]) -> str:
+    """Run what is left of the stages; returns the one whose model counts."""
+    root = Path(project.request["folder"])
+    for number, (stage, work) in enumerate(zip(STAGES, display.works, strict=True), 1):
+        with display.stage(f"{number}/3 {work.title}"):
+            files = find_images(root, "images", None)
+            project.check_unchanged(files.fingerprint(), len(files))
+            try:
+                MAINS[stage]([*project.arguments(stage), *words])
+            except NothingConfidentError as error:
+                nothing = str(error)
+            else:
+                nothing = ""
+        if nothing:
+            warn(f"refining was left out, and the clusters are those before it: {nothing}")
+            return "scan"
+        seconds = json.loads((work.folder / "run.json").read_text(encoding="utf-8"))["seconds"]
+        display.line(f"{number}/3 {work.title}: done, {duration(seconds)}")
+    return "selflabel"
+
+
+def show(project: Project, stage: str) -> dict[str, Any]:
+    """Apply a stage's model to all images, write report.html and clusters.csv; returns the scores by labels, if any."""
+    p = project.load(stage)
+    path = Path(p[f"{stage}_model"])
+    runtime = Runtime.start(p.device, p.precision, deterministic=p.deterministic)
+    dataset = get_val_dataset(p)
+    prediction = validation.predict(p, *validation.load_clustering(p, path), dataset, runtime)
+    scores = validation.score(prediction, dataset)
+    reporting.write_clusters(project.folder / "clusters.csv", dataset.paths, prediction)
+    reporting.write_report(project.folder / "report.html", p, path, dataset, prediction, scores)
+    left_out = sorted(set(find_images(Path(project.request["folder"]), "images", None).paths) - set(dataset.paths))
+    write_text(project.folder / "unreadable.txt", "".join(f"{name}\n" for name in left_out))
+    return {key: value for key, value in scores.items() if key not in ("confusion", "matching")}
+
+
+def report(project: Project) -> None:
+    """Say what came out and where it is."""
+    result = project.facts["result"]
+    if result["scores"]:
+        say("labels only score: " + validation.words(result["scores"]), "green")
+    unreadable = (project.folder / "unreadable.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    if unreadable:
+        warn(f"{len(unreadable):,} files cannot be read and were left out: {project.folder / 'unreadable.txt'}")
+    say(f"model: {result['model']}")
+    say(f"report: {project.folder / 'report.html'}")
+    say(f"clusters: {project.folder / 'clusters.csv'}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

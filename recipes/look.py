@@ -1,0 +1,110 @@
+"""What a folder's images are like, told without a label: how many, how large, gray or coloured."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.files import ImageFiles, shown
+from data.folder import find_images
+from data.images import BadImageError, read_image
+from utils.console import warn
+from utils.errors import ConfigError, UserError
+
+NUM_LOOKED_AT = 256
+SIDE = 32  # to which an image is brought to be looked at
+GRAY_SPREAD = 10  # largest mean difference between colours, of 255, that still counts as gray
+GRAY_SHARE = 0.95
+UNEQUAL = 4  # ratio of the largest and smallest short side that deserves a word
+FEW_PER_CLUSTER = 10
+
+
+@dataclass(frozen=True)
+class Look:
+    """A folder as a recipe sees it: `short_side` is the median in pixels, `mean` and `std` are of colours in 0..1."""
+
+    files: ImageFiles
+    short_side: int
+    gray: bool
+    mean: list[float]
+    std: list[float]
+
+    @property
+    def num_images(self) -> int:
+        """Number of image files, the unreadable ones included."""
+        return len(self.files)
+
+    @property
+    def words(self) -> str:
+        """The look in words."""
+        return f"{self.num_images:,} {'gray' if self.gray else 'colour'} images, short side about {self.short_side}"
+
+
+def check_number(num_clusters: int, num_images: int) -> None:
+    """Raise ConfigError or UserError unless so many images can be grouped into so many clusters."""
+    if num_clusters < 2:
+        raise ConfigError(f"--num_clusters is {num_clusters}, but grouping needs at least 2 clusters")
+    if num_images == 1:
+        raise UserError("the folder holds one image; grouping needs more of them")
+    if num_images < num_clusters:
+        raise UserError(
+            f"the folder holds {num_images:,} images, which cannot fill {num_clusters:,} clusters; give a smaller "
+            "--num_clusters or more images"
+        )
+    if num_images < FEW_PER_CLUSTER * num_clusters:
+        warn(
+            f"{num_images:,} images are few for {num_clusters:,} clusters; with {FEW_PER_CLUSTER} or more a cluster "
+            "the result is worth more"
+        )
+
+
+def look_at(folder: Path, num_clusters: int) -> Look:
+    """Look at a folder and at up to 256 of its images, evenly spaced.
+
+    Raises UserError when it is missing or empty, when its images cannot be read or are all the same, or when there are
+    too few of them; ConfigError for fewer than 2 clusters.
+    """
+    if num_clusters < 2:
+        check_number(num_clusters, 0)
+    files = find_images(folder, "images", None)
+    check_number(num_clusters, len(files))
+    pictures, sides = _sample(files)
+    if not pictures:
+        raise UserError(f"none of the images looked at in {shown(folder)} can be read; are these image files?")
+    if len(files) > len(pictures) > 1 or len(files) == len(pictures):
+        digests = {hashlib.sha256(picture.tobytes()).digest() for picture in pictures}
+        if len(digests) == 1 and len(pictures) > 1:
+            raise UserError(
+                f"all {len(pictures)} images looked at in {shown(folder)} are identical; there is nothing to tell apart"
+            )
+    if max(sides) > UNEQUAL * min(sides):
+        warn(
+            f"image sizes differ widely (short sides of {min(sides)} to {max(sides)} pixels); each is scaled to one "
+            "size and its centre square is used"
+        )
+    pixels = np.stack(pictures).astype(np.float32)
+    spread = (pixels.max(3) - pixels.min(3)).mean((1, 2))
+    mean, std = pixels.mean((0, 1, 2)) / 255, pixels.std((0, 1, 2)) / 255
+    return Look(
+        files,
+        int(np.median(sides)),
+        bool((spread <= GRAY_SPREAD).mean() >= GRAY_SHARE),
+        [round(float(value), 3) for value in mean],
+        [round(max(float(value), 0.05), 3) for value in std],
+    )
+
+
+def _sample(files: ImageFiles) -> tuple[list[np.ndarray], list[int]]:
+    """Small RGB squares uint8 [SIDE, SIDE, 3] of readable images, and the short sides of their files."""
+    paths = files.full_paths()
+    pictures, sides = [], []
+    for index in np.unique(np.linspace(0, len(paths) - 1, NUM_LOOKED_AT).round().astype(int)):
+        try:
+            image, size = read_image(paths[index], SIDE)
+        except BadImageError:
+            continue  # counted and left out when all are read
+        pictures.append(np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
+        sides.append(min(size))
+    return pictures, sides

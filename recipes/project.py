@@ -1,0 +1,128 @@
+"""The folder of one clustering: what was asked, the configs that were chosen, the runs, and what came out."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from easydict import EasyDict
+
+from recipes.choose import STAGES, Recipe, choose
+from recipes.look import Look
+from utils import inspection
+from utils.common_config import get_model
+from utils.config import REPOSITORY, apply_overrides, load_config
+from utils.errors import ConfigError, UserError
+from utils.files import write_text
+from utils.runtime import Runtime
+from utils.words import STAGE_OF, words_of
+
+RECORD, ALIAS = "cluster.json", "runs"
+COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1
+QUICK_SECONDS = {"simclr": 150.0, "scan": 60.0, "selflabel": 30.0}
+QUICK_EPOCHS = 3
+
+
+class Project:
+    """An output folder: `cluster.json`, `configs/`, `runs/{pretext,scan,selflabel}`, and the results."""
+
+    def __init__(self, folder: Path, request: dict[str, Any]) -> None:
+        self.folder, self.request = folder, request
+        self.facts: dict[str, Any] = {"recipe": "", "reasons": [], "seconds": {}, "result": None}
+
+    def open(self, fingerprint: str, num_images: int) -> bool:
+        """Whether the folder holds this very request already; raises ConfigError when it holds another.
+
+        Raises UserError when the images are not those that it began with.
+        """
+        self.fingerprint, self.num_images = fingerprint, num_images
+        path = self.folder / RECORD
+        if not path.exists():
+            return False
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            old, facts = record["request"], {key: record[key] for key in self.facts}
+            images = record["images"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged; overwrite=true starts again") from error
+        differing = sorted(key for key in self.request if old.get(key) != self.request[key])
+        if differing:
+            raise ConfigError(
+                f"{self.folder} holds another clustering ({', '.join(f'{k} was {old.get(k)}' for k in differing)}); "
+                "--output DIR keeps this one apart, overwrite=true starts again"
+            )
+        self.facts = facts
+        self._compare(images, fingerprint, num_images)
+        return True
+
+    def _compare(self, images: dict[str, Any], fingerprint: str, num_images: int) -> None:
+        if images["fingerprint"] != fingerprint:
+            counts = f"{images['count']:,} images then, {num_images:,} now"
+            raise UserError(
+                f"the images in {self.request['folder']} changed since this clustering began ({counts}); put them "
+                "back, or start again with overwrite=true, or keep this one and give another --output"
+            )
+
+    def check_unchanged(self, fingerprint: str, num_images: int) -> None:
+        """Raise UserError when the images are not those that this clustering began with."""
+        self._compare({"fingerprint": self.fingerprint, "count": self.num_images}, fingerprint, num_images)
+
+    def write(self, **facts: Any) -> None:
+        """Write cluster.json, with new facts laid over what is known."""
+        self.facts |= facts
+        images = {"count": self.num_images, "fingerprint": self.fingerprint}
+        record = {"request": self.request, "images": images, **self.facts}
+        write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n")
+
+    def config_path(self, stage: str) -> Path:
+        """The config of a stage, by its `setup`."""
+        return self.folder / "configs" / f"{stage}.yml"
+
+    @property
+    def env_path(self) -> Path:
+        """The config of the environment."""
+        return self.config_path("env")
+
+    def arguments(self, stage: str) -> list[str]:
+        """What a stage script is called with."""
+        return ["--config_env", str(self.env_path), "--config_exp", str(self.config_path(stage))]
+
+    def load(self, stage: str) -> EasyDict:
+        """A stage's config, checked."""
+        return load_config(self.env_path, self.config_path(stage))
+
+    def write_configs(self, recipe: Recipe, words: list[str]) -> None:
+        """Write the configs of a recipe, with the user's words laid over them, and check them; raises ConfigError."""
+        heading = "# Where these results lie.\n"
+        write_text(self.env_path, heading + yaml.safe_dump({"root_dir": str(self.folder)}))
+        for stage in STAGES:
+            content = {**recipe.configs[stage], "db_alias": ALIAS}
+            if content["train_db_kwargs"]["stream"] is False:
+                cache = {"cache_dir": str(self.folder / "cache")}
+                content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}
+            content = apply_overrides(content, words_of(STAGE_OF[stage], words))
+            command = f"python {REPOSITORY / stage}.py --config_env {self.env_path} --config_exp {self.config_path(stage)}"
+            lines = [f"Chosen by cluster.py: {reason}." for reason in recipe.reasons] + ["Run it with:", f"  {command}"]
+            text = "".join(f"# {line}\n".replace("\r", " ") for line in "\n".join(lines).splitlines())
+            write_text(self.config_path(stage), text + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        for stage in STAGES:
+            self.load(stage)
+
+
+def make_recipe(look: Look, num_clusters: int, runtime: Runtime, quick: bool) -> tuple[Recipe, dict[str, float]]:
+    """A recipe and the estimated seconds of its stages on this machine; `quick` fits epochs into four minutes."""
+    recipe = choose(look, num_clusters, runtime.device.type, quick)
+    second = _seconds_per_image(recipe.configs["simclr"], runtime) * look.num_images
+    per_epoch = {stage: max(second * COST[stage], 1e-6) for stage in STAGES}
+    for stage, config in recipe.configs.items():
+        if quick:
+            fitting = math.floor(QUICK_SECONDS[stage] / per_epoch[stage])
+            config["epochs"] = min(config["epochs"], max(fitting, QUICK_EPOCHS))
+    return recipe, per_epoch
+
+
+def _seconds_per_image(config: dict[str, Any], runtime: Runtime) -> float:
+    p = EasyDict(config)
+    p.update_cluster_head_only = False
+    return inspection.time_step(p, runtime.place(get_model(p)), runtime) / p.batch_size
