@@ -66,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     criterion = get_criterion(p)
     forward = run.prepare(model, get_optimizer(p, model))
     run.profile(args.profile)
+    say(
+        "the loss is usually negative: a consistency (at best 0) minus entropy_weight times an entropy (at best log C); "
+        "lower is better"
+    )
 
     for epoch in run.epochs():
         model.train(not p.update_cluster_head_only)

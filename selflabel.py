@@ -66,19 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for epoch in run.epochs():
         model.train()
-        highest = torch.zeros((), device=run.runtime.device)
         for plain, strong in run.steps(loader):
             with torch.no_grad():
                 plain_logits = gather(forward(plain)[0])
             strong_logits = gather(forward(strong)[0])
             confident = criterion.confident(plain_logits)
-            highest = torch.maximum(highest, plain_logits.softmax(1).max())
+            highest = plain_logits.softmax(1).max()
+            run.values["highest"] = torch.maximum(highest, run.values.get("highest", torch.zeros_like(highest)))
             run.count(confident=confident.sum(), confident_per_cluster=criterion.count(plain_logits))
             run.step(criterion(plain_logits, strong_logits), skip=~confident.any())
             for average in parts.values():
                 average.update()
+        highest_of_epoch = float(run.values.pop("highest"))
         if run.counted("confident") == 0:
-            raise NothingConfidentError(nothing_confident(p.confidence_threshold, epoch, highest.item()))
+            raise NothingConfidentError(nothing_confident(p.confidence_threshold, epoch, highest_of_epoch))
         scores = validator.best_head(model)
         if scores.loss < run.values.get("best_loss", float("inf")):
             run.values |= {"best_loss": scores.loss, "best_epoch": epoch + 1}

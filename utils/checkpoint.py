@@ -1,16 +1,23 @@
 """Resumable checkpoints: the last two are kept, a damaged one is noticed and the one before takes its place."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from models.untrusted import load_untrusted
 from utils import files
 from utils.console import warn
 from utils.errors import UserError
 
 NEWEST, PREVIOUS = "checkpoint.pth.tar", "checkpoint-previous.pth.tar"
 FORMAT = 1
+TYPES: dict[str, type] = {
+    "epoch": int, "step": int, "num_steps": int, "seconds": float, "values": dict, "metrics": str,
+    "sums": dict, "counts": dict, "scaler": dict, "model": dict, "optimizer": dict,
+}  # fmt: skip
+"""What every checkpoint holds."""
 
 
 def num_bytes(state: Any) -> int:
@@ -22,50 +29,68 @@ def num_bytes(state: Any) -> int:
     return sum(num_bytes(value) for value in state) if isinstance(state, list | tuple) else 0
 
 
-def save_weights(path: Path | str, state: Any, **facts: Any) -> None:
-    """Save a model file for other stages (and for plain `torch.load`), with its checksum recorded."""
-    files.write_file(path, lambda file: torch.save(state, file), num_bytes=num_bytes(state) + 2**16, **facts)
+def save_weights(path: Path | str, state: Any, *, keep: str | None = None, **facts: Any) -> None:
+    """Save a model file for other stages (and for plain `torch.load`), with its checksum recorded.
+
+    `keep` is the name that the file which was there before takes.
+    """
+    # In memory first: torch.save hides a full disk behind an error of its own, and the size is known before writing.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getbuffer()
+    files.write_file(path, lambda file: file.write(data), num_bytes=len(data), keep=keep, **facts)
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write a new newest checkpoint; what was newest becomes the previous one.
-
-    The previous one is a second name of the same bytes until the newest is replaced, so that at no instant fewer than
-    one whole checkpoint is there.
-    """
-    newest = folder / NEWEST
-    if newest.exists():
-        files.duplicate(newest, folder / PREVIOUS)
-    save_weights(newest, {"format": FORMAT, **state})
+    """Write a new newest checkpoint; what was newest becomes the previous one."""
+    save_weights(folder / NEWEST, {"format": FORMAT, **state}, keep=PREVIOUS)
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that verifies, or None when there is none; raises UserError when none of them does."""
-    damaged: list[str] = []
-    for name in (NEWEST, PREVIOUS):
-        path = folder / name
-        if not path.exists():
-            continue
+    """The newest checkpoint that verifies, or None when there is none; raises UserError when none of them does.
+
+    A damaged newest one is removed once the one before it is known to be good, so that it never takes its place.
+    """
+    newest, previous = folder / NEWEST, folder / PREVIOUS
+    if not newest.exists():
+        return _read(previous) if previous.exists() else None
+    try:
+        return _read(newest)
+    except UserError as error:
+        if not previous.exists():
+            raise UserError(f"{error}; there is no earlier checkpoint; overwrite=true starts again") from error
         try:
-            state = _read(path)
-        except UserError as error:
-            damaged.append(str(error))
-            continue
-        if damaged:
-            warn(f"{damaged[0]}; going on from {path.name}, epoch {state['epoch']}")
+            state = _read(previous)
+        except UserError as other:
+            raise UserError(f"{error}; neither is the one before it ({other}); overwrite=true starts again") from other
+        warn(f"{error}; going on from {PREVIOUS} (epoch {state['epoch'] + 1}, step {state['step'] + 1}) instead")
+        files.remove(newest)
         return state
-    if damaged:
-        raise UserError(f"{damaged[0]}; no earlier checkpoint can take its place; overwrite=true starts again")
-    return None
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if files.verify_file(path) is None:
+    recorded = files.verify_file(path) is not None
+    state = load_untrusted(path, verified=recorded)
+    if not isinstance(state, dict) or "format" not in state:
         raise UserError(
             f"{path} was not written by a run of this project; use it with --model, move it away, or start anew with "
             "overwrite=true"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state.get("format") != FORMAT:
-        raise UserError(f"{path} has the format {state.get('format')}; this version reads {FORMAT}")
+    if state["format"] != FORMAT:
+        raise UserError(f"{path} has the format {state['format']!r}; this version reads {FORMAT}")
+    for key, kind in TYPES.items():
+        value = state.get(key)
+        if not isinstance(value, kind) or (kind is int and value < 0):
+            raise UserError(f"{path} is not usable: its '{key}' is {type(value).__name__}, not what a run writes")
+    if not recorded:
+        warn(f"{path} has no recorded checksum; it is used as it is")
     return state
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Raise ValueError unless every tensor of an optimizer's state is a number or has the shape of its parameter."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.numel() != 1 and value.shape != parameters[number].shape:
+                raise ValueError(f"the optimizer's {name} of parameter {number} is of shape {list(value.shape)}")

@@ -2,14 +2,16 @@
 
 `write_file` is the only place of this project that writes a result. It writes beside the target, syncs, and renames;
 the checksum goes to `manifest.json` in the same folder. Around the rename the manifest knows the old and the new
-checksum, so that a kill between any two steps leaves a file that verifies.
+file, so that a kill between any two steps leaves a file that verifies. The manifest holds its own checksum too.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +19,10 @@ from utils.errors import UserError
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".partial"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
+
+Entry = dict[str, Any]  # one file that may be at a path: its sha256 and the facts recorded with it
+Manifest = dict[str, list[Entry]]
 
 
 def _sha256(path: Path) -> str:
@@ -34,19 +40,36 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_beside(path: Path, write: Callable[[BinaryIO], None]) -> Path:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB"
+
+
+@contextlib.contextmanager
+def _explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
+    """Turn what the system says of a failed write into a sentence; `needed` tells how many bytes the file has."""
     try:
-        with temporary.open("wb") as file:
-            write(file)
+        yield
+    except OSError as error:
+        room = ""
+        if error.errno in FULL:
+            room = f": it needs {_mib(needed())} and {_mib(shutil.disk_usage(path.parent).free)} are free there"
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}{room}; what was there before is untouched; mend that and "
+            "run the same command again"
+        ) from error
+
+
+def _write_beside(path: Path, write: Callable[[BinaryIO], object], num_bytes: int = 0) -> Path:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    written = 0
+    try:
+        with _explained(path, lambda: max(num_bytes, written)), temporary.open("wb") as file:
+            try:
+                write(file)
+            finally:
+                written = file.tell()
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; {shutil.disk_usage(path.parent).free / 2**20:.0f} MiB "
-            "are free there; what was at this path before is untouched"
-        ) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -54,78 +77,103 @@ def _write_beside(path: Path, write: Callable[[BinaryIO], None]) -> Path:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    with _explained(path, lambda: 0):
+        temporary.replace(path)
+        _sync_folder(path.parent)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _dump(manifest: Manifest) -> str:
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    return json.dumps({"files": manifest, "sha256": hashlib.sha256(text.encode()).hexdigest()}, indent=1)
+
+
+def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
-    if not path.exists():
-        return {}
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(entry["sha256"], list) for entry in manifest.values()):
-            raise TypeError
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text)["files"]
+        known = all(isinstance(entry["sha256"], str) for entries in manifest.values() for entry in entries)
+        if not known or _dump(manifest) != text:
+            raise ValueError
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged, so the files beside it cannot be checked; delete it to use them unchecked"
+            f"{path} is damaged, so the files beside it cannot be checked; restore it, or delete it to use them "
+            "unchecked"
         ) from error
     return manifest
 
 
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    text = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    _replace(_write_beside(folder / MANIFEST, lambda file: (file.write(text), None)[1]), folder / MANIFEST)
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    data = _dump(manifest).encode()
+    _replace(_write_beside(folder / MANIFEST, lambda file: file.write(data), len(data)), folder / MANIFEST)
+
+
+def _entries(path: Path, manifest: Manifest) -> list[Entry]:
+    """What the manifest knows of the file that is at a path now."""
+    entries = manifest.get(path.name, [])
+    if len(entries) > 1:  # a kill came around a rename: only the file can tell which of the two it is
+        checksum = _sha256(path) if path.exists() else None
+        entries = [entry for entry in entries if entry["sha256"] == checksum]
+    return entries
 
 
 def write_file(
     path: Path | str,
-    write: Callable[[BinaryIO], None],
+    write: Callable[[BinaryIO], object],
     *,
     num_bytes: int = 0,
     record: bool = True,
+    keep: str | None = None,
     **facts: Any,
 ) -> None:
     """Write a file whole or not at all.
 
-    A file that another stage reads is recorded: its checksum and `facts` (JSON values) go to the folder's manifest.
-    `num_bytes` is about what will be written; room for it is checked first.
+    A file that is read again is recorded: its checksum and `facts` (JSON values) go to the folder's manifest.
+    `num_bytes` is about what will be written; room for it is checked first. The file that was there before takes the
+    name `keep` in the same folder, if one is given.
     Raises UserError when it cannot be written; the file that was there before is then untouched.
     """
     path = Path(path)
-    try:
+    with _explained(path, lambda: num_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {path.parent}: {error.strerror}") from error
-    free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(path.parent).free
     if free < num_bytes:
         raise UserError(
-            f"cannot write {path}: it needs {num_bytes / 2**20:.1f} MiB and {free / 2**20:.1f} MiB are free; make room "
-            "and run the same command again"
+            f"cannot write {path}: it needs {_mib(num_bytes)} and {_mib(free)} are free there; what was there before "
+            "is untouched; make room and run the same command again"
         )
-    temporary = _write_beside(path, write)
-    if not record:
-        _replace(temporary, path)
-        return
+    temporary = _write_beside(path, write, num_bytes)
     try:
-        checksum = _sha256(temporary)
-        manifest = _read_manifest(path.parent)
-        old = manifest.get(path.name, {}).get("sha256", [])
-        if len(old) > 1:  # a kill came between the steps below: only the file can tell which of the two it is
-            old = [_sha256(path)] if path.exists() else []
-        manifest[path.name] = {**facts, "sha256": [checksum, *old]}
-        _write_manifest(path.parent, manifest)
-        _replace(temporary, path)
+        if record:
+            _replace_recorded(temporary, path, path.with_name(keep) if keep else None, facts)
+        else:
+            _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    manifest[path.name] = {**facts, "sha256": [checksum]}
-    _write_manifest(path.parent, manifest)
+
+
+def _replace_recorded(temporary: Path, path: Path, kept: Path | None, facts: dict[str, Any]) -> None:
+    manifest = _read_manifest(path.parent)
+    old = _entries(path, manifest)
+    new = [{**facts, "sha256": _sha256(temporary)}]
+    during = {path.name: new + old}
+    after = {path.name: new}
+    if kept and path.exists():
+        during[kept.name] = old + _entries(kept, manifest)
+        after[kept.name] = old
+    _write_manifest(path.parent, manifest | during)
+    if kept and path.exists():
+        _replace(path, kept)
+    _replace(temporary, path)
+    _write_manifest(path.parent, manifest | after)
 
 
 def write_text(path: Path | str, text: str, *, record: bool = False, **facts: Any) -> None:
     """Write a UTF-8 text file whole or not at all."""
     data = text.encode("utf-8", errors="surrogateescape")
-    write_file(path, lambda file: (file.write(data), None)[1], record=record, **facts)
+    write_file(path, lambda file: file.write(data), num_bytes=len(data), record=record, **facts)
 
 
 def verify_file(path: Path | str) -> dict[str, Any] | None:
@@ -134,15 +182,17 @@ def verify_file(path: Path | str) -> dict[str, Any] | None:
     Returns None for a file that has no record (a published one). Raises UserError when the file does not match.
     """
     path = Path(path)
-    entry = _read_manifest(path.parent).get(path.name)
-    if entry is None:
+    entries = _read_manifest(path.parent).get(path.name)
+    if not entries:
         return None
-    if not path.exists() or _sha256(path) not in entry["sha256"]:
-        raise UserError(
-            f"{path} is not the file that was written there: it was damaged or replaced; restore or recreate it, or "
-            f"remove its entry from {path.parent / MANIFEST} to use it unchecked"
-        )
-    return {key: value for key, value in entry.items() if key != "sha256"}
+    checksum = _sha256(path) if path.exists() else None
+    for entry in entries:
+        if entry["sha256"] == checksum:
+            return {key: value for key, value in entry.items() if key != "sha256"}
+    raise UserError(
+        f"{path} is not the file that was written there: it was damaged or replaced; restore it or make it again (to "
+        "use it unchecked, give it another name)"
+    )
 
 
 def remove(path: Path | str) -> None:
@@ -158,22 +208,3 @@ def remove_temporaries(folder: Path) -> None:
     """Remove what writers that were killed left behind in a folder."""
     for path in folder.glob(f"*{TEMPORARY}"):
         path.unlink(missing_ok=True)
-
-
-def duplicate(path: Path, copy: Path) -> None:
-    """Give a recorded file a second name, with its record; replaces what had that name."""
-    temporary = copy.with_name(f"{copy.name}.{os.getpid()}{TEMPORARY}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(path, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, temporary)
-    manifest = _read_manifest(path.parent)
-    entry, old = manifest.get(path.name), manifest.get(copy.name, {}).get("sha256", [])
-    if entry is not None:
-        manifest[copy.name] = {**entry, "sha256": [*entry["sha256"], *old[:1]]}
-        _write_manifest(path.parent, manifest)
-    _replace(temporary, copy)
-    if entry is not None:
-        manifest[copy.name] = entry
-        _write_manifest(path.parent, manifest)

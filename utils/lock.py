@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 
+from utils.console import warn
 from utils.errors import UserError
 
 try:
@@ -41,12 +42,14 @@ class FolderLock:
         if fcntl is not None:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 self._file.seek(0)
                 raise UserError(
                     f"{folder} is in use by another run ({_holder(self._file.read())}); wait for it to end, or "
                     "give this one a run_name of its own"
                 ) from error
+            except OSError as error:  # some network file systems know no locks
+                warn(f"{folder} cannot be locked ({error.strerror}); see to it that only one run uses it at a time")
         self._file.seek(0)
         self._file.truncate()
         started = time.strftime("%Y-%m-%d %H:%M:%S")

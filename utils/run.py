@@ -124,18 +124,29 @@ class Run:
         if state is None:
             _start_momentum(self._optimizer)
             return
+        try:
+            self._take(state)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            problem = str(error).split("\n")[0]
+            raise UserError(
+                f"the checkpoint in {self.folder} does not fit this run ({problem}); move it away or "
+                "start again with overwrite=true"
+            ) from error
+        if self.epoch < self.config.epochs:
+            say(f"continuing at epoch {self.epoch + 1} of {self.config.epochs}, step {self.step_in_epoch + 1}")
+
+    def _take(self, state: dict[str, Any]) -> None:
+        checkpoint.check_optimizer(self._optimizer, state["optimizer"])
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self.epoch, self.step_in_epoch, self.num_steps = state["epoch"], state["step"], state["num_steps"]
-        self.values, self.metrics = state["values"], json.loads(state["metrics"])
+        self.values, self.metrics = state["values"], [dict(line) for line in json.loads(state["metrics"])]
         device = self.runtime.device
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
         self._counts = {name: value.to(device) for name, value in state["counts"].items()}
         self._seconds_before = state["seconds"]
         if state["scaler"]:
             self.runtime.scaler.load_state_dict(state["scaler"])
-        if self.epoch < self.config.epochs:
-            say(f"continuing at epoch {self.epoch + 1} of {self.config.epochs}, step {self.step_in_epoch + 1}")
 
     def save(self) -> None:
         """Write a checkpoint of this very instant; refuses to write weights that are not finite."""
@@ -185,6 +196,7 @@ class Run:
             if self._profiler:
                 self._profiler.step()
             self._between_steps(last=self.step_in_epoch == total)
+        self._check_finite()  # before anything is chosen or saved by what these weights predict
 
     def _set_rate(self, progress_in_epoch: float) -> None:
         p = self.config
@@ -247,7 +259,7 @@ class Run:
         self.metrics.append(line)
         self.epoch, self.step_in_epoch, self._sums, self._counts = self.epoch + 1, 0, {}, {}
         if distributed.is_main():
-            self._files.append_metrics(line)
+            self._files.write_metrics(self.metrics)
         say(f"epoch {self.epoch}/{self.config.epochs}  {_words(line)}")
         stop = distributed.any_rank(bool(self._signal))
         if stop or self.epoch % self.config.checkpoint_every.epochs == 0 or self.epoch == self.config.epochs:
@@ -283,7 +295,8 @@ class Run:
 
     def _stop(self) -> None:
         done = f"epoch {self.epoch + 1}, step {self.step_in_epoch}" if self._training else "the last checkpoint"
-        warn(f"stopped by a signal; everything up to {done} is in {self.folder}; the same command goes on from there")
+        again = "the command without overwrite=true" if self.config.overwrite else "the same command"
+        warn(f"stopped by a signal; everything up to {done} is in {self.folder}; {again} goes on from there")
         raise SystemExit(128 + (self._signal or signal.SIGTERM))
 
 

@@ -12,15 +12,21 @@ from typing import Any
 import torch
 import yaml
 
-from utils import distributed, files
+from utils import checkpoint, distributed, files
 from utils.config import REPOSITORY
-from utils.console import say
+from utils.console import say, warn
 from utils.errors import ConfigError, UserError
 from utils.lock import FolderLock
 from utils.schema import CARRIED_OUT
 
 CONFIG, RECORD, METRICS = "config.yml", "run.json", "metrics.jsonl"
-WRITTEN = ("*.pth.tar", "*.npy", "*.png", "trace.json", METRICS, RECORD, CONFIG, files.MANIFEST)
+MODEL = "model.pth.tar"
+WRITTEN = (
+    *(checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL, "model-best.pth.tar", "topk-*-neighbors.npy", "features-*.npy"),
+    *("neighbors-*.png", "purity-*.png", "confusion_matrix.png", "prototypes.png", "report.html", "trace.json"),
+    *(METRICS, RECORD, CONFIG, files.MANIFEST),
+)
+"""What runs leave in their folder, in the order in which it may go: first what a run could go on from."""
 
 
 def to_plain(value: Any) -> Any:
@@ -67,28 +73,34 @@ class RunFolder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = FolderLock(self.folder)
+            files.remove_temporaries(self.folder)
+            if self.config["overwrite"]:
+                self.clear()
         except OSError as error:
             raise UserError(f"cannot use the run folder {self.folder}: {error.strerror}; set root_dir") from error
-        files.remove_temporaries(self.folder)
-        if self.config["overwrite"]:
-            self.clear()
         self._compare()
         record = self.read_record()
-        model = self.folder / "model.pth.tar"
+        model = self.folder / MODEL
         if record.get("status") == "finished" and model.exists():
+            files.verify_file(model)
             return record["result"]
         files.write_text(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False), record=True)
         return None
 
     def _compare(self) -> None:
         path = self.folder / CONFIG
-        if not path.exists():
-            return
+        kept = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
+        if not path.exists() or not any((self.folder / name).exists() for name in kept):
+            return  # a run that kept nothing yet has nothing to lose
+        advice = "delete it to go on with the config given now, or start again with overwrite=true"
         try:
+            files.verify_file(path)
             old = yaml.safe_load(path.read_text(encoding="utf-8"))
             differing = differing_keys(old, self.config)
+        except UserError as error:
+            raise UserError(f"{error}; {advice}") from error
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged; overwrite=true starts this run again") from error
+            raise UserError(f"{path} is damaged; {advice}") from error
         if differing:
             raise ConfigError(
                 f"{self.folder} holds a run with another config: {', '.join(differing)} differ"
@@ -106,10 +118,17 @@ class RunFolder:
         shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
 
     def read_record(self) -> dict[str, Any]:
-        """The contents of run.json, empty when there is none that can be read."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
-        return {}
+        """The contents of run.json; empty when it is missing or damaged, and the end of the run is then done again."""
+        path = self.folder / RECORD
+        try:
+            files.verify_file(path)
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return record if isinstance(record["result"], dict) else {}
+        except FileNotFoundError:
+            return {}
+        except (UserError, ValueError, TypeError, KeyError):
+            warn(f"{path} is damaged; the end of this run is done again")
+            return {}
 
     def write_record(self, **facts: Any) -> None:
         """Write run.json: the facts given, the command, commit and versions."""
@@ -120,16 +139,11 @@ class RunFolder:
             "commit": git_commit(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
         }
-        files.write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n")
+        files.write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
-        """Write metrics.jsonl as it stood at a checkpoint; a killed run may have left later lines."""
+        """Write metrics.jsonl anew, whole; a killed run may have left lines that come after its last checkpoint."""
         files.write_text(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
-
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add one epoch's line to metrics.jsonl."""
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
 
 def git_commit() -> str | None:
