@@ -5,100 +5,18 @@
 """
 
 import difflib
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from easydict import EasyDict
 from pydantic import ValidationError
 
 from utils import schema
 from utils.errors import ConfigError
+from utils.yaml_file import MAX_DEPTH, load_yaml, parse_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-MAX_BYTES, MAX_DEPTH, MAX_NODES = 1 << 20, 20, 20_000
-
-# YAML 1.1 reads `1e-4` as a string, because it asks for a dot; people write it in every config.
-_FLOAT = re.compile(
-    r"""^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+
-    |\.[0-9_]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""".replace("\n", "").replace(" ", "")
-)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that refuses duplicate keys, deep nesting and alias bombs."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise ConfigError(f"is nested deeper than {MAX_DEPTH} levels")
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConfigError(f"names the key '{key}' twice (line {node.start_mark.line + 1}); keep one of them")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
-
-
-def _check_size(value: Any) -> None:
-    """Refuse a few lines of aliases that stand for millions of values, or for themselves."""
-    waiting, count = [value], 0
-    while waiting:
-        item = waiting.pop()
-        count += 1
-        if count > MAX_NODES:
-            raise ConfigError(f"expands to more than {MAX_NODES} values")
-        waiting.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
-
-
-def _parse(text: str, source: str) -> Any:
-    try:
-        value = yaml.load(text, _Loader)
-        _check_size(value)
-        return value
-    except ConfigError as error:
-        raise ConfigError(f"{source} {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{source} is not a config that can be read{where}: {problem}") from error
-
-
-def load_yaml(path: Path | str) -> dict[str, Any]:
-    """Read one YAML file that holds a mapping; raises ConfigError naming the file and the line."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"config {path} cannot be read: {error.strerror}; check the path") from error
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is {len(data)} bytes; a config has at most {MAX_BYTES}")
-    try:
-        content = _parse(data.decode("utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text") from error
-    if content is None:
-        content = {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{path} must hold `key: value` lines, with words as keys")
-    return content
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -110,26 +28,28 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _load_with_base(path: Path) -> dict[str, Any]:
+def _load_with_base(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """A config laid over its base, and the file that each of its first-level keys came from."""
     content = load_yaml(path)
+    origins = dict.fromkeys(content, str(path))
     base = content.pop("base", None)
     if base is None:
-        return content
+        return content, origins
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the path of one YAML file, relative to this file")
     shared = load_yaml(path.parent / base)
     if "base" in shared:
         raise ConfigError(f"{path.parent / base}: a base may not have a base of its own")
-    return merge(shared, content)
+    return merge(shared, content), dict.fromkeys(shared, str(path.parent / base)) | origins
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Lay `key=value` words over a config; dots lead into nested keys, values are read as YAML."""
     for word in overrides:
         key, sign, text = word.partition("=")
-        if not sign or not key or not all(key.split(".")):
+        if not sign or not all(key.split(".")) or key.count(".") >= MAX_DEPTH:
             raise ConfigError(f"'{word}' on the command line is no `key=value`; see --help")
-        value = _parse(text, f"the value of '{key}' on the command line")
+        value = parse_yaml(text, f"the value of '{key}' on the command line")
         for part in reversed(key.split(".")[1:]):
             value = {part: value}
         first = key.split(".")[0]
@@ -139,13 +59,13 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
 
 
 class _Source(NamedTuple):
-    """Where keys came from: a file, but for those that the command line laid over it."""
+    """Where keys came from: a file, but for those that its base holds or the command line laid over it."""
 
     file: str
-    overridden: frozenset[str] = frozenset()
+    origins: dict[str, str]
 
     def of(self, key: str) -> str:
-        return "the command line" if key.split(".")[0] in self.overridden else self.file
+        return self.origins.get(key.split(".")[0], self.file)
 
 
 def _explain(
@@ -153,8 +73,9 @@ def _explain(
 ) -> str:
     first = error.errors()[0]
     place = first["loc"]
-    source = origin.of(prefix + str(place[0]))
-    key = prefix + ".".join(str(part) for part in place if part not in ("int", "float", "bool", "literal['auto']"))
+    named = [str(part) for part in place if part not in ("int", "float", "bool", "literal['auto']", "[key]")]
+    key = ".".join([*prefix.split(".")[:-1], *named])
+    source = origin.of(key)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), known(place[:-1]), n=1, cutoff=0)
         hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -212,6 +133,15 @@ def _check_tables(checked: dict[str, Any], source: _Source) -> None:
             raise ConfigError(f"{source.of('transformation_kwargs')}: transformation_kwargs: {error}") from error
 
 
+def _check_data_paths(paths: dict[str, str], source: str) -> None:
+    from data import DATASETS
+
+    for name in paths:
+        if name not in DATASETS:
+            near = difflib.get_close_matches(name, list(DATASETS), n=1, cutoff=0)[0]
+            raise ConfigError(f"{source}: unknown data set 'data_paths.{name}'; did you mean '{near}'?")
+
+
 def database_name(config: dict[str, Any]) -> str:
     """The folder of a data set's results: its name, or for a `folder` its alias or its directory's name."""
     if config.get("db_alias"):
@@ -221,7 +151,10 @@ def database_name(config: dict[str, Any]) -> str:
     root = config["train_db_kwargs"]["root"]
     if not root:
         raise ConfigError("train_db_name: folder needs its directory: add train_db_kwargs.root=PATH")
-    return Path(root).resolve().name or "folder"
+    try:
+        return Path(root).resolve().name or "folder"
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"train_db_kwargs.root is {root!r}, which is no directory: {error}") from error
 
 
 def add_paths(config: EasyDict) -> EasyDict:
@@ -249,11 +182,13 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     first_keys = {word: word.split("=")[0].split(".")[0] for word in overrides}
     env_words = [word for word in overrides if first_keys[word] in schema.Environment.model_fields]
     exp_words = [word for word in overrides if word not in env_words]
-    overridden = frozenset(first_keys.values())
+    overridden = dict.fromkeys(first_keys.values(), "the command line")
     environment = apply_overrides(load_yaml(env), env_words)
     environment = _check(schema.Environment, environment, _Source(str(env), overridden))
-    source = _Source(str(exp), overridden)
-    checked = _check(schema.Config, apply_overrides(_load_with_base(Path(exp)), exp_words), source)
+    _check_data_paths(environment["data_paths"], _Source(str(env), overridden).of("data_paths"))
+    content, origins = _load_with_base(Path(exp))
+    source = _Source(str(exp), origins | overridden)
+    checked = _check(schema.Config, apply_overrides(content, exp_words), source)
     _check_tables(checked, source)
     return add_paths(EasyDict({**environment, **checked}))
 

@@ -74,7 +74,7 @@ class AdamKwargs(Section):
 
     lr: Rate
     weight_decay: Rate = 0.0
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.999]
 
 
 class ConstantKwargs(Section):
