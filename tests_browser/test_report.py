@@ -103,7 +103,7 @@ def requests(browser: Chrome) -> list[str]:
 def screenshot(browser: Chrome, name: str) -> None:
     folder = os.environ.get("SCREENSHOTS")
     if folder:
-        picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+        picture = browser.execute_cdp_cmd("Page.captureScreenshot", {})
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(picture["data"]))
 
@@ -115,7 +115,6 @@ def test_opens_without_an_error_or_an_outside_request(browser, page, width, sche
     draw_all(browser)
     for section in ("overview", "clusters", "images", "labels", "training", "made"):
         browser.execute_script(f"document.getElementById('{section}').scrollIntoView()")
-        wait(browser, lambda: True)
         screenshot(browser, f"{width}-{scheme}-{section}")
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     addresses = requests(browser)
