@@ -39,7 +39,7 @@ def grayscale(images: Tensor) -> Tensor:
 
 def blend(degenerate: Tensor, images: Tensor, factor: Tensor) -> Tensor:
     """PIL's Image.blend: degenerate + factor (images - degenerate), clipped to 0..255 and cut to whole levels."""
-    return torch.addcmul(degenerate, images - degenerate, factor).clamp_(0, 255).floor_()
+    return (images - degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).floor_()
 
 
 def adjust(images: Tensor, blend_row: Tensor) -> Tensor:

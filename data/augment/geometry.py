@@ -10,6 +10,7 @@ from utils.errors import UserError
 
 NUM_TRIES = 10  # boxes tried before the central one, as torchvision's RandomResizedCrop does
 FIXED_POINT = 65536  # PIL samples nearest neighbours at coordinates in 16.16 fixed point
+HALF = 0.5 + 2**-12  # rounds halves up, as PIL does, for all the last digits of float32
 
 
 def random_resized_box(
@@ -84,12 +85,12 @@ def resize_weights(start: Tensor, length: Tensor, source: int, target: int, mirr
         steps = torch.where(mirrored[:, None], target - 1 - steps, steps)
     scale = (length.float() / target)[:, None]
     slope = 1 / scale.clamp(min=1)
-    centers = (steps + 0.5) * scale * slope
+    centers = (steps + 0.5) * scale
     pixels = torch.arange(source, device=start.device, dtype=torch.float32) - start[:, None]
     inside = (pixels >= 0) & (pixels < length[:, None])
-    pixels = torch.where(inside, pixels + 0.5, math.inf) * slope
+    pixels = torch.where(inside, pixels + 0.5, math.inf)
     distance = (pixels[:, None, :] - centers[:, :, None]).abs_()
-    weights = distance.neg_().add_(1).clamp_(min=0)
+    weights = distance.mul_(-slope[:, :, None]).add_(1).clamp_(min=0)
     return weights.div_(weights.sum(-1, keepdim=True))
 
 
@@ -103,8 +104,8 @@ def crop_resize(images: Tensor, box: Tensor, size: int, mirrored: Tensor | None 
     across = resize_weights(box[:, 1], box[:, 3], width, size, mirrored)
     down = resize_weights(box[:, 0], box[:, 2], height, size)
     rows = torch.bmm(images.float().reshape(num_images, channels * height, width), across.transpose(1, 2))
-    rows = rows.add_(0.5).floor_().view(num_images, channels, height, size)
-    return torch.matmul(down[:, None], rows).add_(0.5).floor_()
+    rows = rows.add_(HALF).floor_().view(num_images, channels, height, size)
+    return torch.matmul(down[:, None], rows).add_(HALF).floor_()
 
 
 def mirror(images: Tensor) -> Tensor:

@@ -38,7 +38,8 @@ def autocontrast(images: Tensor, magnitude: Tensor) -> Tensor:
     """Stretch each channel to 0..255 (ImageOps.autocontrast)."""
     low, high = wide(images.flatten(2).amin(2, keepdim=True)), wide(images.flatten(2).amax(2, keepdim=True))
     levels = wide(torch.arange(256, device=images.device))
-    scale = 255 / (high - low).clamp(min=1)
+    # A tensor under the fraction bar alone would be inverted first, which rounds otherwise.
+    scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
     stretched = (levels * scale + -low * scale).trunc().clamp(0, 255)
     return look_up(images, torch.where(high > low, stretched, levels).to(torch.uint8))
 
