@@ -73,8 +73,8 @@ def _names_axis(names: list[str]) -> dict[str, Any]:
     """Ticks for places 0, 1, …; names that would not fit side by side are thinned out."""
     step = math.ceil(len(names) / MAX_TICKS)
     places = list(range(0, len(names), step))
-    texts = [plain(names[i], 16).replace(" ", "\u00a0") for i in places]  # or Plotly breaks a slanted name in two
-    return {"tickvals": places, "ticktext": texts}
+    texts = [plain(names[i], 16) for i in places]
+    return {"tickvals": places, "ticktext": texts, "autotickangles": [0, 90]}
 
 
 def cluster_sizes(clusters: list[Cluster], colors: list[str]) -> dict[str, Any]:
