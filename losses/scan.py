@@ -1,8 +1,9 @@
 """The SCAN loss (https://arxiv.org/abs/2005.12320, equation 2): agree with neighbors, use all clusters."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,7 +39,7 @@ class SCANLoss(nn.Module):
         result: three scalars, float32 (float64 for float64 logits).
     """
 
-    def __init__(self, entropy_weight: float = 2.0) -> None:
+    def __init__(self, entropy_weight: Annotated[float, Field(ge=0)] = 2.0) -> None:
         super().__init__()
         self.entropy_weight = entropy_weight
 

@@ -22,7 +22,7 @@ class ConfidenceBasedCE(nn.Module):
         loss: a scalar, float32 (float64 for float64 logits).
     """
 
-    def __init__(self, threshold: float, apply_class_balancing: bool) -> None:
+    def __init__(self, threshold: float, apply_class_balancing: bool = True) -> None:
         super().__init__()
         self.threshold = threshold
         self.apply_class_balancing = apply_class_balancing

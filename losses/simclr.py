@@ -1,6 +1,9 @@
 """NT-Xent, the loss of SimCLR (https://arxiv.org/abs/2002.05709), with the first views as anchors."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,7 +25,7 @@ class SimCLRLoss(nn.Module):
         ValueError: features of another shape.
     """
 
-    def __init__(self, temperature: float) -> None:
+    def __init__(self, temperature: Annotated[float, Field(gt=0)] = 0.1) -> None:
         super().__init__()
         self.temperature = temperature
 

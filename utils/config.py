@@ -5,7 +5,8 @@
 """
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,32 +106,47 @@ def _check(section: type[schema.Section], content: dict[str, Any], source: _Sour
 
 
 def _check_tables(checked: dict[str, Any], source: _Source) -> None:
-    """Check what depends on a name elsewhere in the config: the kwargs of criterion, optimizer, scheduler and views."""
+    """Check the names that lead into tables, and the kwargs that depend on them."""
     from data import DATASETS
-    from data.augment import build_augmentation, build_evaluation
+    from data.augment import AUGMENTATIONS, build_augmentation, build_evaluation
+    from losses import CRITERIA
     from models import BACKBONES
 
-    for key in ("criterion", "optimizer", "scheduler"):
-        table: dict[str, type[schema.Section]] = getattr(schema, f"{key.upper()}_KWARGS")
-        name, kwargs = checked[key], checked[f"{key}_kwargs"]
-        if name is not None and (kwargs or key != "optimizer"):
-            checked[f"{key}_kwargs"] = _check(table[name], kwargs, source, f"{key}_kwargs.")
-    for key, names in (("train_db_name", DATASETS), ("val_db_name", DATASETS), ("backbone", BACKBONES)):
+    tables: dict[str, Collection[str]] = {
+        "train_db_name": DATASETS,
+        "val_db_name": DATASETS,
+        "backbone": BACKBONES,
+        "criterion": CRITERIA,
+        "optimizer": schema.OPTIMIZER_KWARGS,
+        "scheduler": schema.SCHEDULER_KWARGS,
+        "augmentation_strategy": AUGMENTATIONS,
+    }
+    for key, names in tables.items():
         if checked[key] is not None and checked[key] not in names:
             near = difflib.get_close_matches(checked[key], list(names), n=1, cutoff=0)[0]
             raise ConfigError(
                 f"{source.of(key)}: {key} is '{checked[key]}', but must be one of {', '.join(names)}; is it '{near}'?"
             )
-    if checked["augmentation_strategy"] is not None:
-        try:
-            build_augmentation(checked["augmentation_strategy"], **checked["augmentation_kwargs"])
-        except (ConfigError, TypeError) as error:
-            raise ConfigError(f"{source.of('augmentation_kwargs')}: augmentation_kwargs: {error}") from error
-    if checked["transformation_kwargs"]:
-        try:
-            build_evaluation(**checked["transformation_kwargs"])
-        except (ConfigError, TypeError) as error:
-            raise ConfigError(f"{source.of('transformation_kwargs')}: transformation_kwargs: {error}") from error
+    sections = {
+        "optimizer_kwargs": checked["optimizer_kwargs"] and schema.OPTIMIZER_KWARGS.get(checked["optimizer"]),
+        "scheduler_kwargs": schema.SCHEDULER_KWARGS[checked["scheduler"]],
+        # The threshold of self-labeling is a key of its own.
+        "criterion_kwargs": checked["criterion"] and schema.section_of(CRITERIA[checked["criterion"]], "threshold"),
+    }
+    for key, section in sections.items():
+        if section:
+            checked[key] = _check(section, checked[key], source, f"{key}.")
+    builders: dict[str, Callable[..., Any] | None] = {
+        "augmentation_kwargs": checked["augmentation_strategy"]
+        and partial(build_augmentation, checked["augmentation_strategy"]),
+        "transformation_kwargs": checked["transformation_kwargs"] and build_evaluation,
+    }
+    for key, build in builders.items():
+        if build:
+            try:
+                build(**checked[key])
+            except (ConfigError, TypeError) as error:
+                raise ConfigError(f"{source.of(key)}: {key}: {error}") from error
 
 
 def _check_data_paths(paths: dict[str, str], source: str) -> None:

@@ -3,9 +3,11 @@
 Adding a key is adding a field here; the tables in `data`, `losses` and `models` say which names a field may take.
 """
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -34,24 +36,6 @@ class ModelKwargs(Section):
 
     head: Literal["mlp", "linear"] = "mlp"
     features_dim: Positive = 128
-
-
-class SimCLRKwargs(Section):
-    """NT-Xent."""
-
-    temperature: PositiveRate = 0.1
-
-
-class ScanKwargs(Section):
-    """The SCAN loss."""
-
-    entropy_weight: Rate = 2.0
-
-
-class SelfLabelKwargs(Section):
-    """Confidence-thresholded cross entropy."""
-
-    apply_class_balancing: bool = True
 
 
 class SgdKwargs(Section):
@@ -114,11 +98,16 @@ class DatasetKwargs(Section):
     subset_file: str | None = None
 
 
-CRITERION_KWARGS: dict[str, type[Section]] = {
-    "simclr": SimCLRKwargs,
-    "scan": ScanKwargs,
-    "confidence-cross-entropy": SelfLabelKwargs,
-}
+def section_of(function: Callable[..., Any], *left_out: str) -> type[Section]:
+    """A section whose keys are a function's parameters, with their annotations and defaults."""
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in left_out
+    }
+    return create_model("Kwargs", __base__=Section, **fields)
+
+
 OPTIMIZER_KWARGS: dict[str, type[Section]] = {"sgd": SgdKwargs, "adam": AdamKwargs, "adamw": AdamKwargs}
 SCHEDULER_KWARGS: dict[str, type[Section]] = {
     "constant": ConstantKwargs,
@@ -160,11 +149,11 @@ class Config(Section):
     ema_alpha: Fraction = 0.999
 
     # Loss, optimizer, schedule
-    criterion: Literal["simclr", "scan", "confidence-cross-entropy"] | None = None
+    criterion: str | None = None
     criterion_kwargs: dict[str, Any] = {}
-    optimizer: Literal["sgd", "adam", "adamw"] | None = None
+    optimizer: str | None = None
     optimizer_kwargs: dict[str, Any] = {}
-    scheduler: Literal["constant", "cosine", "step"] = "constant"
+    scheduler: str = "constant"
     scheduler_kwargs: dict[str, Any] = {}
     epochs: Positive | None = None
     batch_size: Positive | None = None
@@ -172,7 +161,7 @@ class Config(Section):
     num_workers: Count = 8
 
     # Views
-    augmentation_strategy: Literal["standard", "simclr", "ours", "affine"] | None = None
+    augmentation_strategy: str | None = None
     augmentation_kwargs: dict[str, Any] = {}
     transformation_kwargs: dict[str, Any] = {}
 
