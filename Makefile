@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev demo test lint
+.PHONY: help setup setup-dev demo test test-browser lint
 help:
 	@echo "make demo   cluster handwritten digits without labels, all stages, under 3 minutes"
 	@echo "make test   run the tests"
+	@echo "make test-browser   open the report in headless Chromium (Debian; installs chromium)"
 	@echo "make lint   ruff and mypy"
 
 setup: $(VENV)/.installed
@@ -26,6 +27,13 @@ demo: setup
 
 test: setup-dev
 	$(RUN) -m pytest
+
+# Chromium and its driver come from Debian; elsewhere install them by hand and set CHROMIUM and CHROMEDRIVER.
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+test-browser: setup-dev
+	@test -n "$$CHROMIUM" || command -v chromedriver >/dev/null || \
+		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y chromium chromium-driver; }
+	$(RUN) -m pytest tests_browser
 
 lint: setup-dev
 	$(RUN) -m ruff check .
