@@ -77,9 +77,13 @@ def _write_beside(path: Path, write: Callable[[BinaryIO], object], num_bytes: in
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    with _explained(path, lambda: 0):
-        temporary.replace(path)
-        _sync_folder(path.parent)
+    try:
+        with _explained(path, lambda: 0):
+            temporary.replace(path)
+            _sync_folder(path.parent)
+    except UserError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _dump(manifest: Manifest) -> str:
@@ -165,7 +169,8 @@ def _replace_recorded(temporary: Path, path: Path, kept: Path | None, facts: dic
         after[kept.name] = old
     _write_manifest(path.parent, manifest | during)
     if kept and path.exists():
-        _replace(path, kept)
+        with _explained(kept, lambda: 0):
+            path.replace(kept)
     _replace(temporary, path)
     _write_manifest(path.parent, manifest | after)
 
