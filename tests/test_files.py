@@ -148,7 +148,7 @@ def test_a_place_that_takes_no_files(tmp_path):
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     with pytest.raises(UserError, match="cannot write"):
         put(tmp_path / "file" / "a", NEW)
-    with pytest.raises(UserError, match="cannot write .*folder"):
+    with pytest.raises(UserError, match=r"cannot write .*folder"):
         put(tmp_path / "folder", NEW)
     assert not strays(tmp_path)
 
