@@ -105,7 +105,9 @@ def open_project(project: Project, root: Path, args: Any, words: list[str], agai
     look = look_at(root, args.num_clusters)
     fingerprint = look.files.fingerprint()
     if not again and project.open(fingerprint, look.num_images):
-        if project.facts["result"] and all((project.folder / name).exists() for name in ("report.html", "clusters.csv")):
+        if project.facts["result"] and all(
+            (project.folder / name).exists() for name in ("report.html", "clusters.csv")
+        ):
             say("this clustering is finished; overwrite=true starts it again")
             report(project)
             return False

@@ -102,7 +102,9 @@ class Project:
                 cache = {"cache_dir": str(self.folder / "cache")}
                 content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}
             content = apply_overrides(content, words_of(STAGE_OF[stage], words))
-            command = f"python {REPOSITORY / stage}.py --config_env {self.env_path} --config_exp {self.config_path(stage)}"
+            command = (
+                f"python {REPOSITORY / stage}.py --config_env {self.env_path} --config_exp {self.config_path(stage)}"
+            )
             lines = [f"Chosen by cluster.py: {reason}." for reason in recipe.reasons] + ["Run it with:", f"  {command}"]
             text = "".join(f"# {line}\n".replace("\r", " ") for line in "\n".join(lines).splitlines())
             write_text(self.config_path(stage), text + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

@@ -1,0 +1,143 @@
+"""Sort new images into the clusters of a trained model.
+
+    python predict.py --model results/photos new_photos > clusters.csv
+    python predict.py --model results/digits/scan a.png b.png --top_k 3
+    python predict.py --model results/photos/runs/selflabel/model.pth.tar new_photos --output clusters.parquet
+    find /data -name '*.jpg' | python predict.py --model results/photos - --output clusters.csv --embeddings features.npy
+    python predict.py --model results/photos new_photos --link_to sorted
+
+The model is a run folder, the output folder of cluster.py, or a model file; the config that a run leaves beside its
+model tells how images are read. Images are files, directories (read recursively), or `-` for a list of paths on the
+standard input, one a line. Columns: path, cluster, confidence, and with --top_k K also cluster_2, confidence_2, …
+Images are read in blocks, so that a million of them need no more memory than a few thousand. Files that cannot be read
+are skipped, named on the standard error, and counted.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from data.unseen import list_inputs, read_blocks
+from utils import cli, prediction, validation
+from utils.console import say, warn
+from utils.errors import ConfigError, UserError
+from utils.files import write_file
+from utils.runtime import Runtime
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict; returns the exit code."""
+    args = parse(argv)
+    # What the standard output holds is the table alone, when it goes there.
+    messages = contextlib.redirect_stdout(sys.stderr) if args.output == "-" else contextlib.nullcontext()
+    table = sys.stdout.buffer
+    with messages:
+        model = prediction.find_model(Path(args.model))
+        p = prediction.load_model_config(model, args.config_env, args.config_exp)
+        if args.top_k > p.num_classes:
+            raise ConfigError(f"--top_k is {args.top_k}, but the model has {p.num_classes} clusters")
+        runtime = Runtime.start(args.device, p.precision, deterministic=p.deterministic)
+        predictor = Predictor(p, model, runtime, args)
+        if args.output == "-":
+            predictor.run(table)
+        else:
+            write_file(args.output, predictor.run, record=False)
+            say(f"clusters: {args.output}")
+        skipped = f"; {predictor.num_bad:,} files skipped" if predictor.num_bad else ""
+        say(f"{predictor.num_images:,} images{skipped}")
+    return 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; raises ConfigError for what does not go together."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, directories, or - for a list of paths")
+    parser.add_argument("--model", required=True, metavar="RUN_OR_FILE", help="a run folder or a model file")
+    parser.add_argument("--output", default="-", metavar="FILE", help=".csv or .parquet (default: CSV on stdout)")
+    parser.add_argument("--top_k", type=int, default=1, metavar="K", help="tell the K most probable clusters")
+    parser.add_argument("--embeddings", metavar="FILE.npy", help="also write the backbone's features, a row a CSV row")
+    placing = parser.add_mutually_exclusive_group()
+    placing.add_argument("--copy_to", metavar="DIR", help="also copy the images into one folder a cluster")
+    placing.add_argument("--link_to", metavar="DIR", help="also link the images into one folder a cluster")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--batch_size", type=int, metavar="N", help="images at once on the device")
+    parser.add_argument("--config_exp", metavar="FILE", help="the model's config, when none lies beside it")
+    parser.add_argument("--config_env", metavar="FILE", help="goes with --config_exp")
+    args = parser.parse_intermixed_args(argv)
+    if args.output != "-" and Path(args.output).suffix not in prediction.TABLES:
+        raise ConfigError(f"--output is {args.output}, but must end with {' or '.join(prediction.TABLES)}, or be -")
+    for name in ("top_k", "batch_size"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ConfigError(f"--{name} is {getattr(args, name)}, but must be at least 1")
+    return args
+
+
+def read_inputs(words: Sequence[str]) -> Iterator[str]:
+    """The paths that the command line names; `-` stands for those on the standard input."""
+    for word in words:
+        if word == "-":
+            yield from list_inputs(os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
+        else:
+            yield from list_inputs([word])
+
+
+class Predictor:
+    """A model and the places where its predictions go."""
+
+    def __init__(self, p: Any, model: Path, runtime: Runtime, args: argparse.Namespace) -> None:
+        self.p, self.runtime, self.args = p, runtime, args
+        self.p.eval_batch_size = args.batch_size or p.eval_batch_size
+        self.model, self.head = validation.load_clustering(p, model)
+        self.side, self.streamed = prediction.reading(p, model)
+        self.num_images = self.num_bad = 0
+        self.sorter: prediction.Sorter | None = None
+        for folder, place in ((args.copy_to, prediction.copy_file), (args.link_to, prediction.link_file)):
+            if folder:
+                self.sorter = prediction.Sorter(Path(folder), place, p.num_classes)
+
+    def run(self, file: BinaryIO) -> None:
+        """Write the table to an open file, and the features to theirs when they are asked for."""
+        kind = ".csv" if self.args.output == "-" else Path(self.args.output).suffix
+        table = prediction.TABLES[kind](file, self.args.top_k)
+
+        def write_all(features: BinaryIO | None) -> None:
+            rows = prediction.NpyRows(features, self.model.backbone_dim) if features else None
+            for paths, found in self.predictions():
+                table.write(paths, found)
+                if rows:
+                    rows.write(found.features.float().cpu().numpy())
+                if self.sorter:
+                    self.sorter.write(paths, found.probabilities.argmax(1).tolist())
+            table.close()
+            if rows:
+                rows.close()
+
+        if self.args.embeddings:
+            write_file(self.args.embeddings, write_all, record=False)
+            say(f"features: {self.args.embeddings}")
+        else:
+            write_all(None)
+
+    def predictions(self) -> Iterator[tuple[list[str], validation.Prediction]]:
+        """Paths and predictions, block by block; unreadable files are named and counted.
+
+        Raises UserError when none can be read.
+        """
+        for dataset, paths, bad in read_blocks(read_inputs(self.args.images), self.side, streamed=self.streamed):
+            for path, reason in bad.items():
+                warn(f"skipped {path!r}: {reason}")
+            self.num_bad += len(bad)
+            if dataset is not None:
+                self.num_images += len(paths)
+                yield paths, validation.predict(self.p, self.model, self.head, dataset, self.runtime)
+        if self.num_images == 0:
+            what = f"none of the {self.num_bad:,} files can be read" if self.num_bad else "no images are given"
+            raise UserError(f"{what}; IMAGES are image files, directories of them, or - for a list on stdin")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
