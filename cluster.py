@@ -37,6 +37,7 @@ from utils.words import split_stage
 
 MAINS = {"simclr": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
 TITLES = {"simclr": "learning features", "scan": "finding clusters", "selflabel": "refining clusters"}
+RESULTS, UNREADABLE = ("report.html", "clusters.csv"), "unreadable.txt"
 FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
 
 
@@ -60,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with display:
         say_plan(project, display)
         final = run_stages(project, display, ["overwrite=true"] if again else [])
-        display.title = "writing the report"
-        scores = show(project, final)
+        with display.stage("writing the report"):
+            scores = show(project, final)
     project.write(result={"model": str(project.load(final)[f"{final}_model"]), "scores": scores})
     report(project)
     return 0
@@ -105,9 +106,7 @@ def open_project(project: Project, root: Path, args: Any, words: list[str], agai
     look = look_at(root, args.num_clusters)
     fingerprint = look.files.fingerprint()
     if not again and project.open(fingerprint, look.num_images):
-        if project.facts["result"] and all(
-            (project.folder / name).exists() for name in ("report.html", "clusters.csv")
-        ):
+        if project.facts["result"] and all((project.folder / name).exists() for name in RESULTS):
             say("this clustering is finished; overwrite=true starts it again")
             report(project)
             return False
@@ -169,7 +168,7 @@ def show(project: Project, stage: str) -> dict[str, Any]:
     reporting.write_clusters(project.folder / "clusters.csv", dataset.paths, prediction)
     reporting.write_report(project.folder / "report.html", p, path, dataset, prediction, scores)
     left_out = sorted(set(find_images(Path(project.request["folder"]), "images", None).paths) - set(dataset.paths))
-    write_text(project.folder / "unreadable.txt", "".join(f"{name}\n" for name in left_out))
+    write_text(project.folder / UNREADABLE, "".join(f"{name}\n" for name in left_out))
     return {key: value for key, value in scores.items() if key not in ("confusion", "matching")}
 
 
@@ -178,9 +177,10 @@ def report(project: Project) -> None:
     result = project.facts["result"]
     if result["scores"]:
         say("labels only score: " + validation.words(result["scores"]), "green")
-    unreadable = (project.folder / "unreadable.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-    if unreadable:
-        warn(f"{len(unreadable):,} files cannot be read and were left out: {project.folder / 'unreadable.txt'}")
+    unreadable = project.folder / UNREADABLE
+    if unreadable.exists() and unreadable.stat().st_size:
+        num_files = unreadable.read_bytes().count(b"\n")
+        warn(f"{num_files:,} files cannot be read and were left out; they are named in {unreadable}")
     say(f"model: {result['model']}")
     say(f"report: {project.folder / 'report.html'}")
     say(f"clusters: {project.folder / 'clusters.csv'}")

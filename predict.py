@@ -3,7 +3,8 @@
     python predict.py --model results/photos new_photos > clusters.csv
     python predict.py --model results/digits/scan a.png b.png --top_k 3
     python predict.py --model results/photos/runs/selflabel/model.pth.tar new_photos --output clusters.parquet
-    find /data -name '*.jpg' | python predict.py --model results/photos - --output clusters.csv --embeddings features.npy
+    find /data -name '*.jpg' | python predict.py --model results/photos - --output clusters.csv
+    python predict.py --model results/photos new_photos --output clusters.csv --embeddings features.npy
     python predict.py --model results/photos new_photos --link_to sorted
 
 The model is a run folder, the output folder of cluster.py, or a model file; the config that a run leaves beside its

@@ -163,7 +163,7 @@ def _sign_stages(look: Look, num_clusters: int, network: Network) -> dict[str, d
         "scan": {
             **views,
             "num_neighbors": _num_neighbors(10, look, num_clusters),
-            "num_heads": 5,
+            "num_heads": 10,  # cheap, and the label-free choice among them keeps clear of bad starts
             "criterion": "scan",
             "criterion_kwargs": {"entropy_weight": 5.0},
             "batch_size": _batch(128, num_images, 8),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ RECORD, ALIAS = "cluster.json", "runs"
 COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1
 QUICK_SECONDS = {"simclr": 150.0, "scan": 60.0, "selflabel": 30.0}
 QUICK_EPOCHS = 3
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what occurs twice twice: people who edit a config should not meet anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class Project:
@@ -102,12 +110,10 @@ class Project:
                 cache = {"cache_dir": str(self.folder / "cache")}
                 content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}
             content = apply_overrides(content, words_of(STAGE_OF[stage], words))
-            command = (
-                f"python {REPOSITORY / stage}.py --config_env {self.env_path} --config_exp {self.config_path(stage)}"
-            )
-            lines = [f"Chosen by cluster.py: {reason}." for reason in recipe.reasons] + ["Run it with:", f"  {command}"]
-            text = "".join(f"# {line}\n".replace("\r", " ") for line in "\n".join(lines).splitlines())
-            write_text(self.config_path(stage), text + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+            command = shlex.join(["python", f"{REPOSITORY / stage}.py", *self.arguments(stage)])
+            lines = [*(f"Chosen by cluster.py: {reason}." for reason in recipe.reasons), f"Run it with: {command}"]
+            text = "".join(f"# {line}\n" for line in "\n".join(lines).splitlines())
+            write_text(self.config_path(stage), text + yaml.dump(content, Dumper=_Plain, sort_keys=False))
         for stage in STAGES:
             self.load(stage)
 
