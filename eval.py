@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from easydict import EasyDict
 
-from utils import cli, evaluate, plots, pretext, validation
+from utils import cli, evaluate, plots, pretext, reporting, validation
 from utils.common_config import get_model, get_train_dataset, get_val_dataset
 from utils.config import require
 from utils.console import say
 from utils.distributed import is_main
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 from utils.files import write_text
 from utils.mining import mine_neighbors
 from utils.neighbors import purity
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="also write what is printed as JSON")
     p, args = cli.configure(parser, argv, "simclr", "moco", "scan", "selflabel")
     require(p, "transformation_kwargs", script="eval.py")
+    if args.report and p.setup in ("simclr", "moco"):
+        raise ConfigError("--report shows clusters; give the config of a scan or self-label model")
     runtime = Runtime.start(p.device, p.precision, deterministic=p.deterministic)
     stage = "pretext" if p.setup in ("simclr", "moco") else p.setup
     path = Path(args.model or p[f"{stage}_model"])
@@ -117,7 +119,8 @@ class ClusterEvaluation:
         say(f"prototypes: {path}")
 
     def _write_report(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:
-        raise NotImplementedError
+        reporting.write_report(path, self.p, self.path, dataset, prediction, scores)
+        say(f"report: {path}")
 
 
 def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtime, args: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from models.batchnorm import synchronize_batchnorm
 from utils import checkpoint, distributed
+from utils.board import Board, find_writer
 from utils.config import require
 from utils.console import progress, say, warn
 from utils.errors import ConfigError, UserError
@@ -52,6 +53,7 @@ class Run:
         self._parts: dict[str, Any] = {}
         self._optimizer: Any = None
         self._profiler: StepProfiler | None = None
+        self._board = Board(self.folder, wanted=False)
         self._signal = 0
         self._training = False
         self._started = self._saved_at = time.monotonic()
@@ -65,6 +67,8 @@ class Run:
         with another config, UserError when another process holds the folder.
         """
         require(config, *needed, script=script)
+        if config.tensorboard:
+            find_writer()
         run = cls(config, Runtime.start(config.device, config.precision, config.compile, config.deterministic))
         run._catch_signals()
         failure: tuple[str, int] | None = None
@@ -173,9 +177,13 @@ class Run:
         """Yield the epochs that are left, from 0; the body ends with `end_epoch`."""
         if distributed.is_main():
             self._files.write_metrics(self.metrics)
+            self._board = Board(self.folder, self.config.tensorboard, self.epoch)
         self._training = True
-        while self.epoch < self.config.epochs:
-            yield self.epoch
+        try:
+            while self.epoch < self.config.epochs:
+                yield self.epoch
+        finally:
+            self._board.close()
         self._training = False
 
     def profile(self, num_steps: int) -> None:
@@ -260,6 +268,7 @@ class Run:
         self.epoch, self.step_in_epoch, self._sums, self._counts = self.epoch + 1, 0, {}, {}
         if distributed.is_main():
             self._files.write_metrics(self.metrics)
+            self._board.scalars(line, self.epoch)
         say(f"epoch {self.epoch}/{self.config.epochs}  {_words(line)}")
         stop = distributed.any_rank(bool(self._signal))
         if stop or self.epoch % self.config.checkpoint_every.epochs == 0 or self.epoch == self.config.epochs:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from models import weights
 from models.models import ClusteringModel
-from utils import evaluate, plots
+from utils import distributed, evaluate, plots
+from utils.board import Board
 from utils.common_config import get_model
 from utils.console import say, warn
 from utils.distributed import is_main
@@ -45,13 +46,13 @@ class Validator:
             loss = evaluate.validation_loss(probabilities, self.neighbors).total.item()
             if best is None or loss < best.loss:
                 clusters = probabilities.argmax(1)
-                best = HeadScores(head, loss, torch.bincount(clusters, minlength=p.num_classes), {})
+                best = HeadScores(head, loss, torch.bincount(clusters, minlength=p.num_classes).cpu(), {})
                 kept = clusters
         assert best is not None  # a model has at least one head
         if self.val.has_labels:
             scores = evaluate.score_clusters(kept, self.val.targets, p.num_classes, num_classes(self.val))
             best.monitored["acc_from_labels"] = round(scores["acc"], 4)
-        return best
+        return distributed.from_main(best)  # ranks that rounded differently would part ways over it
 
 
 def num_classes(dataset: Any) -> int:
@@ -93,9 +94,15 @@ def score(prediction: Prediction, dataset: Any) -> dict[str, Any]:
 
 def final_scores(p: EasyDict, path: str, val: Any, runtime: Runtime) -> dict[str, Any]:
     """Evaluate a stage's model file, draw its confusion matrix beside it, and return the numbers for run.json."""
-    scores = score(predict(p, *load_clustering(p, path), val, runtime), val)
+    prediction = predict(p, *load_clustering(p, path), val, runtime)
+    scores = score(prediction, val)
     if scores and is_main():
         draw_confusion(Path(path).parent / "confusion_matrix.png", scores, val)
+    if p.tensorboard and is_main():
+        chosen = evaluate.prototypes(prediction.features, prediction.probabilities)
+        board = Board(Path(path).parent, p.tensorboard, p.epochs)
+        board.images("prototypes", val.load(torch.tensor(list(chosen.values())), "cpu"), p.epochs)
+        board.close()
     return {key: value for key, value in scores.items() if key != "confusion"}
 
 
