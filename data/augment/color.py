@@ -13,14 +13,17 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # codes of the jitter's operat
 LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # PIL's ITU-R 601 weights, exact in float32
 
 
-def apply_where(mask: Tensor, function: Callable[..., Tensor], images: Tensor, *parameters: Tensor) -> Tensor:
+def apply_where(
+    mask: Tensor, function: Callable[..., Tensor], images: Tensor, *parameters: Tensor, neutral: bool = False
+) -> Tensor:
     """function(images, *parameters) for the images of which mask [B] is true; the others stay as they are.
 
     A processor works on these images alone, in place; a compiled graph and an accelerator, for which sizes that
-    hang on the data are dear, work on all and choose.
+    hang on the data are dear, work on all and choose. neutral: the function leaves the others as they are anyway.
     """
     if images.device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.where(mask[:, None, None, None], function(images, *parameters), images)
+        changed = function(images, *parameters)
+        return changed if neutral else torch.where(mask[:, None, None, None], changed, images)
     rows = mask.nonzero()[:, 0]
     return images.index_copy_(0, rows, function(images.index_select(0, rows), *(p[rows] for p in parameters)))
 
@@ -111,8 +114,13 @@ def jitter(images: Tensor, blends: Tensor, shift: Tensor, mask: Tensor) -> Tenso
     blends: [B, 6, 3] from `jitter_blends`; shift: [B] of the hue, in images where mask [B] is true.
     """
     for place in range(3):
-        images = apply_where(blends[:, place, 0] != 1, adjust, images, blends[:, place])
+        images = adjust_some(images, blends[:, place])
     images = apply_where(mask, shift_hue, images, shift)
     for place in range(3, 6):
-        images = apply_where(blends[:, place, 0] != 1, adjust, images, blends[:, place])
+        images = adjust_some(images, blends[:, place])
     return images
+
+
+def adjust_some(images: Tensor, blend_row: Tensor) -> Tensor:
+    """`adjust`, without the work for factors of 1."""
+    return apply_where(blend_row[:, 0] != 1, adjust, images, blend_row, neutral=True)
