@@ -24,7 +24,7 @@ from utils.common_config import (
     get_val_dataset,
 )  # fmt: skip
 from utils.console import say
-from utils.distributed import gather, is_main
+from utils.distributed import gather
 from utils.pretext import load_train_neighbors, load_val_neighbors
 from utils.run import Run
 
@@ -84,8 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         best = validator.best_head(model)
         if best.loss < run.values.get("best_loss", float("inf")):
             run.values |= {"best_loss": best.loss, "best_loss_head": best.head, "best_epoch": epoch + 1}
-            if is_main():
-                save_weights(p.scan_model, {"model": model.state_dict(), "head": best.head}, setup="scan")
+            save_weights(p.scan_model, {"model": model.state_dict(), "head": best.head}, setup="scan")
         run.end_epoch(val_loss=best.loss, head=best.head, **best.monitored)
         validation.warn_of_collapse(best.cluster_sizes, p.num_classes)
 

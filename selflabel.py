@@ -25,7 +25,7 @@ from utils.common_config import (
     get_val_dataset,
     get_val_transformations,
 )  # fmt: skip
-from utils.distributed import gather, is_main
+from utils.distributed import gather
 from utils.ema import EMA
 from utils.errors import NothingConfidentError
 from utils.pretext import load_val_neighbors
@@ -83,14 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = validator.best_head(model)
         if scores.loss < run.values.get("best_loss", float("inf")):
             run.values |= {"best_loss": scores.loss, "best_epoch": epoch + 1}
-            if is_main():
-                save_weights(best_model, model.state_dict(), setup="selflabel")
+            save_weights(best_model, model.state_dict(), setup="selflabel")
         run.values["last_loss"] = scores.loss
         run.end_epoch(val_loss=scores.loss, **scores.monitored)
         validation.warn_of_collapse(scores.cluster_sizes, p.num_classes)
 
-    if is_main():
-        save_weights(p.selflabel_model, model.state_dict(), setup="selflabel")
+    save_weights(p.selflabel_model, model.state_dict(), setup="selflabel")
     result = validation.final_scores(p, p.selflabel_model, val, run.runtime) | run.values
     run.finish(result)
     return validation.report(p, result)

@@ -27,7 +27,7 @@ from utils.common_config import (
     get_val_dataset,
 )  # fmt: skip
 from utils.console import say
-from utils.distributed import gather, is_main
+from utils.distributed import gather
 from utils.run import Run
 
 NEEDED = ("criterion", "optimizer", "optimizer_kwargs", "epochs", "batch_size", "augmentation_strategy")
@@ -64,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run.step(criterion(features))
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    if is_main():
-        save_weights(p.pretext_model, model.state_dict(), setup="simclr")
+    save_weights(p.pretext_model, model.state_dict(), setup="simclr")
     say(f"the model is {p.pretext_model}")
     result: dict[str, Any] = {"loss": run.metrics[-1]["loss"]}
     result |= pretext.mine(p, model, run.runtime, train, val)

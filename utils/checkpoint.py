@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from models.untrusted import load_untrusted
-from utils import files
+from utils import distributed, files
 from utils.console import warn
 from utils.errors import UserError
 
@@ -29,11 +29,18 @@ def num_bytes(state: Any) -> int:
     return sum(num_bytes(value) for value in state) if isinstance(state, list | tuple) else 0
 
 
-def save_weights(path: Path | str, state: Any, *, keep: str | None = None, **facts: Any) -> None:
+def save_weights(path: Path | str, state: Any, **facts: Any) -> None:
     """Save a model file for other stages (and for plain `torch.load`), with its checksum recorded.
 
-    `keep` is the name that the file which was there before takes.
+    Rank 0 writes it; to be called by all, none of which goes on before the file is there.
     """
+    if distributed.is_main():
+        _write(path, state, **facts)
+    distributed.barrier()
+
+
+def _write(path: Path | str, state: Any, *, keep: str | None = None, **facts: Any) -> None:
+    """Write a recorded file; `keep` is the name that the file which was there before takes."""
     # In memory first: torch.save hides a full disk behind an error of its own, and the size is known before writing.
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -43,7 +50,7 @@ def save_weights(path: Path | str, state: Any, *, keep: str | None = None, **fac
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write a new newest checkpoint; what was newest becomes the previous one."""
-    save_weights(folder / NEWEST, {"format": FORMAT, **state}, keep=PREVIOUS)
+    _write(folder / NEWEST, {"format": FORMAT, **state}, keep=PREVIOUS)
 
 
 def load(folder: Path) -> dict[str, Any] | None:

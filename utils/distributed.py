@@ -31,7 +31,9 @@ def start(device: torch.device) -> None:
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group; its connections close, so that ranks that still wait for this one fail at once."""
+    global _control_group
+    _control_group = None
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -131,7 +131,7 @@ def mine_only(p: EasyDict, path: str) -> int:
     if distributed.is_main():
         Path(p.pretext_dir).mkdir(parents=True, exist_ok=True)
         FolderLock(Path(p.pretext_dir))
-        save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
+    save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
     say(f"the model is {p.pretext_model}")
     return report(p, mine(p, model, runtime, train, val))
 
