@@ -184,7 +184,7 @@ def test_a_malicious_checkpoint_executes_nothing(tmp_path, form, recorded):
             torch.save(evil, file, _use_new_zipfile_serialization=form == "zip")
 
     files.write_file(tmp_path / NEWEST, write, record=recorded)
-    with pytest.raises(UserError, match="refused|damaged"):
+    with pytest.raises(UserError, match=r"refused|damaged"):
         checkpoint.load(tmp_path)
     assert not (tmp_path / "executed").exists()
 

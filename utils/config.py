@@ -75,7 +75,7 @@ def _explain(
     first = error.errors()[0]
     place = first["loc"]
     named = [str(part) for part in place if part not in ("int", "float", "bool", "literal['auto']", "[key]")]
-    key = ".".join([*prefix.split(".")[:-1], *named])
+    key = _shown(".".join([*prefix.split(".")[:-1], *named]))
     source = origin.of(key)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), known(place[:-1]), n=1, cutoff=0)
@@ -83,10 +83,16 @@ def _explain(
         return f"{source}: unknown key '{key}'{hint}"
     if first["type"] == "missing":
         return f"{source}: the key '{key}' is missing"
+    if "[key]" in place:
+        return f"{source}: the key '{key}' is no word"
     message = first["msg"].removeprefix("Value error, ")
-    value = str(first["input"])
-    shown = value if len(value) <= 80 else value[:77] + "..."
-    return f"{source}: {key} is {shown}, but: {message[0].lower() + message[1:]}"
+    return f"{source}: {key} is {_shown(str(first['input']))}, but: {message[0].lower() + message[1:]}"
+
+
+def _shown(text: str) -> str:
+    """A text of the config as an error can show it: on one line, and not too long."""
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _check(section: type[schema.Section], content: dict[str, Any], source: _Source, prefix: str = "") -> dict[str, Any]:
