@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = get_train_dataset(p, None, split="train+unlabeled")
     val = get_val_dataset(p, classes=train.classes)
     augment = get_train_transformations(p)
-    loader = ViewLoader(train, [augment, augment], p.batch_size, run.runtime, run.key, num_workers=p.num_workers)
+    loader = ViewLoader(
+        train, [augment, augment], p.batch_size, run.runtime, run.key, num_workers=p.num_workers, epochs=p.epochs
+    )
     criterion = get_criterion(p)
     model = run.runtime.place(get_model(p))
     forward = run.prepare(model, get_optimizer(p, model))

@@ -5,20 +5,27 @@ cropped by workers. Every random choice is keyed by (epoch, step) and drawn for 
 takes its slice: more workers, more ranks or a resumed run see the same pixels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
 from data.augment import Strategy
+from data.images import num_cores
 from utils import distributed
 from utils.errors import ConfigError, UserError
 from utils.runtime import Runtime, generator
 
 Params = dict[str, Tensor]
+PREFETCHED = 2  # steps that each worker has ready
 
 
 @dataclass(frozen=True)
@@ -34,20 +41,12 @@ class NeighborPartner:
         return self.neighbors[indices, columns]
 
 
-def _finish(strategy: Strategy, crops: Tensor, params: Params, device: torch.device) -> Tensor:
-    """What remains to be done on the device to crops uint8 `[b, 3, S, S]` that a worker decoded."""
-    moved = {
-        name: value if name in strategy.host_params else value.to(device, non_blocking=True)
-        for name, value in params.items()
-    }
-    return strategy.finish(crops.to(device, non_blocking=True).float(), moved)
-
-
 class ViewLoader:
     """The training batches of an epoch: for every strategy a tensor of views float32 `[b, 3, S, S]` on the device.
 
     With `partners[v]` the v-th view is not of the batch's own images but of those the partner draws for them.
-    Batches are shuffled, the last partial one is dropped. `batch_size` is global; each rank gets its share.
+    Batches are shuffled, the last partial one is dropped. `batch_size` is global; each rank gets its share. `epochs`,
+    how many there will be, only helps to decide whether compiling pays.
     Raises UserError when the batch is larger than the data set, ConfigError when ranks do not divide it.
     """
 
@@ -60,6 +59,7 @@ class ViewLoader:
         key: tuple[Any, ...],
         partners: Sequence[NeighborPartner | None] | None = None,
         num_workers: int = 0,
+        epochs: int = 1,
     ) -> None:
         if batch_size > len(dataset):
             raise UserError(
@@ -72,8 +72,11 @@ class ViewLoader:
         self.dataset, self.strategies, self.batch_size = dataset, list(strategies), batch_size
         self.runtime, self.key, self.num_workers = runtime, key, num_workers
         self.partners = list(partners or [None] * len(self.strategies))
-        for strategy in self.strategies if runtime.compile else ():
-            strategy.compile()
+        self._own = distributed.slice_of(batch_size)  # told here: a spawned worker knows of no ranks
+        runtime.expect(epochs * len(self) * batch_size * sum(strategy.size**2 for strategy in self.strategies))
+        if runtime.compiles and dataset.images is not None:
+            for strategy in set(self.strategies):
+                strategy.compile(runtime.guarded_compile)
 
     def __len__(self) -> int:
         return len(self.dataset) // self.batch_size
@@ -85,13 +88,12 @@ class ViewLoader:
     def plan(self, order: Tensor, epoch: int, step: int) -> list[tuple[Tensor, Params]]:
         """What this rank shows at a step: for every view its image numbers `[b]` and its draws `[b, …]`."""
         batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-        own = distributed.slice_of(self.batch_size)
         views = []
         for number, (strategy, partner) in enumerate(zip(self.strategies, self.partners, strict=True)):
             random = generator(*self.key, "view", epoch, step, number)
             indices = partner(batch, random) if partner else batch
             params = strategy.draw(self.batch_size, random)
-            views.append((indices[own], {name: value[own] for name, value in params.items()}))
+            views.append((indices[self._own], {name: value[self._own] for name, value in params.items()}))
         return views
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, ...]]:
@@ -107,18 +109,11 @@ class ViewLoader:
             )
 
     def _stream(self, order: Tensor, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
-        device = self.runtime.device
-        steps = DataLoader(
-            _Steps(self, order, epoch),
-            batch_size=None,
-            sampler=range(first_step, len(self)),
-            num_workers=self.num_workers,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),
-        )
-        for views in steps:
+        steps = _Steps(self, order, epoch)
+        num_bytes = 3 * (self._own.stop - self._own.start) * sum(strategy.size**2 for strategy in self.strategies)
+        for views in _decode(steps, range(first_step, len(self)), self.num_workers, self.runtime, num_bytes):
             yield tuple(
-                _finish(strategy, crops, params, device)
+                strategy.run_finish(crops.to(self.runtime.device, non_blocking=True), params)
                 for strategy, (crops, params) in zip(self.strategies, views, strict=True)
             )
 
@@ -127,43 +122,40 @@ class _Steps(Dataset):
     """A step's crops, decoded in a worker: for every view uint8 `[b, 3, S, S]` and the draws that remain to apply."""
 
     def __init__(self, loader: ViewLoader, order: Tensor, epoch: int) -> None:
-        self.dataset, self.strategies = loader.dataset, loader.strategies
         self._loader, self._order, self._epoch = loader, order, epoch
 
     def __getitem__(self, step: int) -> list[tuple[Tensor, Params]]:
+        dataset, strategies = self._loader.dataset, self._loader.strategies
         views = self._loader.plan(self._order, self._epoch, step)
         crops = [
-            torch.empty(len(indices), 3, s.size, s.size, dtype=torch.uint8) for s, (indices, _) in self._zip(views)
+            torch.empty(len(indices), 3, strategy.size, strategy.size, dtype=torch.uint8)
+            for strategy, (indices, _) in zip(strategies, views, strict=True)
         ]
-        jobs: dict[int, list[tuple[int, int]]] = {}
+        jobs: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for number, (indices, _) in enumerate(views):
             for row, index in enumerate(indices.tolist()):
-                jobs.setdefault(index, []).append((number, row))
-        for index, wanted in jobs.items():  # an image that several views show is decoded once
-            boxes = self._boxes(views, wanted)
-            for (number, row), crop in zip(
-                wanted, self.dataset.decode(index, boxes, self.strategies[0].size), strict=True
-            ):
+                jobs.setdefault((index, strategies[number].size), []).append((number, row))
+        for (index, size), wanted in jobs.items():  # an image that several views show is decoded once
+            cut = dataset.decode(index, _Boxes(strategies, views, wanted), size)
+            for (number, row), crop in zip(wanted, cut, strict=True):
                 crops[number][row] = crop
         return [(crop, params) for crop, (_, params) in zip(crops, views, strict=True)]
 
-    def _zip(self, views: list[tuple[Tensor, Params]]) -> Any:
-        return zip(self.strategies, views, strict=True)
 
-    def _boxes(self, views: list[tuple[Tensor, Params]], wanted: list[tuple[int, int]]) -> Callable[[int, int], Tensor]:
-        def boxes(height: int, width: int) -> Tensor:
-            return torch.cat(
-                [
-                    self.strategies[number].box(
-                        {name: value[row : row + 1] for name, value in views[number][1].items()},
-                        height,
-                        width,
-                    )
-                    for number, row in wanted
-                ]
-            )
+@dataclass(frozen=True)
+class _Boxes:
+    """The crops of one image that several views want, as (view, row) pairs."""
 
-        return boxes
+    strategies: Sequence[Strategy]
+    views: Sequence[tuple[Tensor, Params]]
+    wanted: Sequence[tuple[int, int]]
+
+    def __call__(self, height: int, width: int) -> Tensor:
+        return torch.cat([self._box(number, row, height, width) for number, row in self.wanted])
+
+    def _box(self, number: int, row: int, height: int, width: int) -> Tensor:
+        own = {name: value[row : row + 1] for name, value in self.views[number][1].items()}
+        return self.strategies[number].box(own, height, width)
 
 
 class InferenceLoader:
@@ -187,29 +179,61 @@ class InferenceLoader:
                 images = self.dataset.load(indices, device)
                 yield self.strategy.run(images, self.strategy.draw(len(indices)))
             return
-        crops = DataLoader(
-            _Crops(self.dataset, self.strategy, batches),
-            batch_size=None,
-            num_workers=self.num_workers,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),
-        )
-        for images in crops:
-            yield _finish(self.strategy, images, self.strategy.draw(len(images)), device)
+        crops = _Crops(self.dataset, self.strategy, batches)
+        num_bytes = 3 * self.batch_size * self.strategy.size**2
+        for images in _decode(crops, range(len(batches)), self.num_workers, self.runtime, num_bytes):
+            yield self.strategy.run_finish(images.to(device, non_blocking=True), self.strategy.draw(len(images)))
 
 
 class _Crops(Dataset):
+    """A batch of the evaluation transform's crops, decoded in a worker: uint8 `[b, 3, S, S]`."""
+
     def __init__(self, dataset: Any, strategy: Strategy, batches: Sequence[Tensor]) -> None:
         self.dataset, self.strategy, self.batches = dataset, strategy, batches
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
     def __getitem__(self, number: int) -> Tensor:
-        draws = self.strategy.draw(1)
-        return torch.cat(
-            [
-                self.dataset.decode(int(i), lambda h, w: self.strategy.box(draws, h, w), self.strategy.size)
-                for i in self.batches[number]
-            ]
-        )
+        boxes = partial(self.strategy.box, self.strategy.draw(1))
+        size = self.strategy.size
+        return torch.cat([self.dataset.decode(index, boxes, size) for index in self.batches[number].tolist()])
+
+
+def _decode(items: Dataset, numbers: range, num_workers: int, runtime: Runtime, num_bytes: int) -> Iterator[Any]:
+    """Items in order, of `num_bytes` each, decoded by at most `num_workers` processes; 0 decodes in this one.
+
+    Raises UserError when a worker dies.
+    """
+    num_workers = min(num_workers, max(1, num_cores() // distributed.local_world_size()), len(numbers))
+    through_pipes = num_workers * (1 + PREFETCHED) * num_bytes > _shared_memory()
+    loader = DataLoader(
+        items,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=num_workers,
+        prefetch_factor=PREFETCHED if num_workers else None,
+        collate_fn=_to_arrays if through_pipes and num_workers else None,
+        pin_memory=runtime.device.type == "cuda",
+        generator=torch.Generator(),  # leaves the global one alone
+    )
+    try:
+        for item in loader:
+            yield _to_tensors(item) if through_pipes and num_workers else item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that decodes images died ({str(error).splitlines()[0]}); fewer num_workers need less memory"
+        ) from error
+
+
+def _shared_memory() -> int:
+    """Free bytes of the memory through which tensors pass between processes; containers often have but 64 MB."""
+    folder = Path("/dev/shm")
+    return shutil.disk_usage(folder).free if folder.exists() else sys.maxsize
+
+
+def _to_arrays(item: Any) -> Any:
+    return tree_map(lambda value: value.numpy(), item)
+
+
+def _to_tensors(item: Any) -> Any:
+    return tree_map(torch.from_numpy, item)

@@ -13,6 +13,7 @@ AUGMENTATIONS: dict[str, type[Strategy]] = {
     "simclr": SimCLR,
     "ours": Strong,
     "affine": Affine,
+    "evaluation": Evaluation,
 }
 
 __all__ = ["AUGMENTATIONS", "Evaluation", "Strategy", "build_augmentation", "build_evaluation"]

@@ -24,6 +24,7 @@ class Strategy:
 
     host_params: tuple[str, ...] = ()  # parameters that steer and stay on the processor
     chunk_pixels = CHUNK_PIXELS
+    is_fixed = False  # whether an image looks the same every time
 
     def __init__(self, size: int, normalize: Mapping[str, Any]):
         self.size = options.whole("the crop size", size, 1)
@@ -67,23 +68,30 @@ class Strategy:
 
     def run(self, images: Tensor, params: Params) -> Tensor:
         """`apply` with params taken to the images' device, on the processor chunk by chunk; compiled if asked for."""
+        return self._run(self._apply, images, params)
+
+    def run_finish(self, crops: Tensor, params: Params) -> Tensor:
+        """`finish` in the same way, of uint8 crops [B, 3, size, size] that were cut elsewhere."""
+        return self._run(lambda part, own: self.finish(part.float(), own), crops, params)
+
+    def _run(self, function: Callable[[Tensor, Params], Tensor], images: Tensor, params: Params) -> Tensor:
         device = images.device
         params = {
             name: value if name in self.host_params else value.to(device, non_blocking=device.type == "cuda")
             for name, value in params.items()
         }
         if device.type != "cpu":
-            return self._apply(images, params)
+            return function(images, params)
         chunk = max(1, self.chunk_pixels // self.size**2)
         views = torch.empty(len(images), 3, self.size, self.size)
         for i in range(0, len(images), chunk):
             part = {name: value[i : i + chunk] for name, value in params.items()}
-            views[i : i + chunk] = self._apply(images[i : i + chunk], part)
+            views[i : i + chunk] = function(images[i : i + chunk], part)
         return views
 
-    def compile(self, **kwargs: Any) -> None:
-        """Have `run` use torch.compile for inputs of the shape it meets first, and `apply` as it is for others."""
-        self._compiled = torch.compile(self.apply, dynamic=False, **kwargs)
+    def compile(self, compiler: Callable[..., Any] | None = None) -> None:
+        """Have `run` use torch.compile, or another compiler, for the shape it meets first, and `apply` for others."""
+        self._compiled = (compiler or torch.compile)(self.apply, dynamic=False)
 
     def _apply(self, images: Tensor, params: Params) -> Tensor:
         if self._compiled is None:
@@ -104,6 +112,8 @@ class Strategy:
 
 class Evaluation(Strategy):
     """Centre crop, normalise."""
+
+    is_fixed = True
 
     def __init__(self, crop_size: int, normalize: Mapping[str, Any]):
         super().__init__(crop_size, normalize)
@@ -243,7 +253,7 @@ class Strong(Strategy):
         holes = geometry.hole_mask(params["length"], params["centers"], self.size)
         return self.normalize(images.float()).masked_fill_(holes, 0)
 
-    def compile(self, **kwargs: Any) -> None:
+    def compile(self, compiler: Callable[..., Any] | None = None) -> None:
         """Nothing: the groups change size with every batch, and a graph would be compiled anew each time."""
 
 
