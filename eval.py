@@ -20,7 +20,7 @@ from easydict import EasyDict
 from utils import cli, evaluate, plots, pretext, reporting, validation
 from utils.common_config import get_model, get_train_dataset, get_val_dataset
 from utils.config import require
-from utils.console import say
+from utils.console import say, warn
 from utils.distributed import is_main
 from utils.errors import ConfigError, UserError
 from utils.files import write_text
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which images to score (default: val)")
     parser.add_argument("--visualize_prototypes", action="store_true", help="draw each cluster's most typical image")
     parser.add_argument("--kmeans", action="store_true", help="cluster the features by K-means, for comparison")
-    parser.add_argument("--kmeans_runs", type=int, default=5, metavar="N", help="K-means runs (default: 5)")
+    parser.add_argument("--kmeans_runs", type=cli.positive, default=5, metavar="N", help="K-means runs (default: 5)")
     parser.add_argument("--knn", action="store_true", help="accuracy of the weighted k-NN vote of the training split")
     parser.add_argument("--report", action="store_true", help="write report.html, a page to look through the clusters")
     parser.add_argument("--out", metavar="DIR", help="where pictures go (default: beside the model)")
@@ -71,10 +71,10 @@ class PretextEvaluation:
     def scores(self, dataset: Any, runtime: Runtime, out: Path, args: Any) -> dict[str, Any]:
         """Print and return `{"purity": {"1": …, "5": …, "20": …}}`."""
         runtime.place(self.model)
+        if args.visualize_prototypes:
+            warn("a pretext model has no clusters, so no prototypes; give the config of a scan or self-label model")
         if not dataset.has_labels:
-            say(
-                "there are no labels, so purity cannot be told; --visualize_prototypes needs a scan or self-label model"
-            )
+            say("there are no labels, so purity cannot be told")
             return {}
         num_neighbors = min(max(pretext.PURITY_AT), len(dataset) - 1)
         features = pretext.embed_split(self.p, self.module, dataset, runtime, desc="features")

@@ -28,7 +28,7 @@ from utils.common_config import (
 from utils.distributed import gather
 from utils.ema import EMA
 from utils.errors import NothingConfidentError
-from utils.pretext import load_val_neighbors
+from utils.pretext import find_val_neighbors
 from utils.run import Run
 
 NEEDED = (
@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = run.runtime.place(get_model(p, p.scan_model))
     train = get_train_dataset(p, None)
     val = get_val_dataset(p, classes=train.classes)
-    validator = validation.Validator(p, val, load_val_neighbors(p, val), run.runtime)
+    validator = validation.Validator(p, val, find_val_neighbors(p, val, model, run.runtime), run.runtime)
     views = [get_val_transformations(p), get_train_transformations(p)]
-    loader = ViewLoader(train, views, p.batch_size, run.runtime, run.key, num_workers=p.num_workers)
+    loader = ViewLoader(train, views, p.batch_size, run.runtime, run.key, num_workers=p.num_workers, epochs=p.epochs)
     criterion = get_criterion(p)
     run.values["scan_loss"] = validator.best_head(model).loss
     parts = {"ema": EMA(model.parameters(), p.ema_alpha)} if p.use_ema else {}

@@ -102,10 +102,10 @@ def read_weights(path: Path | str) -> Weights:
         raise UserError(f"model {path} does not exist; run the stage that writes it, or give another path")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; copy or download it again")
-    facts = files.verify_file(path)
+    facts = files.verify_file(path, replaceable=True)
     content = load_untrusted(path, verified=facts is not None)
     if facts is None:
-        say(f"{path} has no recorded checksum (a published file?); it is used as it is")
+        say(f"{path} has no recorded checksum (a published file, or one laid over ours?); it is used as it is")
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not the weights of a model")
     wrapping = next((key for key in ("model", "state_dict") if isinstance(content.get(key), dict)), None)
@@ -113,9 +113,7 @@ def read_weights(path: Path | str) -> Weights:
         return Weights(path, _renamed(_checked(path, content)), None, facts)
     weights = Weights(path, _renamed(_checked(path, content[wrapping])), _head(path, content), facts)
     if weights.head is not None and not 0 <= weights.head < weights.num_heads:
-        raise UserError(
-            f"{path} is not usable: its best head is {weights.head} of {weights.num_heads} cluster heads"
-        )
+        raise UserError(f"{path} is not usable: its best head is {weights.head} of {weights.num_heads} cluster heads")
     return weights
 
 
@@ -166,9 +164,7 @@ def load_backbone(model: nn.Module, weights: Weights) -> None:
 def load_contrastive(model: nn.Module, weights: Weights) -> None:
     """Load a whole ContrastiveModel; raises UserError unless backbone and contrastive head fit."""
     if not any(key.startswith("contrastive_head.") for key in weights.state):
-        raise UserError(
-            f"{weights.path} is not a pretext model: it has no contrastive head; give a pretext model"
-        )
+        raise UserError(f"{weights.path} is not a pretext model: it has no contrastive head; give a pretext model")
     load_backbone(model, weights)
     _load(model, weights, "contrastive_head.", "set head and features_dim in model_kwargs as in training")
 

@@ -1,5 +1,6 @@
 """Resumable checkpoints: the last two are kept, a damaged one is noticed and the one before takes its place."""
 
+import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,22 @@ def num_bytes(state: Any) -> int:
     return sum(num_bytes(value) for value in state) if isinstance(state, list | tuple) else 0
 
 
+def on_cpu(state: Any) -> Any:
+    """A nest of mappings with its tensors on the CPU."""
+    if isinstance(state, dict):
+        moved = copy.copy(state)  # keeps a state_dict what it is, with its versions of modules
+        moved.update({key: on_cpu(value) for key, value in state.items()})
+        return moved
+    return state.cpu() if isinstance(state, torch.Tensor) else state
+
+
 def save_weights(path: Path | str, state: Any, **facts: Any) -> None:
-    """Save a model file for other stages (and for plain `torch.load`), with its checksum recorded.
+    """Save a model file for other stages and for plain `torch.load` on any machine, with its checksum recorded.
 
     Rank 0 writes it; to be called by all, none of which goes on before the file is there.
     """
     if distributed.is_main():
-        _write(path, state, **facts)
+        _write(path, on_cpu(state), **facts)
     distributed.barrier()
 
 

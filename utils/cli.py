@@ -1,9 +1,12 @@
 """The command line that all stage scripts share."""
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from easydict import EasyDict
@@ -12,6 +15,13 @@ from termcolor import colored
 from utils import distributed
 from utils.config import load_config
 from utils.errors import ConfigError, UserError
+
+
+def positive(text: str) -> int:
+    """A whole number above 0 of the command line."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
 
 
 def base_parser(doc: str) -> argparse.ArgumentParser:
@@ -68,6 +78,8 @@ def configure(
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Call a script's main; what a user can mend becomes one sentence on stderr and an exit code."""
+    with contextlib.suppress(ValueError):  # only the main thread may; a run that trains sets handlers of its own
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         return main(argv)
     except UserError as error:
@@ -85,6 +97,10 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         return 130
     finally:
         distributed.stop()
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
 
 
 def _complain(message: str, code: int) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -80,7 +81,11 @@ def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
     name = p["optimizer"]
     if name not in OPTIMIZERS:
         raise ConfigError(f"optimizer is {name}, but must be one of {', '.join(OPTIMIZERS)}")
-    kwargs = OPTIMIZER_KWARGS[name].model_validate(dict(p["optimizer_kwargs"])).model_dump()
+    try:
+        kwargs = OPTIMIZER_KWARGS[name].model_validate(dict(p["optimizer_kwargs"])).model_dump()
+    except ValidationError as error:
+        key, problem = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+        raise ConfigError(f"optimizer_kwargs of {name}: {key}: {problem}") from error
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return OPTIMIZERS[name](parameters, fused=True, **kwargs)
 

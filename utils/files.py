@@ -161,7 +161,7 @@ def write_file(
 def _replace_recorded(temporary: Path, path: Path, kept: Path | None, facts: dict[str, Any]) -> None:
     manifest = _read_manifest(path.parent)
     old = _entries(path, manifest)
-    new = [{**facts, "sha256": _sha256(temporary)}]
+    new = [{**facts, "length": temporary.stat().st_size, "sha256": _sha256(temporary)}]
     during = {path.name: new + old}
     after = {path.name: new}
     if kept and path.exists():
@@ -181,10 +181,12 @@ def write_text(path: Path | str, text: str, *, record: bool = False, **facts: An
     write_file(path, lambda file: file.write(data), num_bytes=len(data), record=record, **facts)
 
 
-def verify_file(path: Path | str) -> dict[str, Any] | None:
+def verify_file(path: Path | str, replaceable: bool = False) -> dict[str, Any] | None:
     """Check a file against its recorded checksum and return the facts recorded with it.
 
-    Returns None for a file that has no record (a published one). Raises UserError when the file does not match.
+    Returns None for a file that has no record (a published one). Where a user may have laid a file of their own over
+    ours and the reader finds out truncation (`replaceable`), a file of another length has no record either.
+    Raises UserError when the file does not match.
     """
     path = Path(path)
     entries = _read_manifest(path.parent).get(path.name)
@@ -193,7 +195,9 @@ def verify_file(path: Path | str) -> dict[str, Any] | None:
     checksum = _sha256(path) if path.exists() else None
     for entry in entries:
         if entry["sha256"] == checksum:
-            return {key: value for key, value in entry.items() if key != "sha256"}
+            return {key: value for key, value in entry.items() if key not in ("length", "sha256")}
+    if replaceable and path.exists() and path.stat().st_size not in [entry.get("length") for entry in entries]:
+        return None
     raise UserError(
         f"{path} is not the file that was written there: it was damaged or replaced; restore it or make it again (to "
         "use it unchecked, give it another name)"

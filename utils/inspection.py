@@ -37,7 +37,7 @@ def dry_run(p: EasyDict, needed: tuple[str, ...], script: str, starts_from: str 
     val = get_val_dataset(p, classes=train.classes)
     if p.setup == "scan":
         load_train_neighbors(p, train)
-    if p.setup in ("scan", "selflabel"):
+    if p.setup == "scan" or (p.setup == "selflabel" and Path(p.topk_neighbors_val_path).exists()):
         load_val_neighbors(p, val)
     for split, dataset in (("train", train), ("val", val)):
         labels = f"{len(dataset.classes)} classes" if dataset.has_labels else "no labels"

@@ -39,7 +39,7 @@ def load_neighbors(path: Path | str, num_images: int, num_neighbors: int, finger
     path = Path(path)
     if not path.exists():
         raise UserError(f"the neighbor file {path} is missing; run the pretext stage first, or simclr.py --mine_only")
-    facts = verify_file(path)
+    facts = verify_file(path, replaceable=True)
     indices = _read(path)
     if indices.ndim != 2 or indices.dtype.kind not in "iu" or indices.shape[1] < 2:
         raise UserError(

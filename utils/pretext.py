@@ -15,7 +15,7 @@ from utils.config import require
 from utils.console import say
 from utils.errors import UserError
 from utils.files import write_file
-from utils.inference import embed
+from utils.inference import embed, embed_to_file
 from utils.lock import FolderLock
 from utils.mining import mine_neighbors
 from utils.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
@@ -32,6 +32,17 @@ def embed_split(p: EasyDict, module: nn.Module, dataset: Any, runtime: Runtime, 
     """Outputs `[N, D]` of a module for a whole split under the evaluation transform; kwargs go to `embed`."""
     kwargs = {"batch_size": p.eval_batch_size or 256, "num_workers": p.num_workers} | kwargs
     return embed(module, dataset, get_val_transformations(p), runtime, **kwargs)
+
+
+def hold_features(
+    p: EasyDict, module: nn.Module, num_dims: int, dataset: Any, runtime: Runtime, path: Path
+) -> Tensor | np.ndarray:
+    """`embed_split`'s outputs on the device where it can hold them, else memory-mapped from a file at `path`."""
+    if distributed.from_main(runtime.holds(4 * len(dataset) * num_dims)):
+        return embed_split(p, module, dataset, runtime, desc=path.stem)
+    say(f"the features of {len(dataset)} images are kept in {path}, as memory is too small for them")
+    kwargs = {"batch_size": p.eval_batch_size or 256, "num_workers": p.num_workers}
+    return embed_to_file(path, module, dataset, get_val_transformations(p), runtime, **kwargs)
 
 
 def feature_module(p: EasyDict, model: nn.Module) -> nn.Module:
@@ -69,7 +80,7 @@ class KnnMonitor:
         return round(knn_accuracy(p, self.model, self.train, self.val, runtime, runtime.training), 4)
 
 
-def mine(p: EasyDict, model: nn.Module, runtime: Runtime, train: Any, val: Any) -> dict[str, Any]:
+def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dict[str, Any]:
     """Mine and save both neighbor files and their features; returns purity where there are labels.
 
     The rows are the scan stage's training split, which for STL-10 is not the pretext task's.
@@ -78,6 +89,8 @@ def mine(p: EasyDict, model: nn.Module, runtime: Runtime, train: Any, val: Any) 
     if p.train_db_name == "stl-10":
         train = get_train_dataset(p, None)
     wanted = {"train": p.num_mined_train or min(NUM_MINED[p.setup], len(train) - 1), "val": p.num_mined_val}
+    module = feature_module(p, model)
+    num_dims = p.model_kwargs.features_dim if module is model else model.backbone_dim
     result: dict[str, Any] = {}
     for split, dataset in (("train", train), ("val", val)):
         num = wanted[split]
@@ -86,15 +99,18 @@ def mine(p: EasyDict, model: nn.Module, runtime: Runtime, train: Any, val: Any) 
                 f"num_mined_{split} is {num}, but the {split} split has {len(dataset)} images; use at most "
                 f"{len(dataset) - 1}"
             )
-        features = embed_split(p, feature_module(p, model), dataset, runtime, desc=f"features of {split}")
+        path = Path(p.pretext_dir) / f"features-{split}.npy"
+        features = hold_features(p, module, num_dims, dataset, runtime, path)
         own = distributed.slice_of(len(dataset))
         # Purity is told at up to 20 neighbors, however many are saved.
         num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
-        found = mine_neighbors(features, num_found, p.neighbors, rows=range(own.start, own.stop))
+        rows = range(own.start, own.stop)
+        found = mine_neighbors(features, num_found, p.neighbors, rows=rows, device=runtime.device)
         indices = distributed.gather_rows(torch.from_numpy(found)).numpy()
         if distributed.is_main():
             save_neighbors(p[f"topk_neighbors_{split}_path"], indices[:, : num + 1], dataset.fingerprint())
-            _save_features(Path(p.pretext_dir) / f"features-{split}.npy", features)
+            if isinstance(features, Tensor):
+                _save_features(path, features)
         say(f"the {num} nearest neighbors of {len(dataset)} {split} images: {p[f'topk_neighbors_{split}_path']}")
         result |= _look(p, split, dataset, indices)
     return result
@@ -162,4 +178,19 @@ def load_train_neighbors(p: EasyDict, dataset: Any) -> Tensor:
 
 def load_val_neighbors(p: EasyDict, dataset: Any) -> Tensor:
     """The validation split's neighbors, as many as the validation loss looks at."""
-    return load_split_neighbors(p, "val", dataset, min(evaluate.VALIDATION_COLUMNS, len(dataset)) - 1)
+    return load_split_neighbors(p, "val", dataset, num_val_neighbors(dataset))
+
+
+def num_val_neighbors(dataset: Any) -> int:
+    """Neighbors of each image that the validation loss looks at."""
+    return min(evaluate.VALIDATION_COLUMNS, len(dataset)) - 1
+
+
+def find_val_neighbors(p: EasyDict, dataset: Any, model: Any, runtime: Runtime) -> Tensor:
+    """`load_val_neighbors`, or where no pretext task left any, as beside a released scan model, mined with `model`."""
+    path = p.topk_neighbors_val_path
+    if distributed.from_main(Path(path).exists()):
+        return load_val_neighbors(p, dataset)
+    say(f"{path} is missing; the validation loss goes by neighbors in the scan model's own features instead")
+    features = embed_split(p, model.backbone, dataset, runtime, desc="features of val")
+    return torch.from_numpy(mine_neighbors(features, num_val_neighbors(dataset), p.neighbors))

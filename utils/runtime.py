@@ -134,6 +134,14 @@ class Runtime:
         """The gradient scaler, without effect unless training is in fp16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.training == torch.float16)
 
+    def holds(self, num_bytes: int) -> bool:
+        """Whether a tensor of this size may lie in the device's memory: it should take but a third of what is free."""
+        if self.device.type == "cuda":
+            return 3 * num_bytes <= torch.cuda.mem_get_info(self.device)[0]
+        if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+            return 3 * num_bytes <= os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // distributed.local_world_size()
+        return num_bytes <= 4 << 30
+
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module to the device, in channels_last memory format."""
         return module.to(self.device, memory_format=torch.channels_last)
