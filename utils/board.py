@@ -27,7 +27,7 @@ class Board:
     """Where a run's numbers are shown; does nothing unless it is `wanted`. Raises UserError without the package."""
 
     def __init__(self, folder: Path, wanted: bool, first_epoch: int = 0) -> None:
-        self._writer = None
+        self._writer: Any = None
         if wanted:  # what a killed run wrote after its last checkpoint is hidden
             self._writer = find_writer()(str(folder / FOLDER), purge_step=first_epoch + 1)
 
@@ -35,7 +35,7 @@ class Board:
         """Show the numbers of an epoch's metrics, under their names there."""
         for name, value in line.items() if self._writer else ():
             if isinstance(value, int | float) and name != "epoch":
-                self._writer.add_scalar(name, value, epoch)  # type: ignore[attr-defined]
+                self._writer.add_scalar(name, value, epoch)
 
     def images(self, name: str, images: Tensor, epoch: int) -> None:
         """Show images uint8 `[P, 3, H, W]` side by side."""

@@ -1,0 +1,98 @@
+"""Run a stage with every combination of some values, and compare what came out.
+
+    python sweep.py selflabel --config_exp configs/selflabel/selflabel_digits.yml \\
+        confidence_threshold=0.9,0.95,0.99 epochs=50 seed=0,1,2
+    python sweep.py scan --config_exp configs/scan/scan_cifar10.yml num_neighbors=5,20 num_heads=1,5
+    python sweep.py selflabel --config_exp configs/selflabel/selflabel_digits.yml scan.epochs=25,50 seed=0,1,2
+    python sweep.py simclr --config_exp configs/pretext/simclr_digits.yml criterion_kwargs.temperature=0.1,0.5 --jobs 2
+
+Commas separate values. A key that begins with an earlier stage's name is that stage's: it and what follows it then run
+too, and seed=… reaches all of them; otherwise the sweep starts from the runs that the config names (pretext_run,
+scan_run). Every combination is a run with a run_name of its own; one process per GPU at a time, or --jobs N. The same
+command continues an interrupted sweep, finished runs are not repeated, and values may be added. Ends with table.csv,
+table.md, scores.png, prototypes.png and confusion_matrices.png in {root_dir}/{data set}/sweeps/NAME.
+"""
+
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeps import figures, summary
+from sweeps.plan import Plan, make_plan
+from sweeps.runner import Runner, make_slots
+from utils import cli
+from utils.console import say, warn
+from utils.errors import ConfigError, UserError
+from utils.words import STAGE_OF
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is left of the sweep; returns the exit code."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("stage", metavar="STAGE", help="the last stage: simclr, scan or selflabel")
+    parser.add_argument("--pretext_config", metavar="FILE", help="simclr.py's config (default: by the same name)")
+    parser.add_argument("--scan_config", metavar="FILE", help="scan.py's config (default: by the same name)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one per GPU, or one)")
+    parser.add_argument("--name", metavar="NAME", help="name of the folder of results (default: by what varies)")
+    parser.add_argument("--dry_run", action="store_true", help="check all combinations and list them; run nothing")
+    args = parser.parse_intermixed_args(argv)
+    words = [args.stage, *args.overrides]
+    stages = [word for word in words if "=" not in word]
+    if len(stages) != 1 or stages[0] not in STAGE_OF:
+        raise ConfigError(f"the stage must be one of simclr, scan, selflabel, not '{' '.join(stages)}'")
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}, but must be at least 1")
+    stage = STAGE_OF[stages[0]]
+    given = {"pretext": args.pretext_config, "scan": args.scan_config, stage: args.config_exp}
+    plan = make_plan(stage, args.config_env, given, [word for word in words if "=" in word])
+    if args.dry_run:
+        for job in plan.jobs:
+            say(f"{job.stage}/{job.name}: {shlex.join(job.arguments)}")
+        return 0
+    check_input(plan)
+
+    folder = plan.settings[0].runs[0].folder().parent.parent / "sweeps" / (args.name or plan.name)
+    runner = Runner(make_slots(args.jobs), folder / "logs")
+    runner.run(plan.jobs)
+    command = shlex.join(["python", "sweep.py", *(sys.argv[1:] if argv is None else argv)])
+    conclude(plan, folder, command)
+    if runner.stopped_by:
+        name = signal.Signals(runner.stopped_by).name
+        warn(f"stopped by {name}; the same command goes on from here")
+        return 128 + runner.stopped_by
+    if runner.failed:
+        raise UserError(f"{len(runner.failed)} of {len(plan.jobs)} runs failed; what they said is in {runner.logs}")
+    return 0
+
+
+def check_input(plan: Plan) -> None:
+    """Raise UserError when the run that a sweep starts from is not there."""
+    before = {"scan": "pretext", "selflabel": "scan"}
+    for job in plan.jobs:
+        if job.before is None and job.stage in before:
+            model = Path(job.config()[f"{before[job.stage]}_model"])
+            if not model.exists():
+                raise UserError(
+                    f"the sweep starts from {model}, which is missing; run that stage first, or let the sweep run it: "
+                    f"{before[job.stage]}.seed=0"
+                )
+
+
+def conclude(plan: Plan, folder: Path, command: str) -> None:
+    """Write and say what is known so far."""
+    table = summary.collect(plan)
+    if not any(row["num_runs"] for row in table):
+        return
+    summary.write_csv(folder / "table.csv", table)
+    summary.write_markdown(folder / "table.md", plan, table, command)
+    figures.draw_scores(folder / "scores.png", table)
+    drawn = figures.draw_clusters(folder, plan) if plan.stage != "pretext" else []
+    say(summary.markdown(table).rstrip())
+    for path in (folder / "table.csv", folder / "table.md", folder / "scores.png", *drawn):
+        say(str(path))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

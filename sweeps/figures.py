@@ -1,0 +1,122 @@
+"""Pictures of a sweep: scores by setting, prototypes of every setting side by side, confusion matrices."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sweeps.plan import Job, Plan
+from sweeps.runner import read_result
+from sweeps.summary import COLUMNS, label_free, present
+from utils import evaluate, validation
+from utils.common_config import get_val_dataset
+from utils.files import write_file
+from utils.plots import arrange_confusion
+from utils.runtime import Runtime
+
+DPI = 150
+MAX_CLUSTERS = 40  # prototypes of one row
+SHOWN = ("acc", "nmi", "ari", "purity@5")
+
+
+def _save(path: Path, figure: Figure) -> None:
+    FigureCanvasAgg(figure)
+    write_file(path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False)
+
+
+def draw_scores(path: Path, table: list[dict[str, Any]]) -> None:
+    """Draw every run as a dot and every setting's mean as a line: scores by labels, and the label-free one."""
+    names = present(table)
+    panels = [name for name in (*SHOWN, label_free(names)) if name in names]
+    figure = Figure(figsize=(max(4.0, 0.7 * len(table)) * 1.2, 2.2 * len(panels) + 1))
+    labels = [row["setting"].label for row in table]
+    for number, name in enumerate(panels, 1):
+        axes = figure.add_subplot(len(panels), 1, number)
+        scale = 100 if COLUMNS[name][1] else 1
+        for place, row in enumerate(table):
+            values = [scale * value for value in row["scores"].get(name, [])]
+            if values:
+                axes.plot([place] * len(values), values, "o", color="tab:blue", alpha=0.5, markersize=4)
+                axes.hlines(float(np.mean(values)), place - 0.25, place + 0.25, color="tab:orange", linewidth=2)
+        without_labels = f"{name.replace('_', ' ')}\n(no labels, lower is better)"
+        axes.set_ylabel(f"{name.upper()} %" if scale == 100 else without_labels)
+        axes.set_xlim(-0.6, len(table) - 0.4)
+        axes.set_xticks(range(len(table)), labels if number == len(panels) else [""] * len(table))
+        axes.grid(axis="y", alpha=0.3)
+    figure.axes[-1].tick_params(axis="x", labelrotation=30 if len(table) > 3 else 0)
+    _save(path, figure)
+
+
+def best_run(runs: Sequence[Job]) -> Job | None:
+    """The finished run with the lowest label-free score; the first of equals."""
+    found = [(run, result) for run in runs if (result := read_result(run)) is not None]
+    score = {id(run): result.get("last_loss", result.get("best_loss", 0.0)) for run, result in found}
+    return min((run for run, _ in found), key=lambda run: score[id(run)], default=None)
+
+
+def draw_clusters(folder: Path, plan: Plan) -> list[Path]:
+    """Draw prototypes and, with labels, confusion matrices of every setting's best run by the label-free score."""
+    rows, matrices = [], []
+    datasets: dict[str, Any] = {}
+    for setting in plan.settings:
+        run = best_run(setting.runs)
+        if run is None:
+            continue
+        p = run.config()
+        key = repr((p.train_db_name, p.val_db_name, p.train_db_kwargs, p.val_db_kwargs, p.transformation_kwargs))
+        dataset = datasets.get(key) or datasets.setdefault(key, get_val_dataset(p))
+        model, head = validation.load_clustering(p, p[f"{plan.stage}_model"])
+        runtime = Runtime.start(p.device, p.precision, deterministic=p.deterministic)
+        prediction = validation.predict(p, model, head, dataset, runtime)
+        chosen = evaluate.prototypes(prediction.features, prediction.probabilities)
+        scores = validation.score(prediction, dataset)
+        label_of = dict(scores.get("matching", []))
+        order = sorted(chosen, key=lambda cluster: (label_of.get(cluster, len(label_of)), cluster))[:MAX_CLUSTERS]
+        images = dataset.load(torch.tensor([chosen[cluster] for cluster in order]), "cpu")
+        names = [dataset.classes[label_of[c]] if c in label_of and dataset.classes else str(c) for c in order]
+        rows.append((setting.label, images, names))
+        if scores:
+            matrices.append((setting.label, scores))
+    return _draw_prototypes(folder / "prototypes.png", rows) + _draw_matrices(
+        folder / "confusion_matrices.png", matrices
+    )
+
+
+def _draw_prototypes(path: Path, rows: list[tuple[str, torch.Tensor, list[str]]]) -> list[Path]:
+    if not rows:
+        return []
+    num_columns = max(len(images) for _, images, _ in rows)
+    figure = Figure(figsize=(0.8 * num_columns + 2, 1.15 * len(rows)))
+    grid = figure.subplots(len(rows), num_columns, squeeze=False)
+    for axes, (label, images, names) in zip(grid, rows, strict=True):
+        for place in range(num_columns):
+            axes[place].set_axis_off()
+            if place < len(images):
+                axes[place].imshow(images[place].permute(1, 2, 0).numpy(), interpolation="nearest")
+                axes[place].set_title(names[place][:12], fontsize=6, pad=2)
+        axes[0].text(-0.15, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=8)
+    _save(path, figure)
+    return [path]
+
+
+def _draw_matrices(path: Path, matrices: list[tuple[str, dict[str, Any]]]) -> list[Path]:
+    if not matrices:
+        return []
+    num_columns = min(3, len(matrices))
+    num_rows = -(-len(matrices) // num_columns)
+    figure = Figure(figsize=(3.2 * num_columns, 3.4 * num_rows))
+    for number, (label, scores) in enumerate(matrices, 1):
+        shares, _ = arrange_confusion(scores["confusion"], scores["matching"])
+        axes = figure.add_subplot(num_rows, num_columns, number)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_title(f"{label}\nACC {100 * scores['acc']:.1f} %", fontsize=8)
+        axes.set_xlabel("cluster, in the order of its class", fontsize=7)
+        axes.set_ylabel("true class", fontsize=7)
+        axes.tick_params(labelsize=6)
+    figure.tight_layout()
+    _save(path, figure)
+    return [path]

@@ -1,0 +1,172 @@
+"""From the words of a command line to runs: every combination its own `run_name`, what it starts from named."""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from easydict import EasyDict
+
+from utils.config import load_config
+from utils.errors import ConfigError
+from utils.words import STAGES, split_stage, split_values
+
+SCRIPTS = {"pretext": "simclr", "scan": "scan", "selflabel": "selflabel"}
+OWN_KEYS = ("run_name", "pretext_run", "scan_run", "overwrite", "root_dir")
+MAX_NAME = 150
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key with its values; `stage` is whose key it is, None for a seed that all stages of the sweep take."""
+
+    stage: str | None
+    key: str
+    values: tuple[str, ...]
+
+    def shown(self, target: str) -> str:
+        """The key as it is written on the command line."""
+        return self.key if self.stage in (None, target) else f"{self.stage}.{self.key}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a stage: its config file, its words, and the run it starts from."""
+
+    stage: str
+    name: str
+    env: str | None
+    exp: str
+    words: tuple[str, ...]
+    before: "Job | None" = None
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the stage script is called with."""
+        env = ["--config_env", self.env] if self.env else []
+        return [*env, "--config_exp", self.exp, *self.words]
+
+    def config(self) -> EasyDict:
+        """The resolved config; raises ConfigError."""
+        return load_config(self.env, self.exp, self.words)
+
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.config()[f"{self.stage}_dir"])
+
+
+@dataclass
+class Setting:
+    """A combination of all values but seeds: what varies in it, in words, and its runs by seed."""
+
+    values: dict[str, str]
+    runs: list[Job] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """The values that vary between settings, in one line."""
+        return ", ".join(f"{key}={value}" for key, value in self.values.items()) or "all runs"
+
+
+@dataclass
+class Plan:
+    """All jobs in an order in which they can run, and the settings of the last stage."""
+
+    stage: str
+    jobs: list[Job]
+    settings: list[Setting]
+    axes: list[Axis]
+
+    @property
+    def name(self) -> str:
+        """A name of the sweep by what it varies, so that one with more values continues it."""
+        varied = [axis.shown(self.stage) for axis in self.axes if len(axis.values) > 1]
+        return _clean("-".join([self.stage, *varied]))
+
+
+def _clean(name: str) -> str:
+    """A name that a run can have; different names stay different."""
+    clean = re.sub(r"[^A-Za-z0-9._=,+-]", "-", name)
+    if clean != name or len(clean) > MAX_NAME:
+        clean = f"{clean[:MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return clean
+
+
+def read_axes(stage: str, words: Sequence[str]) -> list[Axis]:
+    """The keys and values of a command line, seeds last; raises ConfigError for what cannot be swept."""
+    axes: list[Axis] = []
+    for word in words:
+        owner, rest = split_stage(word)
+        key, values = split_values(rest)
+        if key in OWN_KEYS:
+            raise ConfigError(f"{key} is set by sweep.py itself; it cannot be swept or given")
+        if owner is not None and STAGES.index(owner) > STAGES.index(stage):
+            raise ConfigError(f"'{word}' concerns the stage {owner}, which comes after {stage}, the last of this sweep")
+        axis = Axis(None if owner is None and key == "seed" else owner or stage, key, tuple(values))
+        if any((other.stage, other.key) == (axis.stage, axis.key) for other in axes):
+            raise ConfigError(f"{axis.shown(stage)} is given twice; give all its values at once, with commas")
+        axes.append(axis)
+    return sorted(axes, key=lambda axis: axis.key == "seed")
+
+
+def find_config(stage: str, target: str, given: dict[str, str | None]) -> str:
+    """A stage's config: the one given, or the one named as the last stage's is; raises ConfigError."""
+    named = given.get(stage)
+    if named:
+        return named
+    last = Path(given[target] or "")
+    names = [SCRIPTS[target], target]
+    for name in names:
+        if last.name.startswith(name):
+            beside = last.name.replace(name, SCRIPTS[stage], 1)
+            for path in (last.parent.parent / stage / beside, last.parent / beside):
+                if path.is_file():
+                    return str(path)
+    raise ConfigError(f"the config of the stage {stage} is not found beside {last}; name it: --{stage}_config FILE")
+
+
+def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: Sequence[str]) -> Plan:
+    """All runs of a sweep whose last stage is `stage`; stages before it run too from the first one that is named.
+
+    `given` are config files by stage. Raises ConfigError for whatever is wrong with a word or a config, before
+    anything runs.
+    """
+    axes = read_axes(stage, words)
+    first = min((STAGES.index(axis.stage) for axis in axes if axis.stage), default=STAGES.index(stage))
+    stages = STAGES[first : STAGES.index(stage) + 1]
+    configs = {name: find_config(name, stage, given) for name in stages}
+    jobs: dict[tuple[str, str], Job] = {}
+    settings: dict[tuple[str, ...], Setting] = {}
+    for values in itertools.product(*(axis.values for axis in axes)):
+        chosen = list(zip(axes, values, strict=True))
+        job = None
+        for current in stages:
+            made = _make_job(current, env, configs[current], chosen, job)
+            job = jobs.setdefault((made.stage, made.name), made)
+        assert job is not None
+        key = tuple(value for axis, value in chosen if axis.key != "seed")
+        varied = {axis.shown(stage): v for axis, v in chosen if axis.key != "seed" and len(axis.values) > 1}
+        settings.setdefault(key, Setting(varied)).runs.append(job)
+    for job in jobs.values():
+        job.config()
+    return Plan(stage, list(jobs.values()), list(settings.values()), axes)
+
+
+def _make_job(stage: str, env: str | None, exp: str, chosen: list[tuple[Axis, str]], before: Job | None) -> Job:
+    """The run of one stage in one combination; its name tells every value that went into it."""
+    until = STAGES.index(stage)
+    parts = [
+        f"{axis.shown(stage)}={value}"
+        for axis, value in chosen
+        if axis.stage is None or STAGES.index(axis.stage) <= until
+    ]
+    words = [f"{axis.key}={value}" for axis, value in chosen if axis.stage in (None, stage)]
+    name = _clean(",".join(parts) or "sweep")
+    words.append(f"run_name={name}")
+    earlier = before
+    while earlier is not None:
+        words.append(f"{earlier.stage}_run={earlier.name}")
+        earlier = earlier.before
+    return Job(stage, name, env, exp, tuple(words), before)
