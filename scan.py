@@ -12,6 +12,7 @@ usually negative: a consistency (at best 0) minus entropy_weight times an entrop
 import sys
 from collections.abc import Sequence
 
+from data.features import Unchanged
 from data.loaders import NeighborPartner, ViewLoader
 from utils import cli, inspection, validation
 from utils.checkpoint import save_weights
@@ -25,7 +26,7 @@ from utils.common_config import (
 )  # fmt: skip
 from utils.console import say
 from utils.distributed import gather
-from utils.pretext import load_train_neighbors, load_val_neighbors
+from utils.pretext import frozen_features, load_train_neighbors, load_val_neighbors
 from utils.run import Run
 
 NEEDED = (
@@ -54,14 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     partner = NeighborPartner(load_train_neighbors(p, train), p.num_neighbors)
     validator = validation.Validator(p, val, load_val_neighbors(p, val), run.runtime)
     augment = get_train_transformations(p)
+    shown, part = train, "default"
+    if p.update_cluster_head_only and augment.is_fixed:  # every epoch would compute the same features again
+        shown, part = frozen_features(p, model, train, augment, run.runtime), "head"
+        augment = Unchanged()
     loader = ViewLoader(
-        train,
+        shown,
         [augment, augment],
         p.batch_size,
         run.runtime,
         run.key,
         [None, partner],
         num_workers=p.num_workers,
+        epochs=p.epochs,
     )
     criterion = get_criterion(p)
     forward = run.prepare(model, get_optimizer(p, model))
@@ -74,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for epoch in run.epochs():
         model.train(not p.update_cluster_head_only)
         for anchors, neighbors in run.steps(loader):
-            heads = zip(forward(anchors), forward(neighbors), strict=True)
+            heads = zip(forward(anchors, forward_pass=part), forward(neighbors, forward_pass=part), strict=True)
             losses = [criterion(gather(anchor), gather(neighbor)) for anchor, neighbor in heads]
             run.step(
                 sum(loss.total for loss in losses),

@@ -188,5 +188,6 @@ def gather_rows(x: Tensor) -> Tensor:
     padded = x.new_zeros((longest, *x.shape[1:]))
     padded[: x.shape[0]] = x
     parts = [torch.empty_like(padded) for _ in lengths]
-    dist.all_gather(parts, padded)
+    # NCCL knows no tensors of the CPU.
+    dist.all_gather(parts, padded, group=_control_group if x.device.type == "cpu" else None)
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])

@@ -8,6 +8,8 @@ import torch
 from easydict import EasyDict
 from torch import Tensor, nn
 
+from data.augment import Strategy
+from data.features import FeatureSet
 from utils import distributed, evaluate, plots
 from utils.checkpoint import save_weights
 from utils.common_config import get_model, get_train_dataset, get_val_dataset, get_val_transformations
@@ -35,14 +37,21 @@ def embed_split(p: EasyDict, module: nn.Module, dataset: Any, runtime: Runtime, 
 
 
 def hold_features(
-    p: EasyDict, module: nn.Module, num_dims: int, dataset: Any, runtime: Runtime, path: Path
+    p: EasyDict, module: nn.Module, num_dims: int, dataset: Any, strategy: Strategy, runtime: Runtime, path: Path
 ) -> Tensor | np.ndarray:
-    """`embed_split`'s outputs on the device where it can hold them, else memory-mapped from a file at `path`."""
+    """Outputs `[N, D]` of a module under a strategy: on the device, or where that is too small, mapped from `path`."""
+    kwargs = {"batch_size": p.eval_batch_size or 256, "num_workers": p.num_workers, "desc": path.stem}
     if distributed.from_main(runtime.holds(4 * len(dataset) * num_dims)):
-        return embed_split(p, module, dataset, runtime, desc=path.stem)
+        return embed(module, dataset, strategy, runtime, **kwargs)
     say(f"the features of {len(dataset)} images are kept in {path}, as memory is too small for them")
-    kwargs = {"batch_size": p.eval_batch_size or 256, "num_workers": p.num_workers}
-    return embed_to_file(path, module, dataset, get_val_transformations(p), runtime, **kwargs)
+    return embed_to_file(path, module, dataset, strategy, runtime, **kwargs)
+
+
+def frozen_features(p: EasyDict, model: Any, train: Any, strategy: Strategy, runtime: Runtime) -> FeatureSet:
+    """What a frozen backbone makes of a training split whose views are the same every epoch, computed once."""
+    path = Path(p.scan_dir) / "features-train.npy"
+    features = hold_features(p, model.backbone, model.backbone_dim, train, strategy, runtime, path)
+    return FeatureSet(train.name, features)
 
 
 def feature_module(p: EasyDict, model: nn.Module) -> nn.Module:
@@ -100,7 +109,7 @@ def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dic
                 f"{len(dataset) - 1}"
             )
         path = Path(p.pretext_dir) / f"features-{split}.npy"
-        features = hold_features(p, module, num_dims, dataset, runtime, path)
+        features = hold_features(p, module, num_dims, dataset, get_val_transformations(p), runtime, path)
         own = distributed.slice_of(len(dataset))
         # Purity is told at up to 20 neighbors, however many are saved.
         num_found = min(max(num, *PURITY_AT), len(dataset) - 1)

@@ -122,7 +122,7 @@ class Run:
         if distributed.world_size() > 1:
             model = self._parts["model"] = synchronize_batchnorm(model)
         network = self.runtime.optimize(distributed.data_parallel(model, self.runtime.device))
-        return lambda images: self.runtime.forward(network, images, self.runtime.training)
+        return lambda images, **kwargs: self.runtime.forward(network, images, self.runtime.training, **kwargs)
 
     def _restore(self, state: dict[str, Any] | None) -> None:
         if state is None:

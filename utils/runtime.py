@@ -139,7 +139,10 @@ class Runtime:
         if self.device.type == "cuda":
             return 3 * num_bytes <= torch.cuda.mem_get_info(self.device)[0]
         if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
-            return 3 * num_bytes <= os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // distributed.local_world_size()
+            return (
+                3 * num_bytes
+                <= os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // distributed.local_world_size()
+            )
         return num_bytes <= 4 << 30
 
     def place(self, module: nn.Module) -> nn.Module:
@@ -151,9 +154,11 @@ class Runtime:
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def forward(self, module: Any, images: Tensor, dtype: torch.dtype, **kwargs: Any) -> Any:
-        """Run a module on images `[B, 3, H, W]` in a dtype; what comes out is float32."""
+        """Run a module on images `[B, 3, H, W]`, or features `[B, D]`, in a dtype; what comes out is float32."""
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast(dtype):
-            outputs = module(images.contiguous(memory_format=torch.channels_last), **kwargs)
+            outputs = module(images, **kwargs)
         return [head.float() for head in outputs] if isinstance(outputs, list) else outputs.float()
 
     def expect(self, num_pixels: int) -> None:

@@ -36,11 +36,21 @@ class Validator:
 
     def __init__(self, p: EasyDict, val: Any, neighbors: Tensor, runtime: Runtime) -> None:
         self.p, self.val, self.neighbors, self.runtime = p, val, neighbors, runtime
+        self._frozen: Tensor | None = None
+
+    def _features(self, model: ClusteringModel) -> Tensor:
+        """Backbone features `[N, D]`; those of a frozen backbone are computed once."""
+        if self._frozen is not None:
+            return self._frozen
+        runtime = self.runtime
+        features = embed_split(self.p, model.backbone, self.val, runtime, dtype=runtime.training, desc="validation")
+        if self.p.update_cluster_head_only:
+            self._frozen = features
+        return features
 
     def best_head(self, model: ClusteringModel) -> HeadScores:
         """The head with the lowest loss, the lower number in a tie."""
-        p, runtime = self.p, self.runtime
-        features = embed_split(p, model.backbone, self.val, runtime, dtype=runtime.training, desc="validation")
+        p, features = self.p, self._features(model)
         best: HeadScores | None = None
         for head, probabilities in enumerate(head_probabilities(model, features)):
             loss = evaluate.validation_loss(probabilities, self.neighbors).total.item()
@@ -114,19 +124,20 @@ def draw_confusion(path: Path, scores: dict[str, Any], dataset: Any) -> None:
 
 def warn_of_collapse(sizes: Tensor, num_clusters: int) -> None:
     """Say, while it happens, when clusters die out or everything falls into one; `sizes` is int64 `[C]`."""
+    if num_clusters == 1:
+        return
     used = int((sizes > 0).sum())
-    if used == 1 and num_clusters > 1:
+    share = sizes.double() / sizes.sum()
+    evenness = -float(torch.special.xlogy(share, share).sum()) / math.log(num_clusters)  # 1: all of one size
+    if evenness < 0.2:
         warn(
-            "every validation image is in one cluster: training has collapsed. A higher "
-            "criterion_kwargs.entropy_weight, a lower learning rate or a longer pretext task usually mend it"
+            f"{100 * float(share.max()):.0f} % of the validation images are in one cluster: training has collapsed. A "
+            "higher criterion_kwargs.entropy_weight, a lower learning rate or a longer pretext task usually mend it"
         )
     elif used < num_clusters and num_clusters <= int(sizes.sum()):
         warn(f"{num_clusters - used} of {num_clusters} clusters are empty; early on this often mends itself")
-    else:
-        share = sizes.double() / sizes.sum()
-        spread = -float((share * share.clamp(min=1e-12).log()).sum())
-        if num_clusters > 1 and spread < 0.5 * math.log(num_clusters):
-            warn("clusters are of very unequal size; if your classes are not, raise criterion_kwargs.entropy_weight")
+    elif evenness < 0.5:
+        warn("clusters are of very unequal size; if your classes are not, raise criterion_kwargs.entropy_weight")
 
 
 def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
