@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.transfer import send
+
 UNLABELED = "unlabeled"
 
 
@@ -76,7 +78,7 @@ class LabeledImages(Dataset[dict[str, Any]]):
 
 
 class ImageDataset(LabeledImages):
-    """Images in memory, or in a memory-mapped file that looks like it; `images` may be moved to a device.
+    """Images in memory, or in a memory-mapped file that looks like it; a GPU may `hold` a copy of them all.
 
     `fingerprint` may be given where reading every image for it would be a waste.
     """
@@ -101,6 +103,7 @@ class ImageDataset(LabeledImages):
         if len(images) != len(paths):
             raise ValueError(f"{len(images)} images for {len(paths)} paths")
         self.images = images
+        self._held: Tensor | None = None
         self._fingerprint = fingerprint
 
     def image(self, index: int) -> Tensor:
@@ -109,7 +112,15 @@ class ImageDataset(LabeledImages):
 
     def load(self, indices: Tensor, device: torch.device | str) -> Tensor:
         """Gather images by index: uint8 [B, 3, H, W] on the device."""
-        return self.images[indices.to(self.images.device)].to(device, non_blocking=True)
+        device = torch.device(device)
+        if self._held is not None and self._held.device == device:
+            return self._held.index_select(0, send(indices, device))
+        return send(self.images[indices], device)
+
+    def hold(self, device: torch.device, budget_bytes: int) -> None:
+        """Keep a copy of all images on a device, where `load` then gathers, if it takes no more than the budget."""
+        if self._held is None and self.images.nbytes <= budget_bytes:
+            self._held = self.images.to(device)
 
     def fingerprint(self) -> str:
         """SHA-256 over count, shape and image bytes, in order; computed once."""
