@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from data.augment import color, geometry
+from data.transfer import send
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 
@@ -149,9 +150,10 @@ def apply_operations(images: Tensor, operation: Tensor, magnitude: Tensor) -> Te
     the sizes of the groups; magnitude: [B, rounds] in 0..1. In each round the images of one operation go through it
     together, and through it alone. Changes images in place.
     """
-    for codes, strengths in zip(operation.cpu().unbind(1), magnitude.unbind(1), strict=True):
-        sizes = torch.bincount(codes, minlength=len(OPERATIONS)).tolist()
-        groups = codes.argsort().to(images.device, non_blocking=True).split(sizes)
+    operation = operation.cpu()
+    orders = send(operation.argsort(0), images.device)
+    for codes, order, strengths in zip(operation.unbind(1), orders.unbind(1), magnitude.unbind(1), strict=True):
+        groups = order.split(torch.bincount(codes, minlength=len(OPERATIONS)).tolist())
         for function, rows in zip(OPERATIONS.values(), groups, strict=True):
             if function is not identity and len(rows):
                 images.index_copy_(0, rows, function(images.index_select(0, rows), strengths[rows]))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data.augment import color, geometry, options
 from data.augment.operations import OPERATIONS, apply_operations
+from data.transfer import send_all
 
 Params = dict[str, Tensor]
 
@@ -76,10 +77,9 @@ class Strategy:
 
     def _run(self, function: Callable[[Tensor, Params], Tensor], images: Tensor, params: Params) -> Tensor:
         device = images.device
-        params = {
-            name: value if name in self.host_params else value.to(device, non_blocking=device.type == "cuda")
-            for name, value in params.items()
-        }
+        wanted = {name: value for name, value in params.items() if name not in self.host_params}
+        params = params | send_all(wanted, device)
+        self._constants(device)  # a compiled graph that made them itself would be compiled anew once they are there
         if device.type != "cpu":
             return function(images, params)
         chunk = max(1, self.chunk_pixels // self.size**2)
@@ -102,12 +102,14 @@ class Strategy:
 
     def normalize(self, images: Tensor) -> Tensor:
         """(images / 255 - mean) / std, per channel."""
-        device = images.device
+        offset, scale = self._constants(images.device)
+        return torch.addcmul(offset, images, scale)
+
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._normalization:
             mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
             self._normalization[device] = (-mean / std, 1 / (255 * std))
-        offset, scale = self._normalization[device]
-        return torch.addcmul(offset, images, scale)
+        return self._normalization[device]
 
 
 class Evaluation(Strategy):
