@@ -117,9 +117,9 @@ class ImageDataset(LabeledImages):
             return self._held.index_select(0, send(indices, device))
         return send(self.images[indices], device)
 
-    def hold(self, device: torch.device, budget_bytes: int) -> None:
-        """Keep a copy of all images on a device, where `load` then gathers, if it takes no more than the budget."""
-        if self._held is None and self.images.nbytes <= budget_bytes:
+    def hold(self, device: torch.device) -> None:
+        """Keep a copy of all images on a device, where `load` then gathers."""
+        if self._held is None:
             self._held = self.images.to(device)
 
     def fingerprint(self) -> str:

@@ -19,13 +19,16 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
 from data.augment import Strategy
+from data.dataset import ImageDataset
 from data.images import num_cores
+from data.transfer import send
 from utils import distributed
 from utils.errors import ConfigError, UserError
 from utils.runtime import Runtime, generator
 
 Params = dict[str, Tensor]
 PREFETCHED = 2  # steps that each worker has ready
+PIXELS_AT_ONCE, MOST_STEPS_AT_ONCE = 2**23, 32  # of views made together on a GPU: 8,192 images of 32 x 32
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class ViewLoader:
         self.partners = list(partners or [None] * len(self.strategies))
         self._own = distributed.slice_of(batch_size)  # told here: a spawned worker knows of no ranks
         runtime.expect(epochs * len(self) * batch_size * sum(strategy.size**2 for strategy in self.strategies))
+        _hold(dataset, runtime)
         if runtime.compiles and dataset.images is not None:
             for strategy in set(self.strategies):
                 strategy.compile(runtime.guarded_compile)
@@ -102,20 +106,47 @@ class ViewLoader:
         if self.dataset.images is None:
             yield from self._stream(order, epoch, first_step)
             return
-        for step in range(first_step, len(self)):
-            yield tuple(
-                strategy.run(self.dataset.load(indices, self.runtime.device), params)
-                for strategy, (indices, params) in zip(self.strategies, self.plan(order, epoch, step), strict=True)
-            )
+        num = self._steps_at_once()
+        for first in range(first_step - first_step % num, len(self), num):  # the same groups after a resume
+            steps = self._make(order, epoch, range(first, min(first + num, len(self))))
+            yield from steps[max(0, first_step - first) :]
+
+    def _steps_at_once(self) -> int:
+        """How many steps' views are made together: a GPU waits for the launches of work on a few hundred images."""
+        if self.runtime.device.type == "cpu":
+            return 1
+        num_images = self._own.stop - self._own.start
+        pixels = num_images * sum(strategy.size**2 for strategy in self.strategies)
+        return min(MOST_STEPS_AT_ONCE, max(1, PIXELS_AT_ONCE // pixels))
+
+    def _make(self, order: Tensor, epoch: int, steps: range) -> list[tuple[Tensor, ...]]:
+        """The views of some steps; all that one strategy makes are one gather and one batch to it."""
+        plans = [self.plan(order, epoch, step) for step in steps]
+        made: list[list[Tensor]] = [[] for _ in self.strategies]
+        for strategy in dict.fromkeys(self.strategies):
+            numbers = [number for number, own in enumerate(self.strategies) if own is strategy]
+            parts = [plan[number] for number in numbers for plan in plans]
+            indices = torch.cat([indices for indices, _ in parts])
+            params = {name: torch.cat([own[name] for _, own in parts]) for name in parts[0][1]}
+            views = strategy.run(self.dataset.load(indices, self.runtime.device), params)
+            for number, own in zip(numbers, views.chunk(len(numbers)), strict=True):
+                made[number] = list(own.chunk(len(plans)))
+        return list(zip(*made, strict=True))
 
     def _stream(self, order: Tensor, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
         steps = _Steps(self, order, epoch)
         num_bytes = 3 * (self._own.stop - self._own.start) * sum(strategy.size**2 for strategy in self.strategies)
         for views in _decode(steps, range(first_step, len(self)), self.num_workers, self.runtime, num_bytes):
             yield tuple(
-                strategy.run_finish(crops.to(self.runtime.device, non_blocking=True), params)
+                strategy.run_finish(send(crops, self.runtime.device), params)
                 for strategy, (crops, params) in zip(self.strategies, views, strict=True)
             )
+
+
+def _hold(dataset: Any, runtime: Runtime) -> None:
+    """Have a GPU keep the images of a data set in memory, where they fit."""
+    if isinstance(dataset, ImageDataset) and runtime.device.type == "cuda" and runtime.holds(dataset.images.nbytes):
+        dataset.hold(runtime.device)
 
 
 class _Steps(Dataset):
@@ -167,6 +198,7 @@ class InferenceLoader:
         self.dataset, self.strategy, self.batch_size = dataset, strategy, batch_size
         self.runtime, self.num_workers = runtime, num_workers
         self.rows = distributed.slice_of(len(dataset))
+        _hold(dataset, runtime)
 
     def __len__(self) -> int:
         return -(-(self.rows.stop - self.rows.start) // self.batch_size)
@@ -182,7 +214,7 @@ class InferenceLoader:
         crops = _Crops(self.dataset, self.strategy, batches)
         num_bytes = 3 * self.batch_size * self.strategy.size**2
         for images in _decode(crops, range(len(batches)), self.num_workers, self.runtime, num_bytes):
-            yield self.strategy.run_finish(images.to(device, non_blocking=True), self.strategy.draw(len(images)))
+            yield self.strategy.run_finish(send(images, device), self.strategy.draw(len(images)))
 
 
 class _Crops(Dataset):

@@ -1,0 +1,72 @@
+"""Views of several steps made together are those of each step made alone, wherever one begins."""
+
+import pytest
+import torch
+
+from data import loaders
+from data.augment import build_augmentation, build_evaluation
+from data.dataset import ImageDataset
+from data.loaders import InferenceLoader, NeighborPartner, ViewLoader
+from utils.runtime import Runtime
+
+NORMALIZE = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+STRONG = {"crop_size": 8, "num_strong_augs": 2, "cutout_kwargs": {"n_holes": 1, "length": 4}, "normalize": NORMALIZE}
+STANDARD = {"random_resized_crop": {"size": 8, "scale": [0.2, 1.0]}, "normalize": NORMALIZE}
+
+
+@pytest.fixture
+def runtime():
+    return Runtime(torch.device("cpu"), torch.float32, torch.float32)
+
+
+@pytest.fixture
+def dataset():
+    images = torch.randint(0, 256, (45, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return ImageDataset("noise", images, torch.zeros(45), ["a"], [f"noise/{i}" for i in range(45)])
+
+
+def make(dataset, runtime):
+    neighbors = torch.randint(0, 45, (45, 4), generator=torch.Generator().manual_seed(1))
+    strong = build_augmentation("ours", **STRONG)
+    views = [strong, build_evaluation(8, NORMALIZE), strong, build_augmentation("standard", **STANDARD)]
+    partners = [None, None, NeighborPartner(neighbors, 3), None]
+    return ViewLoader(dataset, views, 6, runtime, (0, "test"), partners)
+
+
+@pytest.mark.parametrize("num", [2, 3, 7, 9])
+@pytest.mark.parametrize("first_step", [0, 1, 4])
+def test_steps_made_together_are_steps_made_alone(dataset, runtime, monkeypatch, num, first_step):
+    loader = make(dataset, runtime)
+    alone = list(loader.epoch(2, first_step))
+    monkeypatch.setattr(ViewLoader, "_steps_at_once", lambda self: num)
+    together = list(loader.epoch(2, first_step))
+    assert len(alone) == len(together) == 7 - first_step
+    for one, other in zip(alone, together, strict=True):
+        assert [view.shape for view in one] == [(6, 3, 8, 8)] * 4
+        for view, made in zip(one, other, strict=True):
+            torch.testing.assert_close(made, view)
+
+
+def test_number_of_steps_made_together(dataset, runtime, monkeypatch):
+    loader = make(dataset, runtime)
+    assert loader._steps_at_once() == 1  # a processor's cache is small
+    object.__setattr__(runtime, "device", torch.device("meta"))
+    monkeypatch.setattr(loaders, "PIXELS_AT_ONCE", 5 * 6 * 4 * 64 + 1)
+    assert loader._steps_at_once() == 5
+    monkeypatch.setattr(loaders, "PIXELS_AT_ONCE", 1)
+    assert loader._steps_at_once() == 1
+
+
+def test_held_images_are_what_load_gives(dataset):
+    expected = dataset.load(torch.tensor([3, 1, 3]), "cpu")
+    dataset.hold(torch.device("cpu"))
+    dataset.images = torch.zeros_like(dataset.images)
+    assert torch.equal(dataset.load(torch.tensor([3, 1, 3]), "cpu"), expected)
+
+
+def test_inference_goes_through_all_images_in_order(dataset, runtime):
+    loader = InferenceLoader(dataset, build_evaluation(8, NORMALIZE), 10, runtime)
+    batches = list(loader)
+    assert [len(batch) for batch in batches] == [10, 10, 10, 10, 5] and len(loader) == 5
+    mean, std = (torch.tensor(NORMALIZE[name])[:, None, None] for name in ("mean", "std"))
+    torch.testing.assert_close(torch.cat(batches), (dataset.images / 255 - mean) / std)
