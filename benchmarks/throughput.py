@@ -1,0 +1,326 @@
+"""How fast is it? The published way against ours, in one run, on the same data, a pair of measurements at a time.
+
+    python benchmarks/throughput.py                     # everything, under ten minutes on two cores
+    python benchmarks/throughput.py --only mining       # one of: augmentation, steps, mining, evaluation
+    python benchmarks/throughput.py --json benchmarks/results/throughput.json
+
+Published: PIL transforms in a DataLoader with workers, fp32, contiguous tensors, a flat faiss index, a pass per pair of
+cluster and class, an N x N validation loss (benchmarks/published.py). Ours: what the stages do, with `auto` settings as
+in a long run. Ratios are of neighbouring measurements; their median and range are told. Labels and accuracies play no
+part here; the images are made up.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import common, published
+from data.augment import Strategy, build_augmentation, build_evaluation
+from data.dataset import ImageDataset
+from data.images import num_cores
+from data.loaders import NeighborPartner, ViewLoader
+from losses import CRITERIA
+from models import build_backbone
+from models.models import ClusteringModel, ContrastiveModel
+from utils import evaluate
+from utils.mining import mine_neighbors
+from utils.runtime import Runtime, can_compile
+
+NORMALIZE = {"mean": published.MEAN, "std": published.STD}
+BATCH = 256
+Loss = Callable[[Any, list[Tensor]], Tensor]
+
+
+def make_images(num: int) -> Tensor:
+    """Smooth random images, uint8 [num, 3, 32, 32]."""
+    coarse = torch.rand(num, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return (255 * functional.interpolate(coarse, size=32, mode="bicubic").clamp(0, 1)).to(torch.uint8)
+
+
+def simclr_strategy() -> Strategy:
+    return build_augmentation(
+        "simclr",
+        random_resized_crop={"size": 32, "scale": [0.2, 1.0]},
+        color_jitter_random_apply={"p": 0.8},
+        color_jitter={"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+        random_grayscale={"p": 0.2},
+        normalize=NORMALIZE,
+    )
+
+
+def strong_strategy() -> Strategy:
+    cutout = {"n_holes": 1, "length": published.CUTOUT, "random": True}
+    return build_augmentation(
+        "ours", crop_size=32, normalize=NORMALIZE, num_strong_augs=published.NUM_STRONG, cutout_kwargs=cutout
+    )
+
+
+def compare(
+    unit: str,
+    old: Callable[[], Any],
+    new: Callable[[], Any],
+    repeats: int,
+    device: torch.device,
+    items: int = 1,
+    scale: float = 1.0,
+) -> dict[str, Any]:
+    """Time two calls in turn; `scale` multiplies the seconds of the first, which may do but a part of the work."""
+    pairs = []
+    for number in range(repeats + 1):  # the first pair warms up
+        seconds = [common.time_calls(call, 1, device, warm_up=0)[0] for call in (old, new)]
+        if number:
+            pairs.append((seconds[0] * scale, seconds[1]))
+    return {
+        "unit": unit,
+        "items": items,
+        "published_seconds": common.summary([a for a, _ in pairs]),
+        "ours_seconds": common.summary([b for _, b in pairs]),
+        "ratio": common.summary([a / b for a, b in pairs]),
+    }
+
+
+def augmentation(runtime: Runtime, quick: bool) -> dict[str, Any]:
+    """Views on one core: PIL, batched, and compiled where there is a compiler."""
+    num, repeats = (256, 1) if quick else (2048, 5)
+    images = make_images(num)
+    arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    results = {}
+    for name, make, strategy in (
+        ("SimCLR views", published.simclr(), simclr_strategy()),
+        ("strong views", published.strong(), strong_strategy()),
+    ):
+        old = _image_by_image(make, arrays)
+        new = _batches(strategy, images)
+        results[name] = compare("view", old, new, repeats, torch.device("cpu"), num)
+        if name == "SimCLR views" and can_compile(torch.device("cpu")) and not quick:
+            strategy.compile(runtime.guarded_compile)
+            results[f"{name}, compiled"] = compare("view", old, new, repeats, torch.device("cpu"), num)
+    torch.set_num_threads(threads)
+    return results
+
+
+def _image_by_image(make: Callable, arrays: np.ndarray) -> Callable[[], Any]:
+    return lambda: [make(published.Image.fromarray(array)) for array in arrays]
+
+
+def _batches(strategy: Strategy, images: Tensor) -> Callable[[], Any]:
+    random = torch.Generator().manual_seed(0)
+    return lambda: strategy.run(images, strategy.draw(len(images), random))
+
+
+def simclr_loss(forward: Any, views: list[Tensor]) -> Tensor:
+    return CRITERIA["simclr"](temperature=0.1)(forward(torch.cat(views)).unflatten(0, (2, -1)).transpose(0, 1))
+
+
+def scan_loss(forward: Any, views: list[Tensor]) -> Tensor:
+    return CRITERIA["scan"](entropy_weight=5.0)(forward(views[0])[0], forward(views[1])[0]).total
+
+
+def selflabel_loss(forward: Any, views: list[Tensor]) -> Tensor:
+    with torch.no_grad():
+        plain = forward(views[0])[0]
+    return CRITERIA["confidence-cross-entropy"](threshold=0.1, apply_class_balancing=True)(plain, forward(views[1])[0])
+
+
+def _model(stage: str, width: int) -> torch.nn.Module:
+    torch.manual_seed(0)
+    backbone = build_backbone("resnet18", "cifar", width)
+    return ContrastiveModel(backbone) if stage == "simclr" else ClusteringModel(backbone, 10)
+
+
+def _published_steps(stage: str, images: Tensor, width: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    model = published.network(_model(stage, width), device)
+    optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, foreach=False)
+    if stage != "simclr":
+        optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, foreach=False)  # type: ignore[assignment]
+    make = {
+        "simclr": [published.simclr(), published.simclr()],
+        "scan": [published.strong(), published.strong()],
+        "selflabel": [published.evaluation(), published.strong()],
+    }[stage]
+    neighbors = make_neighbors(len(images)) if stage == "scan" else None
+    loss_of = LOSSES[stage]
+    for views in published.batches(images, make, batch_size, num_cores(), neighbors):
+        loss = loss_of(model, [view.to(device, non_blocking=True) for view in views])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()  # published loops read the loss of every step
+        yield loss
+
+
+def _our_steps(stage: str, images: Tensor, width: int, batch_size: int, runtime: Runtime) -> Iterator[Tensor]:
+    model = runtime.place(_model(stage, width)).train()
+    optimizer: Any = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, fused=True)
+    if stage != "simclr":
+        optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, fused=True)
+    strategies = {
+        "simclr": [simclr_strategy(), simclr_strategy()],
+        "scan": [strong_strategy(), strong_strategy()],
+        "selflabel": [build_evaluation(32, NORMALIZE), strong_strategy()],
+    }[stage]
+    num = len(images)
+    dataset = ImageDataset(
+        "made up", images.to(runtime.device), torch.zeros(num), ["none"], [str(i) for i in range(num)]
+    )
+    partners = [None, NeighborPartner(make_neighbors(num), 20)] if stage == "scan" else None
+    loader = ViewLoader(dataset, strategies, batch_size, runtime, (0, stage), partners, epochs=1_000_000)
+    network = runtime.optimize(model)
+    loss_of = LOSSES[stage]
+    epoch = 0
+    while True:
+        for views in loader.epoch(epoch):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(lambda x: runtime.forward(network, x, runtime.training), list(views))
+            loss.backward()
+            optimizer.step()
+            yield loss.detach()
+        epoch += 1
+
+
+LOSSES: dict[str, Loss] = {"simclr": simclr_loss, "scan": scan_loss, "selflabel": selflabel_loss}
+
+
+def make_neighbors(num: int) -> Tensor:
+    """Random neighbors int64 [num, 21]; column 0 is the image itself."""
+    others = torch.randint(num, (num, 20), generator=torch.Generator().manual_seed(1))
+    return torch.cat([torch.arange(num)[:, None], others], 1)
+
+
+def steps(runtime: Runtime, quick: bool) -> dict[str, Any]:
+    """Whole training steps of every stage, views included: ResNet-18, 32x32, batch 256."""
+    batch_size, repeats, width = (16, 1, 4) if quick else (BATCH, 3, 64)
+    images = make_images(batch_size * 40)
+    results = {}
+    for stage in LOSSES:
+        old = _published_steps(stage, images, width, batch_size, runtime.device)
+        new = _our_steps(stage, images, width, batch_size, runtime)
+        calls = (lambda old=old: next(old)), (lambda new=new: next(new))
+        results[f"{stage} step"] = compare("image", *calls, repeats, runtime.device, batch_size)
+        old.close()  # its workers end here
+    return results
+
+
+def _clustered(num: int, num_dims: int) -> Tensor:
+    """Features with some structure: 100 centres and noise about them, unit length, float32 [num, num_dims]."""
+    random = torch.Generator().manual_seed(0)
+    centers = torch.randn(100, num_dims, generator=random)
+    points = centers[torch.randint(100, (num,), generator=random)] + torch.randn(num, num_dims, generator=random)
+    return functional.normalize(points, dim=1)
+
+
+def mining(runtime: Runtime, quick: bool) -> dict[str, Any]:
+    """The 20 nearest of 50,000 features of 128 dimensions: a flat faiss index, and ours, which is exact in float64."""
+    try:
+        import faiss
+    except ImportError:
+        return {}
+    num, repeats = (2000, 1) if quick else (50_000, 3)
+    features = _clustered(num, 128)
+
+    def by_faiss() -> Any:
+        index = faiss.IndexFlatIP(128)
+        index.add(features.numpy())
+        return index.search(features.numpy(), 21)
+
+    placed = features.to(runtime.device)
+    results = {
+        f"mining {num} x 128": compare(
+            "image", by_faiss, lambda: mine_neighbors(placed, 20), repeats, runtime.device, num
+        )
+    }
+    return results
+
+
+def evaluation(runtime: Runtime, quick: bool) -> dict[str, Any]:
+    """Matching of 1,000 clusters and the label-free validation loss."""
+    num, classes, repeats = (2000, 50, 1) if quick else (50_000, 1000, 5)
+    random = torch.Generator().manual_seed(0)
+    clusters, targets = (torch.randint(classes, (num,), generator=random) for _ in range(2))
+    sample = [(i % classes, 7 * i % classes) for i in range(2000 if quick else 10_000)]
+
+    def ours() -> Any:
+        return evaluate.match(evaluate.contingency(clusters, targets, classes, classes))
+
+    def count() -> Any:
+        return evaluate.contingency(clusters, targets, classes, classes)
+
+    def passes() -> Any:
+        return published.match_passes(clusters, targets, sample)
+
+    scale, cpu = classes**2 / len(sample), torch.device("cpu")
+    results = {
+        f"counting {classes}² pairs of {num}": compare("sample", passes, count, repeats, cpu, num, scale),
+        f"matching {classes} clusters of {num}": compare("sample", passes, ours, repeats, cpu, num, scale),
+    }
+    num = 1000 if quick else 10_000
+    probabilities = torch.randn(num, 10, generator=random).mul(3).softmax(1)
+    neighbors = torch.randint(num, (num, 6), generator=random)
+    results[f"validation loss of {num}"] = compare(
+        "sample",
+        lambda: published.validation_loss(probabilities, neighbors),
+        lambda: evaluate.validation_loss(probabilities, neighbors),
+        repeats,
+        cpu,
+        num,
+    )
+    return results
+
+
+SECTIONS: dict[str, Callable[[Runtime, bool], dict[str, Any]]] = {
+    "augmentation": augmentation,
+    "steps": steps,
+    "mining": mining,
+    "evaluation": evaluation,
+}
+
+
+def show(name: str, result: dict[str, Any]) -> None:
+    """Print one line: rates of both ways, and the ratio with its range."""
+    old, new = (result["items"] / result[f"{way}_seconds"]["median"] for way in ("published", "ours"))
+    ratio = result["ratio"]
+    spread = f"{ratio['min']:.3g} to {ratio['max']:.3g}"
+    print(f"{name:32} {old:12,.0f} {new:14,.0f} {result['unit']}s/s {ratio['median']:10,.3g}x   ({spread})", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers to this file")
+    parser.add_argument("--only", choices=SECTIONS, help="measure one section")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--quick", action="store_true", help="a rehearsal in seconds, with sizes that mean nothing")
+    args = parser.parse_args()
+    started = time.monotonic()
+    runtime = Runtime.start(args.device, "auto", False if args.quick else "auto")
+    facts = common.machine(runtime.device)
+    print(f"{facts['cpu']}, {facts['cores']} cores ({' '.join(facts['cpu_flags'])}), {facts['device']}")
+    print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
+    print(f"{'':32} {'published':>12} {'ours':>14} {'':10} {'ratio':>7}   (range)")
+    results: dict[str, Any] = {}
+    for section in [args.only] if args.only else SECTIONS:
+        found = SECTIONS[section](runtime, args.quick)
+        for name, result in found.items():
+            show(name, result)
+        results |= found
+    seconds = round(time.monotonic() - started, 1)
+    print(f"{seconds:.0f} s; precision of our steps: {str(runtime.training).removeprefix('torch.')}")
+    if args.json:
+        whole = {"machine": facts, "precision": str(runtime.training), "seconds": seconds, "results": results}
+        common.write_result(args.json, whole | {"peak_memory_gb": common.peak_memory_gb(runtime.device)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
