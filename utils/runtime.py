@@ -4,8 +4,8 @@ Stage scripts, losses and models never name a device, a rank or a precision; the
 `utils.distributed`, so that one process, the CPU, CUDA, MPS and torchrun run the same lines.
 """
 
-import contextlib
 import hashlib
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
@@ -78,13 +78,10 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs: Triton on CUDA, a C++ compiler on the CPU."""
+    """Whether torch.compile has what it needs: Triton and a C compiler for its launchers on CUDA, C++ on the CPU."""
     if device.type == "cuda":
-        with contextlib.suppress(ImportError):
-            import triton  # noqa: F401
-
-            return True
-        return False
+        has_triton = importlib.util.find_spec("triton") is not None
+        return has_triton and any(shutil.which(name) for name in (os.environ.get("CC") or "gcc", "clang", "cc"))
     compiler = os.environ.get("CXX") or "g++"
     return device.type == "cpu" and any(shutil.which(name) for name in (compiler, "clang++"))
 
@@ -119,12 +116,13 @@ class Runtime:
         if found.type == "cuda":
             torch.cuda.set_device(found)
             torch.backends.cudnn.benchmark = not deterministic
+            torch.backends.cudnn.allow_tf32 = False  # fp32 is what the CPU computes, not 10 bits of mantissa
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
         distributed.start(found)
         if compile is True and not can_compile(found):
-            needed = "Triton" if found.type == "cuda" else "a C++ compiler (g++ or clang++)"
+            needed = "Triton and a C compiler" if found.type == "cuda" else "a C++ compiler (g++ or clang++)"
             raise UserError(f"compile=true needs {needed} on {found.type}, which is not installed; use compile=auto")
         dtype = find_precision(precision, found)
         return cls(found, dtype, torch.float32 if precision == "auto" else dtype, compile, compile is True)
