@@ -78,7 +78,7 @@ def kmeans_of_pixels(overrides: Sequence[str]) -> dict[str, Any]:
     p = load_config(None, CONFIGS["pretext"], overrides)
     train, val = get_train_dataset(p, None), get_val_dataset(p)
     pixels = [dataset.images.flatten(1).float() for dataset in (train, val)]
-    found = evaluate.kmeans(*pixels, val.targets, p.num_classes, KMEANS_RUNS, p.seed)
+    found = evaluate.kmeans(pixels[0], pixels[1], val.targets, p.num_classes, KMEANS_RUNS, p.seed)
     return {name: {"mean": mean} for name, (mean, _) in found.items()}
 
 

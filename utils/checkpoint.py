@@ -97,7 +97,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} has the format {state['format']!r}; this version reads {FORMAT}")
     for key, kind in TYPES.items():
         value = state.get(key)
-        if not isinstance(value, kind) or (kind is int and value < 0):
+        if not isinstance(value, kind) or (isinstance(value, int) and value < 0):
             raise UserError(f"{path} is not usable: its '{key}' is {type(value).__name__}, not what a run writes")
     if not recorded:
         warn(f"{path} has no recorded checksum; it is used as it is")

@@ -37,7 +37,7 @@ def get_crop_size(p: Any) -> int:
     return p["transformation_kwargs"]["crop_size"]
 
 
-def get_model(p: Any, pretrain_path: Path | str | None = None) -> nn.Module:
+def get_model(p: Any, pretrain_path: Path | str | None = None) -> Any:
     """The model of a config's stage.
 
     `pretrain_path` holds what the stage starts from: for scan a pretext model (its backbone is taken), for selflabel
@@ -63,7 +63,7 @@ def get_model(p: Any, pretrain_path: Path | str | None = None) -> nn.Module:
     return model
 
 
-def get_criterion(p: Any) -> nn.Module:
+def get_criterion(p: Any) -> Any:
     """The loss of a config's stage."""
     kwargs = dict(p.get("criterion_kwargs") or {})
     if p["criterion"] == "confidence-cross-entropy":

@@ -11,7 +11,8 @@ class EMA:
     """s = α·s + (1 - α)·w after each step, and w = s. BatchNorm statistics are the model's own and stay untouched."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], alpha: float) -> None:
-        self.parameters, self.alpha = list(parameters), alpha
+        self.parameters: list[Tensor] = list(parameters)
+        self.alpha = alpha
         self.shadow: list[Tensor] = [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()

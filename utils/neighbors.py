@@ -1,5 +1,6 @@
 """Neighbors: mined from features, kept in a file with what they belong to, and judged by labels."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def _itself_first(path: Path, indices: np.ndarray) -> np.ndarray:
 
 
 def purity(
-    indices: np.ndarray | Tensor, targets: np.ndarray | Tensor, ks: tuple[int, ...] = (1, 5, 20)
+    indices: np.ndarray | Tensor, targets: np.ndarray | Tensor, ks: Iterable[int] = (1, 5, 20)
 ) -> dict[int, float]:
     """Return for each K the share of equal labels between images and their neighbors 1..K.
 

@@ -54,7 +54,7 @@ def frozen_features(p: EasyDict, model: Any, train: Any, strategy: Strategy, run
     return FeatureSet(train.name, features)
 
 
-def feature_module(p: EasyDict, model: nn.Module) -> nn.Module:
+def feature_module(p: EasyDict, model: Any) -> nn.Module:
     """The part of a pretext model whose outputs are mined: all of it (SimCLR), or its backbone (MoCo)."""
     return model if (p.mine_features or MINED_FEATURES[p.setup]) == "head" else model.backbone
 

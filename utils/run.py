@@ -259,7 +259,7 @@ class Run:
     def end_epoch(self, **scores: Any) -> None:
         """Close an epoch: its line goes to metrics.jsonl, and a checkpoint is written when one is due."""
         self._check_finite()
-        counts = {name: value.long().tolist() for name, value in self._counts.items()}
+        counts: dict[str, Any] = {name: value.long().tolist() for name, value in self._counts.items()}
         steps = max(1, self.step_in_epoch - counts.get("skipped_batches", 0))
         means = {name: round(value.item() / steps, 6) for name, value in self._sums.items()}
         line = {"epoch": self.epoch + 1, "lr": self._optimizer.param_groups[0]["lr"], **means, **counts, **scores}

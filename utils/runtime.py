@@ -143,7 +143,7 @@ class Runtime:
             )
         return num_bytes <= 4 << 30
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def place(self, module: Any) -> Any:
         """Move a module to the device, in channels_last memory format."""
         return module.to(self.device, memory_format=torch.channels_last)
 

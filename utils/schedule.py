@@ -1,7 +1,7 @@
 """The learning rate as a pure function of the epoch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def constant(base: float, epoch: int, epochs: int) -> float:
@@ -20,7 +20,7 @@ def step(base: float, epoch: int, epochs: int, lr_decay_epochs: Sequence[int], l
     return base * lr_decay_rate ** sum(milestone < epoch for milestone in lr_decay_epochs)
 
 
-SCHEDULES = {"constant": constant, "cosine": cosine, "step": step}
+SCHEDULES: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "step": step}
 
 
 def learning_rate(
