@@ -5,7 +5,7 @@
 
 Writes benchmarks/results/digits.json: every score on the 360 test images, its mean and sample standard deviation, and
 the seconds of each stage. The row `scan-pixels` is SCAN from an untrained network with the neighbors of raw pixels: on
-images this small it does as well, which says how easy they are. The recipe was chosen while looking at these labels.
+images this small it comes close, which says how easy they are. The recipe was chosen while looking at these labels.
 """
 
 import argparse
