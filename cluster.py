@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     display = Display([make_work(project, stage) for stage in STAGES], output / "log.txt")
     with display:
         say_plan(project, display)
-        final = run_stages(project, display, ["overwrite=true"] if again else [])
+        final = run_stages(project, display)
         with display.stage("writing the report"):
             scores = show(project, final)
     project.write(result={"model": str(project.load(final)[f"{final}_model"]), "scores": scores})
@@ -105,13 +105,13 @@ def open_project(project: Project, root: Path, args: Any, words: list[str], agai
     """Find or choose the configs; returns whether anything is left to do."""
     look = look_at(root, args.num_clusters)
     fingerprint = look.files.fingerprint()
-    if not again and project.open(fingerprint, look.num_images):
+    if not again and project.open(fingerprint, len(look.files)):
         if project.facts["result"] and all((project.folder / name).exists() for name in RESULTS):
             say("this clustering is finished; overwrite=true starts it again")
             report(project)
             return False
         return True
-    project.fingerprint, project.num_images = fingerprint, look.num_images
+    project.begin(fingerprint, len(look.files))
     device = next((word.partition("=")[2] for word in words if word.startswith("device=")), "auto")
     recipe, seconds = make_recipe(look, args.num_clusters, Runtime.start(device), args.quick)
     project.write_configs(recipe, words)
@@ -136,7 +136,7 @@ def say_plan(project: Project, display: Display) -> None:
     display.line(f"configs: {project.config_path('simclr').parent}; what the stages say: {display.log_path}")
 
 
-def run_stages(project: Project, display: Display, words: list[str]) -> str:
+def run_stages(project: Project, display: Display) -> str:
     """Run what is left of the stages; returns the one whose model counts."""
     root = Path(project.request["folder"])
     for number, (stage, work) in enumerate(zip(STAGES, display.works, strict=True), 1):
@@ -144,7 +144,7 @@ def run_stages(project: Project, display: Display, words: list[str]) -> str:
             files = find_images(root, "images", None)
             project.check_unchanged(files.fingerprint(), len(files))
             try:
-                MAINS[stage]([*project.arguments(stage), *words])
+                MAINS[stage](project.arguments(stage))
             except NothingConfidentError as error:
                 nothing = str(error)
             else:
@@ -180,7 +180,7 @@ def report(project: Project) -> None:
     unreadable = project.folder / UNREADABLE
     if unreadable.exists() and unreadable.stat().st_size:
         num_files = unreadable.read_bytes().count(b"\n")
-        warn(f"{num_files:,} files cannot be read and were left out; they are named in {unreadable}")
+        warn(f"unreadable files, left out: {num_files:,}, named in {unreadable}")
     say(f"model: {result['model']}")
     say(f"report: {project.folder / 'report.html'}")
     say(f"clusters: {project.folder / 'clusters.csv'}")

@@ -23,18 +23,18 @@ FEW_PER_CLUSTER = 10
 
 @dataclass(frozen=True)
 class Look:
-    """A folder as a recipe sees it: `short_side` is the median in pixels, `mean` and `std` are of colours in 0..1."""
+    """A folder as a recipe sees it.
+
+    `files` are all its image files; `num_images` is how many can be read, counted in a small folder, estimated in a
+    large one; `short_side` is the median in pixels; `mean` and `std` are of colours in 0..1.
+    """
 
     files: ImageFiles
+    num_images: int
     short_side: int
     gray: bool
     mean: list[float]
     std: list[float]
-
-    @property
-    def num_images(self) -> int:
-        """Number of image files, the unreadable ones included."""
-        return len(self.files)
 
     @property
     def words(self) -> str:
@@ -47,16 +47,11 @@ def check_number(num_clusters: int, num_images: int) -> None:
     if num_clusters < 2:
         raise ConfigError(f"--num_clusters is {num_clusters}, but grouping needs at least 2 clusters")
     if num_images == 1:
-        raise UserError("the folder holds one image; grouping needs more of them")
+        raise UserError("the folder holds one image that can be read; grouping needs more of them")
     if num_images < num_clusters:
         raise UserError(
-            f"the folder holds {num_images:,} images, which cannot fill {num_clusters:,} clusters; give a smaller "
-            "--num_clusters or more images"
-        )
-    if num_images < FEW_PER_CLUSTER * num_clusters:
-        warn(
-            f"{num_images:,} images are few for {num_clusters:,} clusters; with {FEW_PER_CLUSTER} or more a cluster "
-            "the result is worth more"
+            f"the folder holds {num_images:,} images that can be read, which cannot fill {num_clusters:,} clusters; "
+            "give a smaller --num_clusters or more images"
         )
 
 
@@ -70,15 +65,20 @@ def look_at(folder: Path, num_clusters: int) -> Look:
         check_number(num_clusters, 0)
     files = find_images(folder, "images", None)
     check_number(num_clusters, len(files))
-    pictures, sides = _sample(files)
+    pictures, sides, num_looked_at = _sample(files)
     if not pictures:
         raise UserError(f"none of the images looked at in {shown(folder)} can be read; are these image files?")
-    if len(files) > len(pictures) > 1 or len(files) == len(pictures):
-        digests = {hashlib.sha256(picture.tobytes()).digest() for picture in pictures}
-        if len(digests) == 1 and len(pictures) > 1:
-            raise UserError(
-                f"all {len(pictures)} images looked at in {shown(folder)} are identical; there is nothing to tell apart"
-            )
+    num_readable = len(files) * len(pictures) // num_looked_at
+    check_number(num_clusters, num_readable)
+    if num_readable < FEW_PER_CLUSTER * num_clusters:
+        warn(
+            f"{num_readable:,} images are few for {num_clusters:,} clusters; with {FEW_PER_CLUSTER} or more a cluster "
+            "the result is worth more"
+        )
+    if len({hashlib.sha256(picture.tobytes()).digest() for picture in pictures}) == 1:
+        raise UserError(
+            f"all {len(pictures)} images looked at in {shown(folder)} are identical; there is nothing to tell apart"
+        )
     if max(sides) > UNEQUAL * min(sides):
         warn(
             f"image sizes differ widely (short sides of {min(sides)} to {max(sides)} pixels); each is scaled to one "
@@ -89,6 +89,7 @@ def look_at(folder: Path, num_clusters: int) -> Look:
     mean, std = pixels.mean((0, 1, 2)) / 255, pixels.std((0, 1, 2)) / 255
     return Look(
         files,
+        num_readable,
         int(np.median(sides)),
         bool((spread <= GRAY_SPREAD).mean() >= GRAY_SHARE),
         [round(float(value), 3) for value in mean],
@@ -96,15 +97,16 @@ def look_at(folder: Path, num_clusters: int) -> Look:
     )
 
 
-def _sample(files: ImageFiles) -> tuple[list[np.ndarray], list[int]]:
-    """Small RGB squares uint8 [SIDE, SIDE, 3] of readable images, and the short sides of their files."""
+def _sample(files: ImageFiles) -> tuple[list[np.ndarray], list[int], int]:
+    """Small RGB squares uint8 [SIDE, SIDE, 3] of readable images, their files' short sides, how many were tried."""
     paths = files.full_paths()
     pictures, sides = [], []
-    for index in np.unique(np.linspace(0, len(paths) - 1, NUM_LOOKED_AT).round().astype(int)):
+    chosen = np.unique(np.linspace(0, len(paths) - 1, NUM_LOOKED_AT).round().astype(int))
+    for index in chosen:
         try:
             image, size = read_image(paths[index], SIDE)
         except BadImageError:
             continue  # counted and left out when all are read
         pictures.append(np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
         sides.append(min(size))
-    return pictures, sides
+    return pictures, sides, len(chosen)

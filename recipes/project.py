@@ -16,6 +16,8 @@ from utils.common_config import get_model
 from utils.config import REPOSITORY, apply_overrides, load_config
 from utils.errors import ConfigError, UserError
 from utils.files import write_text
+from utils.lock import FolderLock
+from utils.run_folder import RunFolder
 from utils.runtime import Runtime
 from utils.words import STAGE_OF, words_of
 
@@ -71,6 +73,13 @@ class Project:
                 f"the images in {self.request['folder']} changed since this clustering began ({counts}); put them "
                 "back, or start again with overwrite=true, or keep this one and give another --output"
             )
+
+    def begin(self, fingerprint: str, num_images: int) -> None:
+        """Start with these images, whatever was here; raises UserError when another process is at work here."""
+        self.fingerprint, self.num_images = fingerprint, num_images
+        for folder in (self.folder / ALIAS).glob("*/"):
+            FolderLock(folder)
+            RunFolder(folder, {}).clear()
 
     def check_unchanged(self, fingerprint: str, num_images: int) -> None:
         """Raise UserError when the images are not those that this clustering began with."""

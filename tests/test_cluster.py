@@ -1,0 +1,285 @@
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cluster
+from data.files import ImageFiles
+from data.images import read_image
+from recipes.choose import STAGES, choose
+from recipes.display import Clock, Display, Work, duration
+from recipes.look import Look, look_at
+from recipes.project import Project
+from utils import cli
+from utils.config import load_config
+from utils.errors import ConfigError, UserError
+from utils.reporting import encode_rows, safe_path
+from utils.schema import Config
+
+HOSTILE = [
+    "=cmd.png",
+    "two words.png",
+    'it\'s, "quoted".png',
+    "日本.png",
+    "<img src=x onerror=alert(1)>.png",
+    "-dash.png",
+]
+FAST = ["simclr.epochs=1", "scan.epochs=1", "selflabel.epochs=1", "precision=fp32", "num_heads=1"]
+
+
+def draw(path, kind, seed, size=(8, 8)):
+    """A bar in one of three places, with noise."""
+    pixels = np.random.default_rng(seed).integers(0, 60, size)
+    pixels[:, 2 * kind : 2 * kind + 2] += 150
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def fill(folder, num_images=24, labels=False):
+    for i in range(num_images):
+        name = HOSTILE[i] if i < len(HOSTILE) else f"{i:03d}.png"
+        draw(folder / (f"class{i % 3}/{name}" if labels else name), i % 3, i)
+
+
+def run(*words):
+    return cli.run(cluster.main, [str(word) for word in words])
+
+
+def read(path):
+    return list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with hostile names and an unreadable file, clustered; self-labeling finds nothing confident enough."""
+    base = tmp_path_factory.mktemp("cluster")
+    fill(base / "images")
+    (base / "images" / "broken.png").write_bytes(b"no image")
+    output = base / "out"
+    words = [base / "images", "--num_clusters", 3, "--output", output, *FAST, "selflabel.confidence_threshold=1.0"]
+    assert run(*words) == 0
+    return words, output
+
+
+def test_every_image_has_a_row(finished):
+    words, output = finished
+    rows = read(output / "clusters.csv")
+    assert list(rows[0]) == ["path", "cluster", "confidence"]
+    names = {path.name for path in words[0].iterdir()} - {"broken.png"}
+    assert {Path(row["path"]).name for row in rows} == names and len(rows) == len(names)
+    assert all((words[0] / row["path"]).is_file() for row in rows)
+    assert not any(row["path"][0] in "=+-@" for row in rows)
+    assert all(int(row["cluster"]) in range(3) and 1 / 3 < float(row["confidence"]) <= 1 for row in rows)
+
+
+def test_report_and_log_are_there(finished):
+    _, output = finished
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "日本.png" in page and "<img src=x onerror=" not in page
+    assert "epoch 1/1" in (output / "log.txt").read_text(encoding="utf-8")
+    assert (output / "unreadable.txt").read_text() == "broken.png\n"
+
+
+def test_nothing_confident_leaves_the_clusters_of_scan(finished):
+    _, output = finished
+    assert json.loads((output / "cluster.json").read_text())["result"]["model"].endswith("scan/model.pth.tar")
+
+
+def test_configs_are_plain_and_continue_by_hand(finished):
+    _, output = finished
+    for stage in STAGES:
+        text = (output / "configs" / f"{stage}.yml").read_text()
+        assert f"{stage}.py --config_env" in text and "&id" not in text
+        p = load_config(output / "configs" / "env.yml", output / "configs" / f"{stage}.yml")
+        assert p.setup == stage and p.epochs == 1 and p.scan_dir == str(output / "runs" / "scan")
+
+
+def test_a_second_call_trains_nothing(finished, monkeypatch, capsys):
+    words, output = finished
+    monkeypatch.setattr(cluster, "MAINS", {})
+    assert run(*words) == 0
+    out = capsys.readouterr().out
+    assert "finished" in out and str(output / "report.html") in out and str(output / "clusters.csv") in out
+
+
+def test_another_request_is_refused(finished, capsys):
+    words, _ = finished
+    assert run(*["4" if word == 3 else word for word in words]) == 2
+    assert "num_clusters was 3" in capsys.readouterr().err
+
+
+def test_a_changed_folder_is_noticed(finished, capsys):
+    words, output = finished
+    before = (output / "clusters.csv").read_bytes()
+    draw(words[0] / "new.png", 0, 99)
+    try:
+        assert run(*words) == 1
+        assert "25 images then, 26 now" in capsys.readouterr().err
+        assert (output / "clusters.csv").read_bytes() == before
+    finally:
+        (words[0] / "new.png").unlink()
+
+
+def test_labels_score_and_an_interrupted_clustering_goes_on(tmp_path, monkeypatch, capsys):
+    fill(tmp_path / "images", labels=True)
+    words = [tmp_path / "images", "--num_clusters", 3, "--output", tmp_path / "out", *FAST]
+    words.append("selflabel.confidence_threshold=0.1")
+
+    def interrupted(argv):
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(cluster.MAINS, "scan", interrupted)
+        with pytest.raises(SystemExit) as error:
+            run(*words)
+        assert error.value.code == 143
+    pretext = tmp_path / "out" / "runs" / "pretext" / "model.pth.tar"
+    written = pretext.stat().st_mtime_ns
+    assert run(*words) == 0
+    assert pretext.stat().st_mtime_ns == written
+    assert "labels only score" in capsys.readouterr().out
+    assert "acc" in json.loads((tmp_path / "out" / "cluster.json").read_text())["result"]["scores"]
+
+
+@pytest.mark.parametrize(
+    ("num_images", "clusters", "code", "sentence"),
+    [
+        (0, 3, 1, "holds no images"),
+        (1, 3, 1, "holds one image that can be read"),
+        (4, 5, 1, "which cannot fill 5 clusters"),
+        (4, 100_000, 1, "which cannot fill 100,000 clusters"),
+        (4, 1, 2, "at least 2 clusters"),
+        (4, 0, 2, "at least 2 clusters"),
+    ],
+)
+def test_bad_numbers_get_their_sentence(tmp_path, capsys, num_images, clusters, code, sentence):
+    (tmp_path / "images").mkdir()
+    for i in range(num_images):
+        draw(tmp_path / "images" / f"{i}.png", i % 3, i)
+    assert run(tmp_path / "images", "--num_clusters", clusters, "--output", tmp_path / "out") == code
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("error:") == 1 and not (tmp_path / "out").exists()
+
+
+def test_identical_images_get_their_sentence(tmp_path):
+    for i in range(5):
+        draw(tmp_path / f"{i}.png", 1, 7)
+    with pytest.raises(UserError, match="identical"):
+        look_at(tmp_path, 2)
+
+
+def test_no_readable_image_gets_its_sentence(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="can be read"):
+        look_at(tmp_path, 2)
+
+
+def test_wildly_different_sizes_get_a_warning(tmp_path, capsys):
+    draw(tmp_path / "a.png", 0, 1)
+    draw(tmp_path / "b.png", 1, 2, (500, 90))
+    look_at(tmp_path, 2)
+    assert "short sides of 8 to 90" in capsys.readouterr().err
+
+
+def test_the_output_may_not_lie_among_the_images(tmp_path, capsys):
+    draw(tmp_path / "a.png", 0, 1)
+    assert run(tmp_path, "--num_clusters", 2, "--output", tmp_path / "out") == 2
+    assert "inside the folder of images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["num_classes=3", "scan.run_name=x", "root_dir=y", "overwrite=perhaps"])
+def test_keys_that_are_not_for_overriding(tmp_path, word):
+    with pytest.raises(ConfigError):
+        cluster.main([str(tmp_path), "--num_clusters", "2", word])
+
+
+def look(num_images, short_side, gray):
+    files = ImageFiles("folder", Path("images"), [f"{i}.png" for i in range(num_images)], torch.zeros(0), [])
+    return Look(files, num_images, short_side, gray, [0.3] * 3, [0.2] * 3)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize(("short_side", "gray"), [(8, True), (28, True), (32, False), (64, False), (300, True)])
+def test_every_recipe_is_a_config_that_fits_the_images(tmp_path, device, quick, short_side, gray):
+    for num_images in (2, 37, 1800, 60_000):
+        recipe = choose(look(num_images, short_side, gray), 2, device, quick)
+        for stage, config in recipe.configs.items():
+            checked = Config.model_validate(config)
+            assert checked.setup == stage and checked.batch_size <= num_images
+        mined = Config.model_validate(recipe.configs["simclr"]).num_mined_train
+        assert Config.model_validate(recipe.configs["scan"]).num_neighbors <= mined < num_images
+    project = Project(tmp_path, {"folder": "images"})
+    project.write_configs(recipe, [])  # which builds what the configs name
+
+
+def test_signs_are_warped_and_pictures_are_flipped():
+    views = {
+        gray: [choose(look(500, 28, gray), 10, "cpu").configs[stage]["augmentation_strategy"] for stage in STAGES]
+        for gray in (True, False)
+    }
+    assert views == {True: ["affine"] * 3, False: ["simclr", "ours", "ours"]}
+
+
+def test_gray_is_told_from_colour_without_labels(tmp_path):
+    for i in range(4):
+        draw(tmp_path / "gray" / f"{i}.png", i % 3, i)
+        (tmp_path / "colour").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "colour" / f"{i}.png")
+    assert look_at(tmp_path / "gray", 2).gray and not look_at(tmp_path / "colour", 2).gray
+
+
+def test_mean_and_std_are_those_of_the_pixels(tmp_path):
+    for i in range(3):
+        draw(tmp_path / f"{i}.png", i, i, (32, 32))
+    pixels = np.stack([np.asarray(read_image(str(path))[0]) for path in tmp_path.iterdir()]) / 255
+    found = look_at(tmp_path, 2)
+    assert found.mean == pytest.approx(pixels.mean((0, 1, 2)), abs=1e-3)
+    assert found.std == pytest.approx(pixels.std((0, 1, 2)), abs=1e-3)
+
+
+def test_time_left_follows_what_epochs_really_take(tmp_path):
+    works = [Work("a", tmp_path / "a", 10, 1.0), Work("b", tmp_path / "b", 5, 2.0)]
+    clock = Clock(works, now=100.0)
+    assert clock.look(100.0) == (0.0, 20.0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "run.json").write_text("{}")
+    (tmp_path / "a" / "metrics.jsonl").write_text("{}\n" * 5)
+    share, left = clock.look(115.0)  # 5 of 20 estimated seconds took 15
+    assert share == pytest.approx(0.25) and left == pytest.approx(45.0)
+    (tmp_path / "a" / "run.json").write_text('{"status": "finished"}')
+    share, left = clock.look(130.0)
+    assert share == pytest.approx(0.5) and left == pytest.approx(30.0)
+
+
+def test_what_stages_say_goes_to_the_log_and_warnings_once_to_the_user(tmp_path, capsys):
+    with Display([], tmp_path / "log.txt") as display, display.stage("a stage"):
+        print("epoch 1/2  loss 3")
+        for number in (3, 2):
+            print(f"\x1b[33mwarning: {number} clusters are empty\x1b[0m")
+    shown = capsys.readouterr()
+    assert shown.err.count("clusters are empty") == 1 and "epoch" not in shown.out
+    assert (tmp_path / "log.txt").read_text().count("warning:") == 2
+
+
+def test_durations_in_words():
+    assert [duration(seconds) for seconds in (0.2, 45, 600, 7200)] == ["1 s", "45 s", "10 min", "2.0 h"]
+
+
+def test_no_path_begins_a_formula_and_all_survive_csv():
+    paths = ["=1+1.png", "@x", "+y", "-z", "a,b.png", 'q"q.png', "line\nbreak.png", "b\udcffd.png"]
+    text = encode_rows([[safe_path(path)] for path in paths]).decode("utf-8", "surrogateescape")
+    found = [row[0] for row in csv.reader(text.splitlines(keepends=True))]
+    assert [str(Path(path)) for path in found] == paths
+    assert not any(path[0] in "=+-@" for path in found)
+
+
+def test_identity_of_a_look_is_kept():
+    assert replace(look(3, 8, True), gray=False).words.startswith("3 colour images")

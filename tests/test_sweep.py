@@ -1,0 +1,276 @@
+import csv
+import json
+import signal
+import statistics
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import sweep
+from sweeps import runner, summary
+from sweeps.plan import Setting, make_plan
+from utils import cli, files
+from utils.checkpoint import save_weights
+from utils.common_config import get_model
+from utils.config import REPOSITORY
+from utils.errors import ConfigError
+from utils.run_folder import to_plain
+from utils.words import split_stage, split_values, words_of
+
+SELFLABEL = str(REPOSITORY / "configs/selflabel/selflabel_digits.yml")
+SCAN = str(REPOSITORY / "configs/scan/scan_digits.yml")
+
+# Stands in for a stage script: finishes as a run does, with what a file beside it tells for each run's name.
+FAKE = """
+import json, pathlib, sys, time
+here = pathlib.Path(__file__).parent
+name = next(word.partition("=")[2] for word in sys.argv if word.startswith("run_name="))
+told = json.loads((here / "told.json").read_text())[f"{here.name}/{pathlib.Path(__file__).stem}/{name}"]
+with (here / "calls.txt").open("a") as file:
+    file.write(name + chr(10))
+time.sleep(told.get("seconds", 0))
+if told["code"]:
+    print("error: something went wrong")
+    sys.exit(told["code"])
+folder = pathlib.Path(told["folder"])
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "config.yml").write_text(told["config"])
+(folder / "run.json").write_text(json.dumps({"status": "finished", "seconds": 2.0, "result": told["result"]}))
+(folder / "model.pth.tar").touch()
+"""
+
+
+@pytest.fixture
+def env(tmp_path):
+    path = tmp_path / "env.yml"
+    path.write_text(yaml.safe_dump({"root_dir": str(tmp_path / "results")}))
+    return str(path)
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Put stand-ins in the stage scripts' place; returns a function that tells them what comes out."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    for script in ("simclr", "scan", "selflabel"):
+        (folder / f"{script}.py").write_text(FAKE)
+    monkeypatch.setattr(runner, "REPOSITORY", folder)
+
+    def tell(jobs, result=lambda job: {"acc": 0.5}, code=lambda job: 0, seconds=0.0):
+        told = {}
+        for job in jobs:
+            told[f"scripts/{runner.SCRIPTS[job.stage]}/{job.name}"] = {
+                "folder": str(job.folder()),
+                "config": yaml.safe_dump(to_plain(job.config())),
+                "result": result(job),
+                "code": code(job),
+                "seconds": seconds,
+            }
+        (folder / "told.json").write_text(json.dumps(told))
+        return folder / "calls.txt"
+
+    return tell
+
+
+def plan_of(env, *words, stage="selflabel", exp=SELFLABEL):
+    return make_plan(stage, env, {stage: exp}, words)
+
+
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ("seed=0,1,2", ["0", "1", "2"]),
+        ("epochs=50", ["50"]),
+        ("optimizer_kwargs.betas=[0.9,0.99],[0.8,0.9]", ["[0.9,0.99]", "[0.8,0.9]"]),
+        ("optimizer_kwargs={lr: 1, weight_decay: 0}", ["{lr: 1, weight_decay: 0}"]),
+        ('db_alias="a,b",c', ['"a,b"', "c"]),
+        ("seed=1,1", ["1"]),
+    ],
+)
+def test_values_between_commas(word, values):
+    assert split_values(word)[1] == values
+
+
+@pytest.mark.parametrize("word", ["seed", "=1", "a..b=1", "seed=0,,1", "seed=0,"])
+def test_words_that_are_none(word):
+    with pytest.raises(ConfigError):
+        split_values(word)
+
+
+def test_words_of_a_stage():
+    assert split_stage("simclr.epochs=3") == ("pretext", "epochs=3")
+    assert split_stage("optimizer_kwargs.lr=1") == (None, "optimizer_kwargs.lr=1")
+    assert words_of("scan", ["seed=1", "scan.epochs=2", "selflabel.epochs=3"]) == ["seed=1", "epochs=2"]
+
+
+def test_every_combination_is_a_run_of_its_own(env):
+    plan = plan_of(env, "confidence_threshold=0.9,0.95,0.99", "epochs=50", "seed=0,1,2")
+    assert len(plan.jobs) == 9 and len({job.folder() for job in plan.jobs}) == 9
+    assert [setting.label for setting in plan.settings] == [f"confidence_threshold={t}" for t in (0.9, 0.95, 0.99)]
+    assert all(len(setting.runs) == 3 for setting in plan.settings)
+    assert {job.config().epochs for job in plan.jobs} == {50}
+    assert plan.name == "selflabel-confidence_threshold-seed"
+    job = plan.jobs[4]
+    assert (job.config().confidence_threshold, job.config().seed) == (0.95, 1)
+    assert Path(job.config().scan_dir).name == "scan"  # what the config names, untouched
+
+
+def test_a_sweep_over_stages_shares_what_it_can_and_names_inputs(env):
+    plan = plan_of(env, "scan.epochs=25,50", "confidence_threshold=0.9,0.99", "seed=0,1")
+    stages = [job.stage for job in plan.jobs]
+    assert stages.count("scan") == 4 and stages.count("selflabel") == 8 and stages.count("pretext") == 0
+    for job in plan.jobs:
+        if job.stage == "selflabel":
+            p, before = job.config(), job.before.config()
+            assert p.scan_model == before.scan_model and p.seed == before.seed
+            assert plan.jobs.index(job.before) < plan.jobs.index(job)
+            assert f"scan.epochs={before.epochs}" in job.name and p.epochs == 20
+
+
+def test_a_sweep_from_the_first_stage_takes_all_of_them(env):
+    plan = plan_of(env, "pretext.epochs=2,3", "seed=0,1")
+    assert [job.stage for job in plan.jobs[:3]] == ["pretext", "scan", "selflabel"] and len(plan.jobs) == 12
+    last = plan.jobs[2].config()
+    first = plan.jobs[0].config()
+    assert last.topk_neighbors_val_path == first.topk_neighbors_val_path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run_name=x"],
+        ["seed=0", "seed=1"],
+        ["nothing=1"],
+        ["epochs=0"],
+        ["confidence_threshold=0.9,2"],
+        ["scan.epochs=1,none"],
+    ],
+)
+def test_whatever_is_wrong_is_told_before_anything_runs(env, words):
+    with pytest.raises(ConfigError):
+        plan_of(env, *words)
+
+
+def test_a_later_stage_cannot_be_swept_for_an_earlier_one(env):
+    with pytest.raises(ConfigError, match="comes after scan"):
+        plan_of(env, "selflabel.epochs=1", stage="scan", exp=SCAN)
+
+
+def test_the_config_of_an_earlier_stage_must_be_found(env, tmp_path):
+    lone = tmp_path / "mine.yml"
+    lone.write_text(Path(SELFLABEL).read_text().replace("../datasets", str(REPOSITORY / "configs/datasets")))
+    with pytest.raises(ConfigError, match="--scan_config"):
+        plan_of(env, "scan.epochs=1", exp=str(lone))
+
+
+def test_finished_runs_are_not_repeated_and_a_failure_takes_its_followers(env, fake, tmp_path, capfd):
+    plan = plan_of(env, "scan.epochs=1,2", "seed=0,1")
+    failing = plan.jobs[0]
+    calls = fake(plan.jobs, code=lambda job: int(job is failing))
+    first = runner.Runner([{}, {}], tmp_path / "logs")
+    first.run(plan.jobs)
+    assert len(first.failed) == 2 and {job.stage for job in first.failed} == {"scan", "selflabel"}
+    assert "something went wrong" in capfd.readouterr().err
+    assert len(calls.read_text().split()) == 7
+    fake(plan.jobs)
+    second = runner.Runner([{}], tmp_path / "logs")
+    second.run(plan.jobs)
+    assert not second.failed and len(calls.read_text().split()) == 9
+    assert all(runner.is_finished(job) for job in plan.jobs)
+
+
+def test_a_run_with_another_config_is_not_taken_for_this_one(env, fake):
+    job = plan_of(env, "seed=0").jobs[0]
+    fake([job])
+    job.folder().mkdir(parents=True)
+    other = to_plain(job.config()) | {"epochs": 7}
+    (job.folder() / "config.yml").write_text(yaml.safe_dump(other))
+    (job.folder() / "run.json").write_text('{"status": "finished", "result": {}, "seconds": 1}')
+    (job.folder() / "model.pth.tar").touch()
+    assert not runner.is_finished(job)
+
+
+def test_a_signal_reaches_the_runs_and_the_sweep_goes_on_later(env, fake, tmp_path):
+    plan = plan_of(env, "seed=0,1,2")
+    calls = fake(plan.jobs, seconds=60)
+    made = runner.Runner([{}], tmp_path / "logs")
+
+    def stop():
+        while not calls.exists():
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=stop).start()
+    started = time.monotonic()
+    made.run(plan.jobs)
+    assert made.stopped_by == signal.SIGTERM and time.monotonic() - started < 30
+    assert not made.failed and len(calls.read_text().split()) == 1
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_one_slot_per_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(None)] == ["4", "7"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(3)] == ["4", "7", "4"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert len(runner.make_slots(None)) == 1 and "CUDA_VISIBLE_DEVICES" not in runner.make_slots(2)[1]
+
+
+def test_the_table_is_mean_and_deviation_over_seeds(tmp_path):
+    rows = [
+        {"setting": Setting({"t": "0.9"}), "num_runs": 3, "scores": {"acc": [0.8, 0.9, 0.7], "val_loss": [-2.0, -1.0]}},
+        {"setting": Setting({"t": "0.95"}), "num_runs": 1, "scores": {"acc": [0.5]}},
+        {"setting": Setting({"t": "0.99"}), "num_runs": 0, "scores": {}},
+    ]
+    summary.write_csv(tmp_path / "table.csv", rows)
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert float(found[0]["acc_mean"]) == pytest.approx(0.8)
+    assert float(found[0]["acc_std"]) == pytest.approx(statistics.stdev([0.8, 0.9, 0.7]))
+    assert found[1]["acc_std"] == "0.0" and found[2]["acc_mean"] == "" and found[1]["val_loss_mean"] == ""
+    lines = summary.markdown(rows).splitlines()
+    assert lines[0] == "| t | runs | ACC % | val loss |"
+    assert lines[2:] == ["| 0.9 | 3 | 80.0 ± 10.0 | -1.5 ± 0.71 |", "| 0.95 | 1 | 50.0 | – |", "| 0.99 | 0 | – | – |"]
+
+
+def test_a_whole_sweep_ends_with_tables_and_pictures(env, fake, tmp_path, capsys):
+    words = ["num_heads=1,2", "epochs=1", "seed=0,1"]
+    plan = plan_of(env, *words, stage="scan", exp=SCAN)
+    fake(plan.jobs, result=lambda job: {"acc": 0.5 + 0.1 * job.config().seed, "best_loss": -job.config().num_heads})
+    save_weights(Path(plan.jobs[0].config().pretext_model), {"x": torch.zeros(1)})
+    for job in plan.jobs:  # what the stand-in only touches
+        torch.manual_seed(0)
+        p = job.config()
+        save_weights(p.scan_model, {"model": get_model(p).state_dict(), "head": 0})
+        files.write_text(job.folder() / "config.yml", yaml.safe_dump(to_plain(p)))
+        record = {"status": "finished", "seconds": 1.0, "result": {"acc": 0.5 + 0.1 * p.seed, "best_loss": -1.0}}
+        files.write_text(job.folder() / "run.json", json.dumps(record))
+    command = ["scan", "--config_env", env, "--config_exp", SCAN, *words]
+    assert cli.run(sweep.main, command) == 0
+    out = capsys.readouterr().out
+    assert "4 runs, 4 of them finished before" in out and "| 1 | 2 | 55.0 ± 7.1 |" in out
+    folder = tmp_path / "results" / "digits" / "sweeps" / "scan-num_heads-seed"
+    for name in ("scores.png", "prototypes.png", "confusion_matrices.png"):
+        assert (folder / name).read_bytes()[:4] == b"\x89PNG"
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    assert "over seed" in text and "python sweep.py scan" in text
+
+
+def test_a_missing_input_and_a_wrong_stage_are_sentences(env, capsys):
+    assert cli.run(sweep.main, ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "seed=0"]) == 1
+    assert "scan.seed=0" in capsys.readouterr().err
+    assert cli.run(sweep.main, ["cluster", "--config_env", env, "--config_exp", SELFLABEL]) == 2
+    assert cli.run(sweep.main, ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "--jobs", "0"]) == 2
+
+
+def test_a_dry_run_lists_the_runs(env, capsys):
+    words = ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "scan.epochs=1,2", "--dry_run"]
+    assert cli.run(sweep.main, words) == 0
+    assert capsys.readouterr().out.count("run_name=") == 4
