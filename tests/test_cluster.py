@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import cluster
+import eval as evaluation
 from data.files import ImageFiles
 from data.images import read_image
 from recipes.choose import STAGES, choose
@@ -99,6 +101,15 @@ def test_configs_are_plain_and_continue_by_hand(finished):
         assert p.setup == stage and p.epochs == 1 and p.scan_dir == str(output / "runs" / "scan")
 
 
+def test_eval_writes_the_report_of_the_same_folder(finished, tmp_path, capsys):
+    _, output = finished
+    words = ["--config_env", str(output / "configs/env.yml"), "--report", "--out", str(tmp_path)]
+    assert cli.run(evaluation.main, [*words, "--config_exp", str(output / "configs/scan.yml")]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "two words.png" in page and str(tmp_path / "report.html") in capsys.readouterr().out
+    assert cli.run(evaluation.main, [*words, "--config_exp", str(output / "configs/simclr.yml")]) == 2
+
+
 def test_a_second_call_trains_nothing(finished, monkeypatch, capsys):
     words, output = finished
     monkeypatch.setattr(cluster, "MAINS", {})
@@ -128,7 +139,7 @@ def test_a_changed_folder_is_noticed(finished, capsys):
 def test_labels_score_and_an_interrupted_clustering_goes_on(tmp_path, monkeypatch, capsys):
     fill(tmp_path / "images", labels=True)
     words = [tmp_path / "images", "--num_clusters", 3, "--output", tmp_path / "out", *FAST]
-    words.append("selflabel.confidence_threshold=0.1")
+    words += ["selflabel.confidence_threshold=0.1", "tensorboard=true"]
 
     def interrupted(argv):
         raise SystemExit(143)
@@ -144,6 +155,9 @@ def test_labels_score_and_an_interrupted_clustering_goes_on(tmp_path, monkeypatc
     assert pretext.stat().st_mtime_ns == written
     assert "labels only score" in capsys.readouterr().out
     assert "acc" in json.loads((tmp_path / "out" / "cluster.json").read_text())["result"]["scores"]
+    for stage, shown in {"pretext": [], "scan": ["prototypes"], "selflabel": ["prototypes"]}.items():
+        board = EventAccumulator(str(tmp_path / "out" / "runs" / stage / "tensorboard")).Reload().Tags()
+        assert "loss" in board["scalars"] and {tag.split("/")[0] for tag in board["images"]} == set(shown)
 
 
 @pytest.mark.parametrize(
