@@ -1,0 +1,550 @@
+"""Interrupted anywhere, a stage goes on and ends as if nothing had happened; damage and nonsense are noticed."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import scan
+import selflabel
+import simclr
+from data import digits
+from models.weights import read_weights
+from utils import checkpoint, cli, files, plots, validation
+from utils.config import REPOSITORY
+from utils.neighbors import load_neighbors
+from utils.run import Run
+
+MAINS = {"pretext": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
+CONFIGS = {"pretext": "pretext/simclr_digits", "scan": "scan/scan_digits", "selflabel": "selflabel/selflabel_digits"}
+SPLITS = {"train": slice(0, 48), "val": slice(48, 96)}
+TINY = ["epochs=2", "batch_size=16", "width=4", "log_every=2", "num_workers=0", "optimizer_kwargs.lr=0.01"]
+OWN = {
+    "pretext": ["num_mined_train=8", "knn_every=1"],
+    "scan": ["num_neighbors=5", "num_heads=2"],
+    "selflabel": ["confidence_threshold=0.12", "use_ema=true", "ema_alpha=0.9"],
+}
+FULL = namedtuple("usage", "total used free")(1 << 40, 1 << 40, 0)
+EVERY_STEP = "checkpoint_every.minutes=1e-9"
+
+
+class Killed(BaseException):
+    """Nobody catches it: the run is gone, but for what it wrote."""
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """What a stage does to the process's signals ends with the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small():
+    """A few images, and no pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "SPLITS", SPLITS)
+        for name in ("confusion_matrix", "image_sheet", "purity_curve"):
+            patch.setattr(plots, name, lambda *args, **kwargs: None)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # two that wait for each other are slower on so little
+        yield
+        torch.set_num_threads(threads)
+
+
+def words(stage, root, *more):
+    config = str(REPOSITORY / f"configs/{CONFIGS[stage]}.yml")
+    env = str(REPOSITORY / "configs/env.yml")
+    return ["--config_env", env, "--config_exp", config, f"root_dir={root}", *TINY, *OWN[stage], *more]
+
+
+def stage(name, root, *more):
+    """Run a stage as its command would; returns the exit code."""
+    try:
+        return cli.run(MAINS[name], words(name, root, *more))
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """All stages, uninterrupted."""
+    root = tmp_path_factory.mktemp("reference")
+    for name in MAINS:
+        assert stage(name, root) == 0
+    return root / "digits"
+
+
+@pytest.fixture
+def root(reference, tmp_path):
+    """A results folder with the finished stages, to be continued or damaged."""
+    shutil.copytree(reference, tmp_path / "digits")
+    return tmp_path
+
+
+def flatten(value, prefix=""):
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flatten(item, f"{prefix}{key}/").items()}
+    if isinstance(value, list):
+        return flatten(dict(enumerate(value)), prefix)
+    return {prefix: value.numpy().tobytes() if isinstance(value, torch.Tensor) else value}
+
+
+def outcome(folder):
+    """All that a run leaves, to the bit, but for the times it took."""
+    found = {"files": sorted(path.name for path in folder.iterdir())}
+    files.verify_file(folder / checkpoint.PREVIOUS)  # which step it holds, interruptions decide
+    for path in {*folder.glob("*.pth.tar")} - {folder / checkpoint.PREVIOUS}:
+        assert files.verify_file(path) is not None
+        content = flatten(torch.load(path, weights_only=True))
+        content.pop("seconds/", None)
+        found[path.name] = content
+    for path in folder.glob("*.npy"):
+        found[path.name] = np.load(path).tobytes()
+    found["metrics"] = (folder / "metrics.jsonl").read_text()
+    found["result"] = json.loads((folder / "run.json").read_text())["result"]
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    return found
+
+
+def before(patch, owner, name, number, action):
+    """Do something before the given call of a method."""
+    real, calls = getattr(owner, name), []
+
+    def call(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == number:
+            action()
+        return real(*args, **kwargs)
+
+    patch.setattr(owner, name, call)
+
+
+def kill():
+    raise Killed
+
+
+def kill_between_renames(patch):
+    before(patch, files, "_replace", 2, kill)
+
+
+# Six steps: three in each of two epochs.
+MOMENTS = {
+    "mid-epoch, saved every step": (Run, "step", 5, [EVERY_STEP]),
+    "mid-epoch, saved every epoch": (Run, "step", 6, []),
+    "after an epoch, before its checkpoint": (Run, "end_epoch", 2, []),
+    "after the last checkpoint": (Run, "finish", 1, []),
+    "in the first step": (Run, "step", 1, []),
+    "between the renames of a checkpoint": (checkpoint, "save", 2, []),
+}
+PLACES = [(name, moment) for name in MAINS for moment in MOMENTS if name == "scan" or moment in list(MOMENTS)[:4]]
+
+
+@pytest.mark.parametrize(("name", "moment"), PLACES)
+def test_killed_and_continued_ends_the_same(reference, root, name, moment):
+    owner, function, number, more = MOMENTS[moment]
+    with pytest.MonkeyPatch.context() as patch:
+        action = kill if owner is Run else lambda: kill_between_renames(patch)
+        before(patch, owner, function, number, action)
+        with pytest.raises(Killed):
+            stage(name, root, "run_name=x", *more)
+    assert stage(name, root, "run_name=x") == 0
+    assert outcome(root / "digits" / name / "x") == outcome(reference / name)
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_a_signal_saves_the_step_and_the_command_goes_on(reference, root, capfd, name):
+    number, code = (signal.SIGINT, 130) if name == "scan" else (signal.SIGTERM, 143)
+    with pytest.MonkeyPatch.context() as patch:
+        before(patch, Run, "step", 5, lambda: os.kill(os.getpid(), number))
+        assert stage(name, root, "run_name=x") == code
+    folder = root / "digits" / name / "x"
+    assert f"everything up to epoch 2, step 2 is in {folder}; the same command goes on" in capfd.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        before(patch, Run, "step", 2, lambda: pytest.fail("a step was done twice"))
+        assert stage(name, root, "run_name=x") == 0
+    assert outcome(folder) == outcome(reference / name)
+
+
+def test_a_signal_in_the_last_step_of_an_epoch_and_one_at_its_end(reference, root):
+    for function, number in (("step", 3), ("end_epoch", 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            before(patch, Run, function, number, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            assert stage("scan", root, f"run_name={function}") == 143
+        assert stage("scan", root, f"run_name={function}") == 0
+        assert outcome(root / "digits/scan" / function) == outcome(reference / "scan")
+
+
+def test_a_signal_while_the_end_is_prepared(reference, root):
+    with pytest.MonkeyPatch.context() as patch:
+        before(patch, Run, "finish", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert stage("scan", root, "run_name=x") == 143
+    assert stage("scan", root, "run_name=x") == 0
+    assert outcome(root / "digits/scan/x") == outcome(reference / "scan")
+
+
+def test_stopped_again_and_again(reference, root):
+    """A run that is preempted after every single step."""
+    for _ in range(6):
+        with pytest.MonkeyPatch.context() as patch:
+            before(patch, Run, "step", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            assert stage("selflabel", root, "run_name=x") == 143
+    assert stage("selflabel", root, "run_name=x") == 0
+    assert outcome(root / "digits/selflabel/x") == outcome(reference / "selflabel")
+
+
+def test_streamed_images_with_other_worker_counts(tmp_path):
+    """One run with one worker; one that began with two, was killed mid-epoch, and went on without any."""
+    from PIL import Image
+
+    for index, image in enumerate(digits.build(Path(), "train", 16).images[:32]):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / f"{index:03}.png")
+    folder = ["train_db_name=folder", "val_db_name=null", f"train_db_kwargs={{root: {tmp_path}/images, stream: true}}"]
+    assert stage("pretext", tmp_path, *folder, "num_workers=1") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        before(patch, Run, "step", 3, kill)
+        with pytest.raises(Killed):
+            stage("pretext", tmp_path, *folder, "num_workers=2", "run_name=x", EVERY_STEP)
+    assert stage("pretext", tmp_path, *folder, "run_name=x") == 0
+    one = outcome(tmp_path / "images/pretext/x")
+    other = outcome(tmp_path / "images/pretext")
+    other["files"].remove("x")
+    assert one == other
+
+
+# A process of its own
+
+CHILD = """
+import sys, time
+from tests import test_resume as tests
+with tests.pytest.MonkeyPatch.context() as patch:
+    patch.setattr(tests.digits, "SPLITS", tests.SPLITS)
+    tests.torch.set_num_threads(1)
+    def wait():
+        print("here", flush=True)
+        while True:
+            time.sleep(0.01)
+            if signalled.is_set():
+                return
+    import signal, threading
+    signalled = threading.Event()
+    real = signal.signal
+    def catch(number, handler):
+        real(number, lambda *args: (signalled.set(), handler(*args))[1])
+    patch.setattr(signal, "signal", catch)
+    tests.before(patch, tests.Run, "step", 5, wait)
+    sys.exit(tests.cli.run(tests.MAINS["scan"], sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_process_that_is_signalled_mid_epoch(reference, root, capfd, number, code):
+    """Another one is refused while it lives; afterwards the same command goes on."""
+    command = [sys.executable, "-c", CHILD, *words("scan", root, "run_name=x", EVERY_STEP)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert any(line == "here\n" for line in process.stdout)
+    assert stage("scan", root, "run_name=x") == 1
+    assert f"is in use by another run (process {process.pid} on " in capfd.readouterr().err
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == code
+    (root / "digits/scan/x" / f"model.pth.tar.1{files.TEMPORARY}").write_bytes(b"left by a kill")
+    assert stage("scan", root, "run_name=x") == 0
+    assert outcome(root / "digits/scan/x") == outcome(reference / "scan")
+
+
+# A run that is there already
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_a_finished_run_says_so_and_changes_nothing(root, capsys, name):
+    folder = root / "digits" / name
+    old = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    assert stage(name, root, "num_workers=3", "log_every=7", "checkpoint_every.epochs=5") == 0
+    said = capsys.readouterr().out
+    assert "this run is finished; overwrite=true starts it again" in said
+    assert "labels only score" in said
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"} == old
+
+
+def test_another_config_is_refused_by_name_and_overwrite_starts_again(reference, root, capsys):
+    other = ["epochs=1", "optimizer_kwargs.weight_decay=0.5"]
+    assert stage("scan", root, *other) == 2
+    said = capsys.readouterr().err
+    assert "epochs, optimizer_kwargs.weight_decay differ; run_name=NAME" in said
+    (root / "digits/scan/notes.txt").write_text("a user's own")
+    (root / "digits/scan/mine.pth.tar").write_text("a user's own")
+    assert stage("scan", root, *other, "overwrite=true") == 0
+    assert len((root / "digits/scan/metrics.jsonl").read_text().splitlines()) == 1
+    assert stage("scan", root, "overwrite=true") == 0
+    (root / "digits/scan/notes.txt").unlink()
+    (root / "digits/scan/mine.pth.tar").unlink()
+    assert outcome(root / "digits/scan") == outcome(reference / "scan")
+
+
+def test_a_run_that_kept_nothing_holds_nobody_up(root):
+    assert stage("scan", root, "run_name=x", "batch_size=1000") == 1
+    assert stage("scan", root, "run_name=x", "epochs=1") == 0
+
+
+def test_another_precision_is_noted(root, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        before(patch, Run, "end_epoch", 2, kill)
+        with pytest.raises(Killed):
+            stage("scan", root, "run_name=x")
+    assert stage("scan", root, "run_name=x", "device=cpu") == 0
+    assert "this run began with device=auto and goes on with device=cpu" in capsys.readouterr().out
+
+
+# Damage
+
+
+def damaged(path):
+    """The file truncated at ten places, and with one of twenty bits flipped."""
+    whole = path.read_bytes()
+    places = random.Random(path.name)
+    for tenth in range(10):
+        path.write_bytes(whole[: len(whole) * tenth // 10])
+        yield
+    for _ in range(20):
+        place = places.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << places.randrange(8)]) + whole[place + 1 :])
+        yield
+    path.write_bytes(whole)
+
+
+def test_damage_to_every_kind_of_file_is_noticed(root):
+    """Whatever a stage or a later call reads again: one check, and the readers that make it."""
+    readers = {"model.pth.tar": read_weights, "model-best.pth.tar": read_weights}
+    readers |= {f"topk-{split}-neighbors.npy": lambda path: load_neighbors(path, 48, 5) for split in ("train", "val")}
+    kinds = set()
+    for path in sorted(root.glob("digits/*/*")):
+        if path.name in (".lock", "metrics.jsonl"):  # nobody reads them
+            continue
+        kinds.add(path.name)
+        for _ in damaged(path):
+            with pytest.raises(files.UserError, match=r"damaged|empty|no readable"):
+                readers.get(path.name, files.verify_file)(path)
+    assert kinds == {
+        *("checkpoint.pth.tar", "checkpoint-previous.pth.tar", "model.pth.tar", "model-best.pth.tar", "config.yml"),
+        *("topk-train-neighbors.npy", "topk-val-neighbors.npy", "features-train.npy", "features-val.npy"),
+        *("run.json", "manifest.json"),
+    }
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("scan", "pretext/model.pth.tar"),
+        ("scan", "pretext/topk-train-neighbors.npy"),
+        ("scan", "pretext/topk-val-neighbors.npy"),
+        ("scan", "pretext/manifest.json"),
+        ("selflabel", "scan/model.pth.tar"),
+        ("selflabel", "pretext/topk-val-neighbors.npy"),
+    ],
+)
+def test_a_damaged_input_is_an_error(root, capsys, name, damage):
+    flip(root / "digits" / damage)
+    assert stage(name, root, "run_name=x") == 1
+    said = capsys.readouterr().err
+    assert f"{damage} is" in said
+    assert "Traceback" not in said
+    (root / "digits" / damage).unlink()
+    if damage.endswith("manifest.json"):  # then it is as with published files: used with a word
+        assert stage(name, root, "run_name=x") == 0
+        assert "has no record" in capsys.readouterr().out
+    elif name == "scan":
+        assert stage(name, root, "run_name=x") == 1
+        assert damage in capsys.readouterr().err
+
+
+def killed_after_an_epoch(root, name="scan"):
+    with pytest.MonkeyPatch.context() as patch:
+        before(patch, Run, "step", 5, kill)
+        with pytest.raises(Killed):
+            stage(name, root, "run_name=x", EVERY_STEP)
+    return root / "digits" / name / "x"
+
+
+def test_a_damaged_newest_checkpoint_costs_a_step_not_the_run(reference, root, capsys):
+    folder = killed_after_an_epoch(root)
+    flip(folder / checkpoint.NEWEST)
+    assert stage("scan", root, "run_name=x") == 0
+    assert "going on from checkpoint-previous.pth.tar (epoch 2, step 1) instead" in capsys.readouterr().err
+    assert outcome(folder) == outcome(reference / "scan")
+
+
+def test_both_checkpoints_damaged_is_an_error(root, capsys):
+    folder = killed_after_an_epoch(root)
+    for name in (checkpoint.NEWEST, checkpoint.PREVIOUS):
+        flip(folder / name)
+    assert stage("scan", root, "run_name=x") == 1
+    assert "overwrite=true starts again" in capsys.readouterr().err
+    assert stage("scan", root, "run_name=x", "overwrite=true") == 0
+
+
+@pytest.mark.parametrize("name", ["config.yml", "manifest.json"])
+def test_what_a_run_is_known_by_is_damaged(reference, root, capsys, name):
+    folder = killed_after_an_epoch(root)
+    flip(folder / name)
+    assert stage("scan", root, "run_name=x") == 1
+    assert f"{name} is" in capsys.readouterr().err
+    (folder / name).unlink()
+    assert stage("scan", root, "run_name=x") == 0
+    assert outcome(folder) == outcome(reference / "scan")
+
+
+def test_a_damaged_result_is_found_again(reference, root, capsys):
+    flip(root / "digits/scan/run.json")
+    assert stage("scan", root) == 0
+    assert "run.json is damaged; the end of this run is done again" in capsys.readouterr().err
+    assert outcome(root / "digits/scan") == outcome(reference / "scan")
+
+
+def test_a_finished_model_that_is_damaged_is_not_called_finished(root, capsys):
+    flip(root / "digits/scan/model.pth.tar")
+    assert stage("scan", root) == 1
+    assert "model.pth.tar is not the file that was written there" in capsys.readouterr().err
+
+
+def rewrite(folder, **changes):
+    """Change a checkpoint, with its record, as whoever can write the folder can."""
+    state = torch.load(folder / checkpoint.NEWEST, weights_only=True)
+    for key, value in changes.items():
+        state[key] = value(state[key])
+    checkpoint.save_weights(folder / checkpoint.NEWEST, state)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": lambda old: {key: value[:1] for key, value in old.items() if value.ndim}},
+        {"model": lambda old: dict(list(old.items())[1:])},
+        {"model": lambda old: dict.fromkeys(old, 1)},
+        {"optimizer": lambda old: {"state": {}, "param_groups": []}},
+        {"optimizer": lambda old: {"state": []}},
+        {"optimizer": lambda old: old | {"state": {10**6: {"exp_avg": torch.ones(2, 2)}}}},
+        {"optimizer": lambda old: old | {"state": {0: {"exp_avg": torch.ones(2, 2)}}}},
+        {"metrics": lambda old: "[1]"},
+        {"metrics": lambda old: "{"},
+        {"sums": lambda old: {"loss": "high"}},
+        {"counts": lambda old: {"confident": None}},
+    ],
+    ids=range(11),
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(root, capsys, changes):
+    folder = killed_after_an_epoch(root)
+    rewrite(folder, **changes)
+    assert stage("scan", root, "run_name=x") == 1
+    said = capsys.readouterr().err
+    assert "does not fit this run" in said
+    assert "overwrite=true" in said
+
+
+# Numbers that go wrong
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_good_checkpoint(reference, root, capsys):
+    """Step 5 is the second of epoch 2; with log_every=2 it is noticed after step 6."""
+    real = Run.step
+    with pytest.MonkeyPatch.context() as patch:
+        broken = {4: float("nan")}
+        patch.setattr(Run, "step", lambda run, loss, **more: real(run, loss * broken.get(run.num_steps, 1), **more))
+        assert stage("scan", root, "run_name=x") == 1
+    folder = root / "digits/scan/x"
+    said = capsys.readouterr().err
+    newest = re.escape(str(folder / checkpoint.NEWEST))
+    assert re.search(
+        rf"no longer finite at epoch 2, step 3, learning rate 0\.\d+; the last good checkpoint is {newest}", said
+    )
+    for path in folder.glob("*.pth.tar"):
+        files.verify_file(path)
+        assert all(torch.isfinite(value).all() for value in torch.load(path, weights_only=True)["model"].values())
+    assert stage("scan", root, "run_name=x") == 0
+    assert outcome(folder) == outcome(reference / "scan")
+
+
+def test_weights_that_blow_up_between_two_looks_are_never_saved(root, capsys):
+    """Without a look in between, the end of the epoch looks, before a model is chosen or saved."""
+    assert stage("scan", root, "run_name=x", "optimizer_kwargs.lr=1e30", "log_every=1000") == 1
+    assert "no longer finite at epoch 1, step 3" in capsys.readouterr().err
+    assert not list((root / "digits/scan/x").glob("*.pth.tar"))
+
+
+def test_an_epoch_without_a_confident_sample_says_where_they_would_appear(root, capsys):
+    """Also when the highest confidence was seen before an interruption."""
+    said = []
+    for run in ("x", "y"):
+        words = ["confidence_threshold=1.0", f"run_name={run}"]
+        if run == "y":
+            with pytest.MonkeyPatch.context() as patch:
+                before(patch, Run, "step", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+                assert stage("selflabel", root, *words) == 143
+            capsys.readouterr()
+        assert stage("selflabel", root, *words) == 1
+        said.append(capsys.readouterr().err)
+    assert "no sample was more confident than confidence_threshold=1.0 in epoch 1" in said[0]
+    assert said[0] == said[1]
+    assert not (root / "digits/selflabel/x/model.pth.tar").exists()
+    files.verify_file(root / "digits/scan/model.pth.tar")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([0, 90, 0], "100 % of the validation images are in one cluster: training has collapsed"),
+        ([1, 99, 0, 0], "99 % of the validation images are in one cluster: training has collapsed"),
+        ([30, 0, 30, 0], "2 of 4 clusters are empty"),
+        ([94, 4, 1, 1], "very unequal size"),
+        ([30, 20, 10], ""),
+        ([1, 1, 0, 0], ""),
+        ([5], ""),
+    ],
+)
+def test_collapse_is_told_in_plain_words(capsys, sizes, words):
+    validation.warn_of_collapse(torch.tensor(sizes), len(sizes))
+    said = capsys.readouterr().err
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_a_collapse_is_told_while_it_happens(root, capsys):
+    """Without the entropy term everything may fall into one cluster; here it is made to."""
+    with pytest.MonkeyPatch.context() as patch:
+        real = torch.bincount
+        patch.setattr(torch, "bincount", lambda x, **kwargs: real(torch.zeros_like(x), **kwargs))
+        assert stage("scan", root, "run_name=x", "epochs=1") == 0
+    assert capsys.readouterr().err.count("training has collapsed") == 1
+
+
+def test_losses_below_zero_are_explained_once(root, capsys):
+    assert stage("scan", root, "run_name=x") == 0
+    assert capsys.readouterr().out.count("negative") == 1
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(reference, root, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        before(patch, Run, "step", 5, lambda: patch.setattr(files.shutil, "disk_usage", lambda _: FULL))
+        assert stage("scan", root, "run_name=x") == 1
+    assert "and 0.0 MiB are free there" in capsys.readouterr().err
+    assert stage("scan", root, "run_name=x") == 0
+    assert outcome(root / "digits/scan/x") == outcome(reference / "scan")
