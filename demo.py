@@ -12,16 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import eval as evaluation
 import scan
 import selflabel
 import simclr
-from utils import cli, evaluate
+from utils import cli, evaluate, plots, validation
 from utils.common_config import get_train_dataset, get_val_dataset
 from utils.config import REPOSITORY, load_config
 from utils.console import say
 from utils.errors import UserError
 from utils.files import write_text
+from utils.runtime import Runtime, generator
 
 CONFIGS = {
     "pretext": REPOSITORY / "configs/pretext/simclr_digits.yml",
@@ -30,6 +33,7 @@ CONFIGS = {
 }
 STAGES = {"pretext": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
 KMEANS_RUNS = 5
+SHOWN = 20  # images of a cluster in the picture
 ROWS = {
     "kmeans-pixels": "K-means on pixels",
     "kmeans-pretext": "K-means on pretext features",
@@ -82,6 +86,20 @@ def kmeans_of_pixels(overrides: Sequence[str]) -> dict[str, Any]:
     return {name: {"mean": mean} for name, (mean, _) in found.items()}
 
 
+def draw_clusters(overrides: Sequence[str], path: Path) -> None:
+    """A picture of what SCAN found: a row of random test images for every cluster."""
+    p = load_config(None, CONFIGS["scan"], overrides)
+    val = get_val_dataset(p)
+    runtime = Runtime.start(p.device, p.precision)
+    prediction = validation.predict(p, *validation.load_clustering(p, p.scan_model), val, runtime)
+    clusters = prediction.probabilities.argmax(1).cpu()
+    shuffled = torch.randperm(len(val), generator=generator(p.seed, "picture"))
+    members = [shuffled[clusters[shuffled] == cluster] for cluster in clusters.unique()]
+    columns = min(SHOWN, min(len(found) for found in members))
+    images = torch.stack([val.load(found[:columns], "cpu") for found in members])
+    plots.image_sheet(path, images, [""] * columns)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     parser = cli.base_parser(__doc__)
@@ -89,16 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores, seconds = run_recipe(overrides)
     folder = Path(load_config(None, CONFIGS["scan"], overrides).scan_dir).parent
     write_text(folder / "summary.json", json.dumps(scores, indent=1) + "\n")
+    draw_clusters(overrides, folder / "clusters.png")
 
     say("\nTest split, 360 images; labels only score.             ACC      NMI      ARI")
     for row, title in ROWS.items():
         say(f"  {title:<48}" + "".join(f"{100 * scores[row][name]:>7.1f} %" for name in ("acc", "nmi", "ari")))
-    say(
-        "  (Digits are too easy for self-labeling: it often costs a point here; on CIFAR-10 it gains several.)"
-    )
+    say("  (Digits are too easy for self-labeling: it often costs a point here; on CIFAR-10 it gains several.)")
     say("Seconds: " + ", ".join(f"{stage} {taken:.0f}" for stage, taken in seconds.items()))
     say("To look at:")
-    for picture in sorted(folder.glob("*/*.png")):
+    for picture in [folder / "clusters.png", *sorted(folder.glob("*/*.png"))]:
         say(f"  {picture}")
     return 0
 

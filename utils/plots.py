@@ -84,14 +84,15 @@ def _sheet(
     _save(path, figure)
 
 
-def image_sheet(path: Path | str, images: Tensor | np.ndarray) -> None:
-    """Draw rows of images beside their neighbors as a PNG file.
+def image_sheet(path: Path | str, images: Tensor | np.ndarray, titles: list[str] | None = None) -> None:
+    """Draw rows of images under the titles of their columns as a PNG file.
 
-    images uint8 [R, K + 1, 3, H, W]: a row shows an image, then its neighbors by falling similarity.
+    images uint8 [R, K + 1, 3, H, W]: unless titles say otherwise, a row shows an image, then its neighbors by falling
+    similarity.
     """
     images = torch.as_tensor(images)
     num_rows, num_columns = images.shape[:2]
-    titles = ["image", *(f"neighbor {k}" for k in range(1, num_columns))]
+    titles = titles or ["image", *(f"neighbor {k}" for k in range(1, num_columns))]
     _sheet(path, images.flatten(0, 1), titles + [""] * (num_columns * (num_rows - 1)), num_columns, 0)
 
 
