@@ -84,7 +84,9 @@ def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _head(path: Path, content: dict[Any, Any]) -> int | None:
-    head = content.get("head", content.get("best_loss_head"))
+    values = content.get("values")  # where our own resumable checkpoints remember it
+    known = {**values, **content} if isinstance(values, dict) else content
+    head = known.get("head", known.get("best_loss_head"))
     if isinstance(head, Tensor) and head.numel() == 1:
         head = head.item()
     if head is not None and type(head) is not int:
