@@ -101,7 +101,7 @@ def _mining(args: argparse.Namespace, runtime: Runtime) -> Iterator[Job]:
     random = torch.Generator(runtime.device).manual_seed(0)
     features = torch.randn(args.num_images, args.dim, device=runtime.device, generator=random)
     rows = range(min(args.rows or args.num_images, args.num_images))
-    call = partial(mine_neighbors, features, 50, "torch", int(args.budget_gb * 2**30), rows)
+    call = partial(mine_neighbors, features, 50, "torch", int((args.budget_gb or 0) * 2**30), rows)
     yield "mining", call, len(rows), {"images": args.num_images, "dim": args.dim, "rows": len(rows)}
 
 
@@ -170,7 +170,7 @@ def make_parser() -> argparse.ArgumentParser:
     made["scale"].add_argument("--num_clusters", type=int, default=1000)
     made["scale"].add_argument("--crop", type=int, default=224)
     made["scale"].add_argument("--batch_size", type=int, default=512)
-    made["scale"].add_argument("--budget_gb", type=float, default=16.0, help="mining's working memory")
+    made["scale"].add_argument("--budget_gb", type=float, help="mining's working memory (default: its own)")
     return parser
 
 

@@ -97,7 +97,7 @@ def mine_neighbors(
     features: Tensor | np.ndarray,
     k: int,
     backend: str = "auto",
-    budget_bytes: int = BUDGET_BYTES,
+    budget_bytes: int | None = None,
     rows: range | None = None,
     device: torch.device | None = None,
 ) -> np.ndarray:
@@ -110,7 +110,8 @@ def mine_neighbors(
         features: [N, D], normalised or not; a tensor on any device, or a memory map, which is streamed.
         k: neighbors per row, below N.
         backend: faiss (on the CPU), torch (any device), or auto: faiss on the CPU where it is installed.
-        budget_bytes: working memory besides features and result; it changes the speed only.
+        budget_bytes: working memory besides features and result, by default 2 GiB, on a GPU a quarter of what is
+            free; it changes the speed only.
         rows: the rows to mine, a range of step 1, for sharing the work out over ranks.
         device: where to search; by default where the features are.
 
@@ -124,6 +125,7 @@ def mine_neighbors(
         )
     device = device or (features.device if isinstance(features, Tensor) else torch.device("cpu"))
     backend = _find_backend(backend, device)
+    budget_bytes = budget_bytes or _find_budget(device)
     bank = Bank(features, torch.device("cpu") if backend == "faiss" else device, budget_bytes)
     rows = range(num_rows) if rows is None else rows
     num_candidates = min(num_rows, k + 1 + MARGIN)
@@ -137,6 +139,10 @@ def mine_neighbors(
             found = _mine_part(bank, part, k, num_candidates, SEARCHES[backend])
             result[start - rows.start : part.stop - rows.start] = found.cpu().numpy()
     return result
+
+
+def _find_budget(device: torch.device) -> int:
+    return max(BUDGET_BYTES, torch.cuda.mem_get_info(device)[0] // 4) if device.type == "cuda" else BUDGET_BYTES
 
 
 def _find_backend(backend: str, device: torch.device) -> str:
