@@ -183,6 +183,31 @@ def test_the_head_and_epoch_of_the_lowest_validation_loss_are_kept(site):
     assert line["val_loss"] == pytest.approx(min(losses), abs=0.01)  # monitored in the training precision
 
 
+def test_steps_are_as_many_forwards_as_the_contract_says(site):
+    """SimCLR shows both views at once, three steps of 20 of 60 images; SCAN forwards anchors, then neighbors."""
+    root, _ = site
+    folder = root / "results/cifar-10"
+    counter = "backbone.bn1.num_batches_tracked"
+    assert published.load(folder / "pretext/model.pth.tar")[counter] == 3
+    assert published.load(folder / "scan/model.pth.tar")["model"][counter] == 3 + 2 * 3
+
+
+def test_the_weighted_k_nn_vote(site, tmp_path):
+    root, content = site
+    words = ["--config_env", root / "env.yml", "--config_exp", published.write_config(tmp_path, published.SIMCLR)]
+    out = tmp_path / "scores.json"
+    assert published.command("eval", *words, *SMALL, "--knn", "--json", out, "--out", tmp_path) == 0
+    model = ContrastiveModel(resnet18(width=4))
+    model.load_state_dict(published.load(root / "results/cifar-10/pretext/model.pth.tar"))
+    bank, queries = (published.outputs(model, content[split][0]).double().numpy() for split in ("train", "val"))
+    votes = np.zeros((30, 10))
+    for query, row in enumerate(np.exp(queries @ bank.T / 0.1)):
+        for vote, label in zip(row, content["train"][1], strict=True):  # fewer than 100: all of them vote
+            votes[query, label] += vote
+    hits = votes.argmax(1) == content["val"][1]
+    assert json.loads(out.read_text())["knn_acc"] == pytest.approx(hits.mean(), abs=1e-6)
+
+
 def run_site(script, site, tmp_path, *more, content=published.SELFLABEL, keep=("pretext", "scan")):
     """Run a stage on a copy of the site's results; returns its exit code and the results."""
     root, _ = site
@@ -325,6 +350,25 @@ def test_moco_mines_its_backbone(tmp_path, site):
     features = published.outputs(model, content["train"][0]).double().numpy()
     published.assert_nearest(np.load(folder / "topk-train-neighbors.npy"), features, 50)
     assert np.load(folder / "topk-val-neighbors.npy").shape == (30, 6)
+
+
+def test_stl10_learns_from_all_and_mines_the_labelled_split(tmp_path):
+    random = np.random.default_rng(0)
+    folder = tmp_path / "data/stl10_binary"
+    folder.mkdir(parents=True)
+    for part, num in {"train": 22, "unlabeled": 10, "test": 8}.items():
+        random.integers(0, 256, num * 3 * 96 * 96, dtype=np.uint8).tofile(folder / f"{part}_X.bin")
+        (np.arange(num, dtype=np.uint8) % 10 + 1).tofile(folder / f"{part}_y.bin")
+    (folder / "class_names.txt").write_text("airplane bird car cat deer dog horse monkey ship truck")
+    words = ["--config_env", published.write_env(tmp_path), "epochs=1", "batch_size=8", "width=2", "num_workers=0"]
+    for script, name in (("simclr", "pretext/simclr"), ("scan", "scan/scan")):
+        assert published.command(script, *words, "--config_exp", REPOSITORY / f"configs/{name}_stl10.yml") == 0
+    results = tmp_path / "results/stl-10"
+    assert np.load(results / "pretext/topk-train-neighbors.npy").shape == (22, 21)
+    assert np.load(results / "pretext/topk-val-neighbors.npy").shape == (8, 6)
+    counter = "backbone.bn1.num_batches_tracked"
+    assert published.load(results / "pretext/model.pth.tar")[counter] == 4  # 32 images in batches of 8
+    assert published.load(results / "scan/model.pth.tar")["model"][counter] == 4 + 2 * 2
 
 
 # No labels
