@@ -6,6 +6,7 @@ takes its slice: more workers, more ranks or a resumed run see the same pixels.
 """
 
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -245,6 +246,7 @@ def _decode(items: Dataset, numbers: range, num_workers: int, runtime: Runtime, 
         collate_fn=_to_arrays if through_pipes and num_workers else None,
         pin_memory=runtime.device.type == "cuda",
         generator=torch.Generator(),  # leaves the global one alone
+        worker_init_fn=_leave_signals_to_the_run,
     )
     try:
         for item in loader:
@@ -255,6 +257,12 @@ def _decode(items: Dataset, numbers: range, num_workers: int, runtime: Runtime, 
         raise UserError(
             f"a process that decodes images died ({str(error).splitlines()[0]}); fewer num_workers need less memory"
         ) from error
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C and schedulers signal every process of a group; a worker goes on until the run has saved its step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _shared_memory() -> int:

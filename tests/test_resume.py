@@ -1,6 +1,7 @@
 """Interrupted anywhere, a stage goes on and ends as if nothing had happened; damage and nonsense are noticed."""
 
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import scan
 import selflabel
@@ -206,18 +208,33 @@ def test_stopped_again_and_again(reference, root):
 
 
 def test_streamed_images_with_other_worker_counts(tmp_path):
-    """One run with one worker; one that began with two, was killed mid-epoch, and went on without any."""
-    from PIL import Image
+    """One run with one worker; one that began with two, was killed and signalled mid-epoch, and went on without.
 
-    for index, image in enumerate(digits.build(Path(), "train", 16).images[:32]):
+    A shell's Ctrl-C and a scheduler signal the workers too, and these may be the first to know.
+    """
+
+    def signal_workers():
+        assert multiprocessing.active_children()
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGTERM)
+
+    for index, image in enumerate(digits.build(Path(), "train", 16).images[:48]):
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / f"{index:03}.png")
-    folder = ["train_db_name=folder", "val_db_name=null", f"train_db_kwargs={{root: {tmp_path}/images, stream: true}}"]
+    folder = [
+        "train_db_name=folder",
+        "val_db_name=null",
+        f"train_db_kwargs={{root: {tmp_path}/images, stream: true}}",
+        "batch_size=4",
+    ]
     assert stage("pretext", tmp_path, *folder, "num_workers=1") == 0
     with pytest.MonkeyPatch.context() as patch:
-        before(patch, Run, "step", 3, kill)
+        before(patch, Run, "step", 4, kill)
         with pytest.raises(Killed):
             stage("pretext", tmp_path, *folder, "num_workers=2", "run_name=x", EVERY_STEP)
+        before(patch, Run, "step", 1, signal_workers)
+        before(patch, Run, "step", 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert stage("pretext", tmp_path, *folder, "num_workers=2", "run_name=x") == 143
     assert stage("pretext", tmp_path, *folder, "run_name=x") == 0
     one = outcome(tmp_path / "images/pretext/x")
     other = outcome(tmp_path / "images/pretext")
