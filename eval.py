@@ -146,6 +146,8 @@ def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtim
         line = "  ".join(f"{name.upper()} {100 * mean:.2f} ± {100 * std:.2f} %" for name, (mean, std) in runs.items())
         say(f"K-means on features, {args.kmeans_runs} runs: {line}")
     if args.knn:
+        if train.classes != dataset.classes:  # a folder that lacks a class numbers the others differently
+            dataset = get_val_dataset(p, classes=train.classes)
         scores["knn_acc"] = pretext.knn_accuracy(p, module, train, dataset, runtime)
         say(f"weighted k-NN accuracy: {100 * scores['knn_acc']:.2f} %")
     return scores

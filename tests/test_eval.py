@@ -318,3 +318,21 @@ def test_a_model_of_another_stage(site, tmp_path, capsys):
     torch.save(clustering().state_dict(), tmp_path / "model.pth.tar")
     assert evaluate(site, tmp_path, tmp_path / "model.pth.tar", content=published.SIMCLR)[0] == 1
     assert "not a pretext model" in capsys.readouterr().err
+
+
+def test_a_validation_folder_that_lacks_a_class(tmp_path):
+    """Class numbers follow the names that training has: gray levels tell the classes apart, so the vote is right."""
+    for split, classes in (("train", "abc"), ("val", "bc")):
+        for name in classes:
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(3):
+                level = np.full((16, 16, 3), 80 * ord(name) % 256 + i, dtype=np.uint8)
+                level[::2, :: ord(name) - 95] = 0
+                Image.fromarray(level).save(tmp_path / split / name / f"{i}.png")
+    torch.manual_seed(8)
+    torch.save(ContrastiveModel(resnet8(width=4, stem="cifar_s2")).state_dict(), tmp_path / "model.pth.tar")
+    roots = [f"{split}_db_kwargs.root={tmp_path / split}" for split in ("train", "val")]
+    names = ["train_db_name=folder", "val_db_name=folder", "criterion_kwargs.temperature=0.001"]
+    code, scores = digits(tmp_path, "pretext/simclr", "--knn", "--model", tmp_path / "model.pth.tar", *roots, *names)
+    assert code == 0
+    assert scores["knn_acc"] == 1
