@@ -13,7 +13,7 @@ part here; the images are made up.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,9 @@ def _model(stage: str, width: int) -> torch.nn.Module:
     return ContrastiveModel(backbone) if stage == "simclr" else ClusteringModel(backbone, 10)
 
 
-def _published_steps(stage: str, images: Tensor, width: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+def _published_steps(
+    stage: str, images: Tensor, width: int, batch_size: int, device: torch.device
+) -> Generator[Tensor, None, None]:
     model = published.network(_model(stage, width), device)
     optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, foreach=False)
     if stage != "simclr":
@@ -161,7 +163,9 @@ def _published_steps(stage: str, images: Tensor, width: int, batch_size: int, de
         yield loss
 
 
-def _our_steps(stage: str, images: Tensor, width: int, batch_size: int, runtime: Runtime) -> Iterator[Tensor]:
+def _our_steps(
+    stage: str, images: Tensor, width: int, batch_size: int, runtime: Runtime
+) -> Generator[Tensor, None, None]:
     model = runtime.place(_model(stage, width)).train()
     optimizer: Any = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, fused=True)
     if stage != "simclr":
