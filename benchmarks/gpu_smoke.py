@@ -56,7 +56,7 @@ def augmentations(runtime: Runtime) -> dict[str, Any]:
         "digits": get_train_transformations(digits),
         "evaluation": get_val_transformations(configs["scan"]),
     }
-    found = {name: _levels_apart(strategy, runtime.device) for name, strategy in made.items() if strategy.size == 32}
+    found = {name: _levels_apart(strategy, runtime.device) for name, strategy in made.items()}
     if runtime.device.type == "cuda":
         again = get_train_transformations(configs["simclr"])
         found["simclr, compiled"] = _levels_apart(again, runtime.device, runtime.guarded_compile)
