@@ -2,6 +2,7 @@
 
     python benchmarks/cifar10.py --data DIR                     # DIR/train/<class>/*.jpg and DIR/test/<class>/*.jpg
     python benchmarks/cifar10.py --data DIR seed=1 root_dir=scratch --out benchmarks/results/cifar10_seed1.json
+    python benchmarks/cifar10.py --data DIR simclr.epochs=10 scan.epochs=3 selflabel.epochs=6
     python benchmarks/cifar10.py --data DIR --peak_tflops 989 --configs configs/pretext/simclr_cifar10.yml \
         configs/scan/scan_cifar10.yml configs/selflabel/selflabel_cifar10.yml
 
@@ -31,10 +32,12 @@ from utils.common_config import get_crop_size, get_model, get_train_dataset
 from utils.config import load_config
 from utils.errors import UserError
 from utils.runtime import Runtime
+from utils.words import words_of
 
 STAGES: dict[str, Callable[..., int]] = {"pretext": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
 NAMES = ("pretext/simclr_cifar10", "scan/scan_cifar10", "selflabel/selflabel_cifar10")
 SCORES = ("acc", "nmi", "ari")
+NUM_PIXEL_QUERIES = 2000
 # What a step computes of each image: views that are trained on, and views that are only looked at.
 VIEWS = {"pretext": (2, 0), "scan": (2, 0), "selflabel": (1, 1)}
 
@@ -95,9 +98,26 @@ def run_stage(stage: str, words: Sequence[str], peak_tflops: float | None, devic
     if stage == "pretext":
         scores = scores_of([*words, "--kmeans"])
         purity = {split: record["result"].get(f"purity_{split}") for split in ("train", "val")}
-        return found | {"purity": purity, "kmeans": {name: scores["kmeans"][name] for name in SCORES}}
+        return found | {
+            "purity": purity,
+            "pixel_purity_20": pixel_purity(p),
+            "kmeans": {name: scores["kmeans"][name] for name in SCORES},
+        }
     scores = scores_of(words)
     return found | {name: scores[name] for name in SCORES}
+
+
+def pixel_purity(p: Any) -> float:
+    """Purity at 20 of the raw pixels' neighbors, over evenly spread training images: what the features must beat."""
+    train = get_train_dataset(p, None)
+    share = len(train) // NUM_PIXEL_QUERIES or 1
+    pixels = train.images.flatten(1).float()
+    pixels = pixels - pixels.mean(0)
+    queries = pixels[::share]
+    similarity = torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(pixels).T
+    similarity[torch.arange(len(queries)), torch.arange(0, len(train), share)] = -2.0  # not the image itself
+    neighbors = similarity.topk(20).indices
+    return round((train.targets[neighbors] == train.targets[::share, None]).float().mean().item(), 4)
 
 
 def default_configs(device: torch.device) -> list[Path]:
@@ -121,13 +141,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     configs = args.configs or default_configs(device)
     stages = {}
     for stage, config in zip(STAGES, configs, strict=True):
-        words = ["--config_exp", str(config), *data, *args.overrides]
+        words = ["--config_exp", str(config), *data, *words_of(stage, args.overrides)]
         stages[stage] = run_stage(stage, words, args.peak_tflops, device)
         print(json.dumps({stage: stages[stage]}, indent=1), flush=True)
     result = {
         "recipe": [Path(config).name for config in configs],
         "overrides": args.overrides,
-        "seed": load_config(None, configs[0], [*data, *args.overrides]).seed,
+        "seed": load_config(None, configs[0], [*data, *words_of("pretext", args.overrides)]).seed,
         "peak_tflops": args.peak_tflops,
         "stages": stages,
         "seconds": round(sum(stage["seconds"] for stage in stages.values()), 1),
