@@ -36,16 +36,55 @@ def digits() -> str:
     result = json.loads((RESULTS / "digits.json").read_text(encoding="utf-8"))
     rows = [[row["title"], *(percent(row[name]) for name in ("acc", "nmi", "ari"))] for row in result["rows"].values()]
     seconds = ", ".join(f"{stage} {taken['mean']:.0f}" for stage, taken in result["seconds"].items())
-    machine = result["machine"]
     return (
         markdown(["digits, test split, %", "ACC", "NMI", "ARI"], rows)
         + f"\nMean ± sample standard deviation over {len(result['seeds'])} seeds, {result['num_test_images']} images. "
-        f"Seconds: {seconds} ({machine['cpu']}, {machine['threads']} of {machine['cores']} cores, "
-        f"torch {machine['versions']['torch']}).\n"
+        f"Seconds: {seconds} ({where(result['machine'])}).\n"
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"digits": digits}
+def cifar10() -> str:
+    """What a whole recipe reached on CIFAR-10 on the CPU, stage by stage."""
+    result = json.loads((RESULTS / "cifar10_cpu.json").read_text(encoding="utf-8"))
+    stages, machine = result["stages"], result["machine"]
+    pretext = stages["pretext"]
+    kmeans = [f"{100 * pretext['kmeans'][name]['mean']:.1f}" for name in ("acc", "nmi", "ari")]
+    rows = [[f"SimCLR, {pretext['epochs']} epochs; then K-means", *kmeans, f"{pretext['seconds'] / 60:.0f}"]]
+    for stage, title in (("scan", "SCAN"), ("selflabel", "self-labeling")):
+        found = stages[stage]
+        scores = [f"{100 * found[name]:.1f}" for name in ("acc", "nmi", "ari")]
+        rows.append([f"{title}, {found['epochs']} epochs", *scores, f"{found['seconds'] / 60:.0f}"])
+    return (
+        markdown(["CIFAR-10 (JPEG copy), test split, %", "ACC", "NMI", "ARI", "minutes"], rows)
+        + f"\nPurity of the 20 nearest neighbours: {100 * pretext['purity']['train']['20']:.1f} %, of raw pixels' "
+        f"{100 * pretext['pixel_purity_20']:.1f} %. Seed {result['seed']}, {', '.join(result['recipe'])}; "
+        f"{where(machine)}.\n"
+    )
+
+
+def throughput() -> str:
+    """How many times faster than the published way each part is."""
+    result = json.loads((RESULTS / "throughput.json").read_text(encoding="utf-8"))
+    rows = []
+    for name, found in result["results"].items():
+        old, new = (found["items"] / found[f"{way}_seconds"]["median"] for way in ("published", "ours"))
+        ratio = found["ratio"]
+        times = f"{ratio['median']:.3g} ({ratio['min']:.3g} to {ratio['max']:.3g})"
+        rows.append([name, f"{old:,.4g}", f"{new:,.4g}", found["unit"] + "s/s", times])
+    return (
+        markdown(["", "published way", "here", "", "ratio (range)"], rows) + f"\nMedians; {where(result['machine'])}.\n"
+    )
+
+
+def where(machine: dict[str, Any]) -> str:
+    """The machine in a few words."""
+    return (
+        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, torch {machine['versions']['torch']}, "
+        f"commit {machine['commit']}"
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {"digits": digits, "cifar10": cifar10, "throughput": throughput}
 
 
 def fill(text: str) -> str:

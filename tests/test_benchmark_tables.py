@@ -15,7 +15,7 @@ def results(tmp_path, monkeypatch):
         "seeds": [0, 1],
         "rows": {"scan": {"title": "SCAN", "acc": score, "nmi": score, "ari": score}},
         "seconds": {"pretext": {"mean": 20.4, "std": 1, "values": [20.4]}},
-        "machine": {"cpu": "a CPU", "threads": 1, "cores": 2, "versions": {"torch": "2.0"}},
+        "machine": {"cpu": "a CPU", "threads": 1, "cores": 2, "commit": "abc", "versions": {"torch": "2.0"}},
     }
     (tmp_path / "digits.json").write_text(json.dumps(result))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
