@@ -1,28 +1,10 @@
 """A lock for which one waits: what one process makes, the others then find."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; there the user sees to it that one process comes first
-    fcntl = None  # type: ignore[assignment]
-
-_held: set[IO[str]] = set()
-
-
-def _forget() -> None:
-    """Close a forked child's copies: a worker that outlives its killed parent would go on holding the lock."""
-    for file in _held:
-        file.close()
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+from utils.lock import fcntl, locked_files
 
 
 @contextlib.contextmanager
@@ -33,10 +15,10 @@ def locked(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        if fcntl is not None:
+        if fcntl is not None:  # Windows has no flock; there the user sees to it that one process comes first
             fcntl.flock(file, fcntl.LOCK_EX)
-        _held.add(file)
+        locked_files.add(file)
         try:
             yield
         finally:
-            _held.discard(file)
+            locked_files.discard(file)

@@ -1,10 +1,11 @@
-"""One process writes to a run folder at a time."""
+"""One process writes to a run folder at a time; files that are locked are let go by forked children."""
 
 import json
 import os
 import socket
 import time
 from pathlib import Path
+from typing import IO
 
 from utils.console import warn
 from utils.errors import UserError
@@ -14,14 +15,17 @@ try:
 except ImportError:  # Windows has no flock; there the folder is not guarded
     fcntl = None  # type: ignore[assignment]
 
-_held: dict[Path, "FolderLock"] = {}
+locked_files: set[IO[str]] = set()
+"""Files that this process holds locked."""
+_held_folders: set[Path] = set()
 
 
 def _forget() -> None:
-    """Close a forked child's copies: a worker that outlives its killed parent would go on holding the folder."""
-    for lock in _held.values():
-        lock._file.close()
-    _held.clear()
+    """Close a forked child's copies: a worker that outlives its killed parent would go on holding the locks."""
+    for file in locked_files:
+        file.close()
+    locked_files.clear()
+    _held_folders.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -36,7 +40,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         path = folder.resolve() / ".lock"
-        if path in _held:  # a second stage call in the same process, as the demo makes
+        if path in _held_folders:  # a second stage call in the same process, as the demo makes
             return
         self._file = path.open("a+", encoding="utf-8")
         if fcntl is not None:
@@ -55,7 +59,8 @@ class FolderLock:
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": started}))
         self._file.flush()
-        _held[path] = self
+        _held_folders.add(path)
+        locked_files.add(self._file)
 
 
 def _holder(text: str) -> str:
