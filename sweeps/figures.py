@@ -33,7 +33,8 @@ def draw_scores(path: Path, table: list[dict[str, Any]]) -> None:
     names = present(table)
     panels = [name for name in (*SHOWN, label_free(names)) if name in names]
     figure = Figure(figsize=(max(4.0, 0.7 * len(table)) * 1.2, 2.2 * len(panels) + 1))
-    labels = [row["setting"].label for row in table]
+    keys = list(table[0]["setting"].values)
+    labels = ["\n".join(str(row["setting"].values[key]) for key in keys) for row in table]
     for number, name in enumerate(panels, 1):
         axes = figure.add_subplot(len(panels), 1, number)
         scale = 100 if COLUMNS[name][1] else 1
@@ -47,7 +48,7 @@ def draw_scores(path: Path, table: list[dict[str, Any]]) -> None:
         axes.set_xlim(-0.6, len(table) - 0.4)
         axes.set_xticks(range(len(table)), labels if number == len(panels) else [""] * len(table))
         axes.grid(axis="y", alpha=0.3)
-    figure.axes[-1].tick_params(axis="x", labelrotation=30 if len(table) > 3 else 0)
+    figure.axes[-1].set_xlabel("\n".join(keys))  # a line of values above for every key
     _save(path, figure)
 
 
