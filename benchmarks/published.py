@@ -1,6 +1,6 @@
 """The published way of doing things, written anew to measure against: PIL image by image, fp32, a pass per pair.
 
-Nothing of the project computes this way. What it does is the contract of the field: the same views, the same steps.
+Nothing of the project computes this way. Its views and steps are the same.
 """
 
 import random

@@ -42,7 +42,7 @@ def dataset_of(num=6, **kwargs):
 # --- items
 
 
-def test_item_is_the_contracts_dict():
+def test_an_item_is_a_dict_of_image_target_and_meta():
     dataset = dataset_of()
     item = dataset[2]
     assert item["image"].equal(images_of(6)[2])

@@ -68,7 +68,7 @@ def evaluate(site, tmp_path, model_file, *more, content=published.SCAN):
 
 
 def expected(logits, labels, num_classes=10):
-    """The contract's scores, by loops and scikit-learn."""
+    """The scores of a clustering, by loops and scikit-learn."""
     logits = logits.numpy()
     clusters, num_clusters = logits.argmax(1), logits.shape[1]
     table = np.zeros((num_clusters, num_classes))

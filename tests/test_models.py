@@ -10,7 +10,7 @@ from utils.errors import ConfigError
 
 
 def resnet18_keys():
-    """The published names in the published order of registration, written out from the contract."""
+    """The published names in the published order of registration, written out here."""
     batchnorm = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
     keys = ["conv1.weight", *(f"bn1.{name}" for name in batchnorm)]
     for layer in (1, 2, 3, 4):
@@ -89,7 +89,7 @@ def published_forward(backbone, images, pool):
 
 
 @pytest.mark.parametrize(("module", "size"), [(resnet_cifar, 32), (resnet_stl, 96)])
-def test_resnet18_computes_what_the_contract_describes(module, size):
+def test_resnet18_computes_what_is_published(module, size):
     torch.manual_seed(0)
     backbone = module.resnet18(width=8)["backbone"].double().eval()
     for buffer in (b for name, b in backbone.named_buffers() if "running" in name):

@@ -15,8 +15,6 @@ BACKENDS = ["faiss", "torch"]
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):
-    if request.param == "faiss":
-        pytest.importorskip("faiss")
     return request.param
 
 

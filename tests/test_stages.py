@@ -85,7 +85,7 @@ def same(one, other):
 
 
 def validation_losses(model, images, neighbors):
-    """The contract's formula, as loops: one loss a head."""
+    """The formula as loops: one loss a head."""
     losses = []
     for logits in published.outputs(model, images):
         p = logits.softmax(1).double().numpy()
@@ -183,7 +183,7 @@ def test_the_head_and_epoch_of_the_lowest_validation_loss_are_kept(site):
     assert line["val_loss"] == pytest.approx(min(losses), abs=0.01)  # monitored in the training precision
 
 
-def test_steps_are_as_many_forwards_as_the_contract_says(site):
+def test_steps_are_as_many_forwards_as_published(site):
     """SimCLR shows both views at once, three steps of 20 of 60 images; SCAN forwards anchors, then neighbors."""
     root, _ = site
     folder = root / "results/cifar-10"

@@ -131,7 +131,7 @@ def test_a_config_touches_no_data_and_may_be_changed(tmp_path):
     assert (group["lr"], group["weight_decay"], p.own.key) == (0.5, 1e-4, 1)
 
 
-def test_items_are_as_the_contract_says(site):
+def test_items_are_as_published(site):
     root, content = site
     p = config_of(root)
     images, labels = content["train"]
