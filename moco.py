@@ -2,7 +2,7 @@
 
     python moco.py --config_exp configs/pretext/moco_imagenet50.yml --model moco_v2_800ep_pretrain.pth.tar
 
-Writes model.pth.tar and topk-{train,val}-neighbors.npy to {root_dir}/{train_db_name}/pretext. Download the weights once:
+Writes model.pth.tar and topk-{train,val}-neighbors.npy to {root_dir}/{train_db_name}/pretext. The weights, once:
 
     wget https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar
 """

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from data.features import Unchanged
-from data.loaders import NeighborPartner, ViewLoader
+from data.loaders import NeighborPartner
 from utils import cli, inspection, validation
 from utils.checkpoint import save_weights
 from utils.common_config import (
@@ -23,30 +23,22 @@ from utils.common_config import (
     get_train_dataset,
     get_train_transformations,
     get_val_dataset,
-)  # fmt: skip
+    get_view_loader,
+)
+from utils.config import TRAINING_KEYS
 from utils.console import say
 from utils.distributed import gather
 from utils.pretext import frozen_features, load_train_neighbors, load_val_neighbors
 from utils.run import Run
-
-NEEDED = (
-    "criterion",
-    "optimizer",
-    "optimizer_kwargs",
-    "epochs",
-    "batch_size",
-    "num_classes",
-    "augmentation_strategy",
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
     p, args = cli.configure(cli.training_parser(__doc__), argv, "scan")
     if args.dry_run:
-        return inspection.dry_run(p, NEEDED, "scan.py", starts_from=p.pretext_model)
+        return inspection.dry_run(p, *TRAINING_KEYS, "num_classes", script="scan.py", starts_from=p.pretext_model)
 
-    run = Run.start(p, *NEEDED, script="scan.py")
+    run = Run.start(p, *TRAINING_KEYS, "num_classes", script="scan.py")
     if run.result is not None:
         return validation.report(p, run.result, again=True)
     model = run.runtime.place(get_model(p, p.pretext_model))
@@ -59,22 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if p.update_cluster_head_only and augment.is_fixed:  # every epoch would compute the same features again
         shown, part = frozen_features(p, model, train, augment, run.runtime), "head"
         augment = Unchanged()
-    loader = ViewLoader(
-        shown,
-        [augment, augment],
-        p.batch_size,
-        run.runtime,
-        run.key,
-        [None, partner],
-        num_workers=p.num_workers,
-        epochs=p.epochs,
-    )
+    loader = get_view_loader(p, shown, [augment, augment], run, [None, partner])
     criterion = get_criterion(p)
     forward = run.prepare(model, get_optimizer(p, model))
     run.profile(args.profile)
     say(
-        "the loss is usually negative: a consistency (at best 0) minus entropy_weight times an entropy (at best log C); "
-        "lower is better"
+        "the loss is usually negative: a consistency (at best 0) minus entropy_weight times an entropy (at best "
+        "log C); lower is better"
     )
 
     for epoch in run.epochs():
@@ -94,7 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.end_epoch(val_loss=best.loss, head=best.head, **best.monitored)
         validation.warn_of_collapse(best.cluster_sizes, p.num_classes)
 
-    say(f"lowest validation loss {run.values['best_loss']:.4f} at epoch {run.values['best_epoch']}: {p.scan_model}")
     result = validation.final_scores(p, p.scan_model, val, run.runtime) | run.values
     run.finish(result)
     return validation.report(p, result)
