@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from data.loaders import ViewLoader
 from utils import cli, inspection, validation
 from utils.checkpoint import save_weights
 from utils.common_config import (
@@ -24,39 +23,30 @@ from utils.common_config import (
     get_train_transformations,
     get_val_dataset,
     get_val_transformations,
-)  # fmt: skip
+    get_view_loader,
+)
+from utils.config import TRAINING_KEYS
 from utils.distributed import gather
 from utils.ema import EMA
 from utils.errors import NothingConfidentError
 from utils.pretext import find_val_neighbors
 from utils.run import Run
 
-NEEDED = (
-    "criterion",
-    "optimizer",
-    "optimizer_kwargs",
-    "epochs",
-    "batch_size",
-    "num_classes",
-    "augmentation_strategy",
-)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
     p, args = cli.configure(cli.training_parser(__doc__), argv, "selflabel")
     if args.dry_run:
-        return inspection.dry_run(p, NEEDED, "selflabel.py", starts_from=p.scan_model)
+        return inspection.dry_run(p, *TRAINING_KEYS, "num_classes", script="selflabel.py", starts_from=p.scan_model)
 
-    run = Run.start(p, *NEEDED, script="selflabel.py")
+    run = Run.start(p, *TRAINING_KEYS, "num_classes", script="selflabel.py")
     if run.result is not None:
         return validation.report(p, run.result, again=True)
     model = run.runtime.place(get_model(p, p.scan_model))
     train = get_train_dataset(p, None)
     val = get_val_dataset(p, classes=train.classes)
     validator = validation.Validator(p, val, find_val_neighbors(p, val, model, run.runtime), run.runtime)
-    views = [get_val_transformations(p), get_train_transformations(p)]
-    loader = ViewLoader(train, views, p.batch_size, run.runtime, run.key, num_workers=p.num_workers, epochs=p.epochs)
+    loader = get_view_loader(p, train, [get_val_transformations(p), get_train_transformations(p)], run)
     criterion = get_criterion(p)
     run.values["scan_loss"] = validator.best_head(model).loss
     parts = {"ema": EMA(model.parameters(), p.ema_alpha)} if p.use_ema else {}
@@ -99,7 +89,7 @@ def nothing_confident(threshold: float, epoch: int, highest: float) -> str:
     return (
         f"no sample was more confident than confidence_threshold={threshold} in epoch {epoch + 1}, so there is nothing "
         f"to learn from; the highest confidence was {highest:.4f}, so samples appear below that: for example "
-        f"confidence_threshold={0.98 * highest:.2f} overwrite=true"
+        f"confidence_threshold={0.98 * highest:.3g} overwrite=true"
     )
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from data.loaders import ViewLoader
 from utils import cli, inspection, pretext
 from utils.checkpoint import save_weights
 from utils.common_config import (
@@ -25,12 +24,12 @@ from utils.common_config import (
     get_train_dataset,
     get_train_transformations,
     get_val_dataset,
-)  # fmt: skip
+    get_view_loader,
+)
+from utils.config import TRAINING_KEYS
 from utils.console import say
 from utils.distributed import gather
 from utils.run import Run
-
-NEEDED = ("criterion", "optimizer", "optimizer_kwargs", "epochs", "batch_size", "augmentation_strategy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,17 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.mine_only:
         return pretext.mine_only(p, args.model or p.pretext_checkpoint)
     if args.dry_run:
-        return inspection.dry_run(p, NEEDED, "simclr.py")
+        return inspection.dry_run(p, *TRAINING_KEYS, script="simclr.py")
 
-    run = Run.start(p, *NEEDED, script="simclr.py")
+    run = Run.start(p, *TRAINING_KEYS, script="simclr.py")
     if run.result is not None:
         return pretext.report(p, run.result, again=True)
     train = get_train_dataset(p, None, split="train+unlabeled")
     val = get_val_dataset(p, classes=train.classes)
     augment = get_train_transformations(p)
-    loader = ViewLoader(
-        train, [augment, augment], p.batch_size, run.runtime, run.key, num_workers=p.num_workers, epochs=p.epochs
-    )
+    loader = get_view_loader(p, train, [augment, augment], run)
     criterion = get_criterion(p)
     model = run.runtime.place(get_model(p))
     forward = run.prepare(model, get_optimizer(p, model))

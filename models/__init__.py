@@ -34,9 +34,7 @@ def build_backbone(name: str, stem: str, width: int | None = None) -> dict[str, 
     if stem not in BACKBONES[name]:
         others = [other for other, stems in BACKBONES.items() if stem in stems]
         instead = f", or one of the backbones {', '.join(others)} with this stem" if others else ""
-        raise ConfigError(
-            f"backbone '{name}' has no stem '{stem}'; choose stem={'|'.join(BACKBONES[name])}{instead}"
-        )
+        raise ConfigError(f"backbone '{name}' has no stem '{stem}'; choose stem={'|'.join(BACKBONES[name])}{instead}")
     build = BACKBONES[name][stem]
     if width is None:
         return build()

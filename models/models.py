@@ -49,9 +49,7 @@ class ClusteringModel(nn.Module):
     def __init__(self, backbone: dict[str, Any], nclusters: int, nheads: int = 1):
         super().__init__()
         if nclusters < 1 or nheads < 1:
-            raise ConfigError(
-                f"a clustering model needs a cluster and a head; these are {nclusters} and {nheads}"
-            )
+            raise ConfigError(f"a clustering model needs a cluster and a head; these are {nclusters} and {nheads}")
         self.backbone = backbone["backbone"]
         self.backbone_dim = backbone["dim"]
         self.nheads = nheads

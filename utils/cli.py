@@ -54,7 +54,7 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--profile",
-        type=int,
+        type=positive,
         default=0,
         metavar="N",
         help="write a torch profiler trace of N steps, then stop",

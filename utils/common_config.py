@@ -1,6 +1,6 @@
 """From config to objects: one-line look-ups in the packages' tables. Config stops here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from data import DATASETS
 from data.augment import Strategy, build_augmentation, build_evaluation
+from data.loaders import NeighborPartner, ViewLoader
 from losses import CRITERIA
 from models import build_backbone, weights
 from models.models import ClusteringModel, ContrastiveModel
@@ -32,9 +33,15 @@ def get_stem(p: Any) -> str:
     return STEMS.get(name, "imagenet")
 
 
+def _evaluation_kwargs(p: Any) -> dict[str, Any]:
+    if not p.get("transformation_kwargs"):
+        raise ConfigError("the evaluation transform is missing: add transformation_kwargs")
+    return p["transformation_kwargs"]
+
+
 def get_crop_size(p: Any) -> int:
-    """The side of the evaluation transform's square."""
-    return p["transformation_kwargs"]["crop_size"]
+    """The side of the evaluation transform's square; raises ConfigError when the config has none."""
+    return _evaluation_kwargs(p)["crop_size"]
 
 
 def get_model(p: Any, pretrain_path: Path | str | None = None) -> Any:
@@ -98,10 +105,8 @@ def get_train_transformations(p: Any) -> Strategy:
 
 
 def get_val_transformations(p: Any) -> Strategy:
-    """The evaluation transform: centre crop and normalisation."""
-    if not p.get("transformation_kwargs"):
-        raise ConfigError("the evaluation transform is missing: add transformation_kwargs")
-    return build_evaluation(**p["transformation_kwargs"])
+    """The evaluation transform: centre crop and normalisation; raises ConfigError when the config has none."""
+    return build_evaluation(**_evaluation_kwargs(p))
 
 
 def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:
@@ -112,14 +117,10 @@ def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more
 
 def get_train_dataset(p: Any, transform: Callable | None, split: str | None = None) -> Any:
     """The training split, as items under `transform`; `split` is `train+unlabeled` for STL-10's pretext task."""
-    kwargs = dict(p.get("train_db_kwargs") or {})
-    dataset = _build_dataset(p, p["train_db_name"], _known_split(p, split), kwargs)
+    name, kwargs = p["train_db_name"], dict(p.get("train_db_kwargs") or {})
+    dataset = _build_dataset(p, name, split if split and name == "stl-10" else "train", kwargs)
     dataset.transform = transform
     return dataset
-
-
-def _known_split(p: Any, split: str | None) -> str:
-    return split if split and p["train_db_name"] == "stl-10" else "train"
 
 
 def get_val_dataset(p: Any, transform: Callable | None = None, classes: list[str] | None = None) -> Any:
@@ -134,6 +135,18 @@ def get_val_dataset(p: Any, transform: Callable | None = None, classes: list[str
     dataset = _build_dataset(p, p["val_db_name"], "val", kwargs, **more)
     dataset.transform = transform
     return dataset
+
+
+def get_view_loader(
+    p: Any,
+    dataset: Any,
+    strategies: Sequence[Strategy],
+    run: Any,
+    partners: Sequence[NeighborPartner | None] | None = None,
+) -> ViewLoader:
+    """The training batches of a stage's `Run`: a view for every strategy, of a partner's image where there is one."""
+    kwargs = {"num_workers": p["num_workers"], "epochs": p["epochs"]}
+    return ViewLoader(dataset, strategies, p["batch_size"], run.runtime, run.key, partners, **kwargs)
 
 
 def get_train_dataloader(p: Any, dataset: Any) -> DataLoader:

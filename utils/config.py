@@ -18,6 +18,11 @@ from utils.errors import ConfigError
 from utils.yaml_file import MAX_DEPTH, load_yaml, parse_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+TRAINING_KEYS = (
+    *("criterion", "optimizer", "optimizer_kwargs", "epochs", "batch_size"),
+    *("augmentation_strategy", "transformation_kwargs"),
+)
+"""What every stage that trains demands of a config."""
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -182,9 +187,8 @@ def database_name(config: dict[str, Any]) -> str:
 def add_paths(config: EasyDict) -> EasyDict:
     """Add the paths of all stages to a config, as the results folder lays them out."""
     base = Path(config.root_dir) / database_name(config)
-    own_stage = {"simclr": "pretext", "moco": "pretext"}.get(config.setup, config.setup)
-    for stage in ("pretext", "scan", "selflabel"):
-        name = config.run_name if stage == own_stage else config.get(f"{stage}_run")
+    for stage in schema.STAGES:
+        name = config.run_name if stage == schema.STAGE_OF[config.setup] else config.get(f"{stage}_run")
         folder = base / stage / name if name else base / stage
         config[f"{stage}_dir"] = str(folder)
         config[f"{stage}_checkpoint"] = str(folder / "checkpoint.pth.tar")
@@ -218,7 +222,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
 def create_config(env: Path | str, exp: Path | str) -> EasyDict:
     """The config of published walk-throughs: an EasyDict with paths, whose result folders exist to be saved into."""
     config = load_config(env, exp)
-    for stage in ("pretext", "scan", "selflabel"):
+    for stage in schema.STAGES:
         Path(config[f"{stage}_dir"]).mkdir(parents=True, exist_ok=True)
     return config
 

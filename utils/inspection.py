@@ -16,7 +16,7 @@ from utils.common_config import (
     get_train_dataset,
     get_train_transformations,
     get_val_dataset,
-)  # fmt: skip
+)
 from utils.config import require
 from utils.console import say, warn
 from utils.pretext import load_train_neighbors, load_val_neighbors
@@ -27,7 +27,7 @@ STATE_TENSORS = {"sgd": 1, "adam": 2, "adamw": 2}
 NUM_TIMED = 3
 
 
-def dry_run(p: EasyDict, needed: tuple[str, ...], script: str, starts_from: str | None = None) -> int:
+def dry_run(p: EasyDict, *needed: str, script: str, starts_from: str | None = None) -> int:
     """Print the resolved config, data set sizes, memory and time estimates; raises what the run itself would."""
     require(p, *needed, script=script)
     runtime = Runtime.start(p.device, p.precision, p.compile, p.deterministic)
@@ -76,6 +76,7 @@ def time_step(p: EasyDict, model: Any, runtime: Runtime) -> float:
             outputs = runtime.forward(model, augment(images), runtime.training)
             loss = sum(output.square().mean() for output in (outputs if isinstance(outputs, list) else [outputs]))
             loss.backward()
-        times.append((loss.item(), time.monotonic() - started)[1])
+        loss.item()  # waits for the device
+        times.append(time.monotonic() - started)
     model.zero_grad(set_to_none=True)
     return min(times)

@@ -16,10 +16,10 @@ from utils import evaluate
 from utils.console import warn
 from utils.files import write_file
 from utils.run_folder import METRICS, RECORD
+from utils.schema import STAGE_OF, STAGES
 from utils.validation import Prediction
 
 THUMBNAIL_SIDE = 256
-STAGES = ("pretext", "scan", "selflabel")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
 
@@ -67,9 +67,8 @@ class Thumbnails:
 
 def metrics_so_far(p: EasyDict) -> dict[str, list[dict[str, Any]]]:
     """The lines of metrics.jsonl of every stage up to this config's own, where there are any."""
-    own = STAGES.index({"simclr": "pretext", "moco": "pretext"}.get(p.setup, p.setup))
     found = {}
-    for stage in STAGES[: own + 1]:
+    for stage in STAGES[: STAGES.index(STAGE_OF[p.setup]) + 1]:
         path = Path(p[f"{stage}_dir"]) / METRICS
         try:
             lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
@@ -90,7 +89,11 @@ def facts_of(p: EasyDict, model_path: Path, own: bool) -> dict[str, Any]:
     facts["crop_size"] = p.transformation_kwargs.crop_size
     record = Path(p[f"{p.setup}_dir"]) / RECORD
     if own and record.exists():
-        told = json.loads(record.read_text(encoding="utf-8"))
+        try:
+            told = json.loads(record.read_text(encoding="utf-8"))
+        except ValueError:
+            warn(f"{record} is damaged; what it tells is left out")
+            told = {}
         facts |= {key: told[key] for key in ("device", "precision", "seconds", "commit", "versions") if told.get(key)}
     return facts
 
@@ -124,4 +127,4 @@ def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
 def write_clusters(path: Path, paths: Sequence[str], prediction: Prediction) -> None:
     """Write clusters.csv: `path,cluster,confidence`, one row an image; raises UserError when it cannot be written."""
     data = encode_rows([header(), *rows(paths, prediction)])
-    write_file(path, lambda file: (file.write(data), None)[1], record=False)
+    write_file(path, lambda file: file.write(data), record=False)

@@ -28,8 +28,8 @@ from utils.profiling import StepProfiler
 from utils.run_folder import RunFolder, to_plain
 from utils.runtime import Runtime, describe, seed_everything
 from utils.schedule import learning_rate
+from utils.schema import STAGE_OF
 
-STAGES = {"simclr": "pretext", "moco": "pretext", "scan": "scan", "selflabel": "selflabel"}
 AGREE_EVERY = 8  # steps between two moments at which several ranks agree whether to save or stop
 
 
@@ -38,7 +38,7 @@ class Run:
 
     def __init__(self, config: EasyDict, runtime: Runtime) -> None:
         self.config, self.runtime = config, runtime
-        self.stage = STAGES[config.setup]
+        self.stage = STAGE_OF[config.setup]
         self.folder = Path(config[f"{self.stage}_dir"])
         self.key = (config.seed, config.setup)
         self.values: dict[str, Any] = {}

@@ -5,9 +5,15 @@ Adding a key is adding a field here; the tables in `data`, `losses` and `models`
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+
+STAGES = ("pretext", "scan", "selflabel")
+"""In the order in which they run; each has folders of its own."""
+STAGE_OF = {"simclr": "pretext", "moco": "pretext", "pretext": "pretext", "scan": "scan", "selflabel": "selflabel"}
+"""The stage that a config's `setup`, or a word of the command line, speaks of."""
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -15,6 +21,16 @@ Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=200)]
+
+
+def _expand_home(path: str) -> str:
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"there is no such home directory ({error})") from error
+
+
+Folder = Annotated[str, AfterValidator(_expand_home)]
 
 
 class Section(BaseModel):
@@ -26,9 +42,9 @@ class Section(BaseModel):
 class Environment(Section):
     """env.yml: where results go and where data sets lie."""
 
-    root_dir: str
-    data_root: str = "datasets"
-    data_paths: dict[str, str] = {}
+    root_dir: Folder
+    data_root: Folder = "datasets"
+    data_paths: dict[str, Folder] = {}
 
 
 class ModelKwargs(Section):

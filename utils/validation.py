@@ -145,7 +145,9 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
     folder = p[f"{p.setup}_dir"]
     if again:
         say(f"this run is finished; overwrite=true starts it again. Its files are in {folder}")
-    if "scan_loss" in result:
+    if p.setup == "scan":
+        say(f"lowest validation loss {result['best_loss']:.4f} at epoch {result['best_epoch']}: {p.scan_model}")
+    else:
         say(
             f"validation loss (no labels, lower is better; negative is normal): scan {result['scan_loss']:.4f}, best "
             f"{result['best_loss']:.4f} (epoch {result['best_epoch']}), last {result['last_loss']:.4f}"

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from utils.errors import ConfigError
+from utils.schema import STAGE_OF, STAGES
 
-STAGES = ("pretext", "scan", "selflabel")
-STAGE_OF = {"simclr": "pretext", "moco": "pretext", "pretext": "pretext", "scan": "scan", "selflabel": "selflabel"}
+__all__ = ["STAGES", "STAGE_OF", "split_stage", "split_values", "words_of"]
 
 
 def split_stage(word: str) -> tuple[str | None, str]:
