@@ -210,16 +210,31 @@ def _flatten(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 PLACES = ("epoch", "step")  # what may stand on the x axis, the first that every point of a curve has
-NOT_DRAWN = {*PLACES, "epochs", "steps", "time", "seed", "rank", "num_samples", "iteration", "batch"}
+NOT_DRAWN = {*PLACES, "epochs", "steps", "time", "seed", "rank", "head", "num_samples", "iteration", "batch"}
 # The first group with a word that the name of a number holds takes it.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "losses": ("loss", "consistency", "entropy", "total"),
+    # Apart: the training loss is a sum over heads, with a weighted entropy.
+    "validation loss": ("val_loss",),
+    "losses": ("loss", "total"),
+    "consistency and entropy": ("consistency", "entropy"),
+    "confident images of each cluster": ("confident_per_cluster",),
+    "confident images": ("confident",),
     "learning rate": ("lr", "learning_rate"),
     "speed and memory": ("second", "images_per", "speed", "memory", "throughput", "minutes", "elapsed"),
-    "scores": ("acc", "nmi", "ari", "ami", "top", "purity", "knn", "confiden", "fraction", "share", "ratio"),
+    "scores": ("acc", "nmi", "ari", "ami", "top", "purity", "knn", "fraction", "share", "ratio"),
     "other": ("",),
 }
-SHOWN_GROUPS = ("losses", "scores", "learning rate", "other")
+SHOWN_GROUPS = (
+    "losses",
+    "consistency and entropy",
+    "validation loss",
+    "scores",
+    "confident images",
+    "confident images of each cluster",
+    "learning rate",
+    "other",
+)
+FROM_ZERO = ("confident images", "confident images of each cluster", "learning rate")
 
 
 def _curve(lines: list[dict[str, float]], key: str) -> tuple[list[float], list[float], str]:
@@ -247,6 +262,9 @@ def training_curves(lines: Lines) -> dict[str, dict[str, Any]]:
             x, y, place = _curve(flat, key)
             mode = "lines" if len(x) > 60 else "lines+markers"
             style = {"line": {"color": color, "width": 2}, "marker": {"color": color, "size": 5}}
-            curves.append(go.Scatter(x=x, y=y, name=plain(key, 32), mode=mode, **style))
+            name = plain(key.removeprefix("confident_per_cluster."), 32)
+            curves.append(go.Scatter(x=x, y=y, name=name, mode=mode, **style))
         charts[group] = _figure(curves, place, "", showlegend=True, legend=LEGEND, hovermode="x")
+        if group in FROM_ZERO:
+            charts[group]["layout"]["yaxis"]["rangemode"] = "tozero"
     return charts

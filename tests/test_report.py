@@ -348,6 +348,14 @@ def test_training_curves_are_grouped_and_keep_the_values():
         "learning rate": {"lr": ([1, 2, 3], [0.1] * 3)},
     }
     assert charts.training_curves([]) == {}
+    lines = [{"epoch": 1, "loss": -110.0, "val_loss": -2.2, "entropy": 2.3, "head": 3, "confident_per_cluster": [4, 5]}]
+    figures = charts.training_curves(lines)
+    assert {group: [t["name"] for t in figure["data"]] for group, figure in figures.items()} == {
+        "losses": ["loss"],
+        "consistency and entropy": ["entropy"],
+        "validation loss": ["val_loss"],
+        "confident images of each cluster": ["0", "1"],
+    }
     page = Page(build.render(make_data(metrics={"scan": lines, "empty": []})))
     assert "loss may be negative" in page.texts["training"] and "empty" not in page.texts["training"]
 
