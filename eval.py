@@ -28,6 +28,7 @@ from utils.mining import mine_neighbors
 from utils.neighbors import purity
 from utils.run_folder import to_plain
 from utils.runtime import Runtime
+from utils.schema import STAGE_OF
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="also write what is printed as JSON")
     p, args = cli.configure(parser, argv, "simclr", "moco", "scan", "selflabel")
     require(p, "transformation_kwargs", script="eval.py")
-    if args.report and p.setup in ("simclr", "moco"):
+    stage = STAGE_OF[p.setup]
+    if args.report and stage == "pretext":
         raise ConfigError("--report shows clusters; give the config of a scan or self-label model")
     runtime = Runtime.start(p.device, p.precision, deterministic=p.deterministic)
-    stage = "pretext" if p.setup in ("simclr", "moco") else p.setup
     path = Path(args.model or p[f"{stage}_model"])
     out = Path(args.out) if args.out else path.parent
     evaluation = PretextEvaluation(p, path) if stage == "pretext" else ClusterEvaluation(p, path)
@@ -108,7 +109,8 @@ class ClusterEvaluation:
         if args.visualize_prototypes and is_main():
             self._draw_prototypes(prediction, scores, dataset, out / "prototypes.png")
         if args.report and is_main():
-            self._write_report(prediction, scores, dataset, out / "report.html")
+            reporting.write_report(out / "report.html", self.p, self.path, dataset, prediction, scores)
+            say(f"report: {out / 'report.html'}")
         return {key: value for key, value in scores.items() if key != "confusion"}
 
     def _draw_prototypes(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:
@@ -118,10 +120,6 @@ class ClusterEvaluation:
         plots.prototype_sheet(path, dataset.load(torch.tensor(list(chosen.values())), "cpu"), labels)
         say(f"prototypes: {path}")
 
-    def _write_report(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:
-        reporting.write_report(path, self.p, self.path, dataset, prediction, scores)
-        say(f"report: {path}")
-
 
 def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtime, args: Any) -> dict[str, Any]:
     """K-means and k-NN, which are fitted on the training split and scored on the split at hand."""
@@ -130,18 +128,12 @@ def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtim
     train = dataset if args.split == "train" else get_train_dataset(p, None)
     scores: dict[str, Any] = {}
     if args.kmeans:
-        num_clusters = p.num_classes or validation.num_classes(dataset)
+        num_classes = validation.num_classes(dataset)
+        num_clusters = p.num_classes or num_classes
         train_features = pretext.embed_split(p, module, train, runtime, desc="K-means fit")
         features = train_features if dataset is train else pretext.embed_split(p, module, dataset, runtime)
-        runs = evaluate.kmeans(
-            train_features,
-            features,
-            dataset.targets,
-            num_clusters,
-            args.kmeans_runs,
-            p.seed,
-            validation.num_classes(dataset),
-        )
+        sizes = {"num_clusters": num_clusters, "num_runs": args.kmeans_runs, "num_classes": num_classes}
+        runs = evaluate.kmeans(train_features, features, dataset.targets, seed=p.seed, **sizes)
         scores["kmeans"] = {name: {"mean": mean, "std": std} for name, (mean, std) in runs.items()}
         line = "  ".join(f"{name.upper()} {100 * mean:.2f} ± {100 * std:.2f} %" for name, (mean, std) in runs.items())
         say(f"K-means on features, {args.kmeans_runs} runs: {line}")

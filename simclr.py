@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return pretext.report(p, run.result, again=True)
     train = get_train_dataset(p, None, split="train+unlabeled")
     val = get_val_dataset(p, classes=train.classes)
+    pretext.num_to_mine(p, train, val)  # what would fail after training fails before it
     augment = get_train_transformations(p)
     loader = get_view_loader(p, train, [augment, augment], run)
     criterion = get_criterion(p)

@@ -20,9 +20,7 @@ def build(directory: Path, split: str, size: int, /, **_: Any) -> ImageDataset:
     The first 1,437 images are the training split, the last 360 the validation split. Nothing is read from
     disk and the images have one size, so that all else has no effect.
     """
-    from sklearn.datasets import (
-        load_digits,
-    )  # here, because it takes a second that other data sets need not wait
+    from sklearn.datasets import load_digits  # takes a second that other data sets need not wait
 
     digits = load_digits()
     part = SPLITS[split]

@@ -23,9 +23,7 @@ def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: 
         with locked(root / f".{folder}.lock"):
             if not all((root / folder / file).is_file() for file in files):
                 _download(name, root, url, md5)
-    except (
-        Exception
-    ) as error:  # no network, no room, no permission, a broken archive: torchvision lets them all through
+    except Exception as error:  # torchvision lets all through: no network, no room, no permission, a broken archive
         reason = " ".join(str(getattr(error, "reason", None) or error).split())
         raise UserError(
             f"{name} is not in {root} (no {folder}/{files[0]}) and cannot be downloaded from {url} "

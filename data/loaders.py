@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
 from data.augment import Strategy
+from data.augment.strategies import Params
 from data.dataset import ImageDataset
 from data.images import num_cores
 from data.transfer import send
@@ -27,7 +28,6 @@ from utils import distributed
 from utils.errors import ConfigError, UserError
 from utils.runtime import Runtime, generator
 
-Params = dict[str, Tensor]
 PREFETCHED = 2  # steps that each worker has ready
 PIXELS_AT_ONCE, MOST_STEPS_AT_ONCE = 2**23, 32  # of views made together on a GPU: 8,192 images of 32 x 32
 

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A run cannot go on: a data set, model or neighbour file is missing or does not fit, a device is absent."""
+    """A run cannot go on: a data set, model or neighbor file is missing or does not fit, a device is absent."""
 
     exit_code = 1
 

@@ -19,7 +19,7 @@ from utils.common_config import (
 )
 from utils.config import require
 from utils.console import say, warn
-from utils.pretext import load_train_neighbors, load_val_neighbors
+from utils.pretext import load_train_neighbors, load_val_neighbors, num_to_mine
 from utils.run_folder import to_plain
 from utils.runtime import Runtime, describe, generator
 
@@ -35,6 +35,8 @@ def dry_run(p: EasyDict, *needed: str, script: str, starts_from: str | None = No
     model = runtime.place(get_model(p, starts_from))
     train = get_train_dataset(p, None, split="train+unlabeled" if p.setup == "simclr" else None)
     val = get_val_dataset(p, classes=train.classes)
+    if p.setup == "simclr":
+        num_to_mine(p, train, val)
     if p.setup == "scan":
         load_train_neighbors(p, train)
     if p.setup == "scan" or (p.setup == "selflabel" and Path(p.topk_neighbors_val_path).exists()):

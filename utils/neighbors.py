@@ -49,9 +49,9 @@ def load_neighbors(path: Path | str, num_images: int, num_neighbors: int, finger
         )
     of_another = facts is not None and fingerprint is not None and facts.get("fingerprint") != fingerprint
     if len(indices) != num_images or of_another:
+        found = f"{len(indices)} images; this one has {num_images}" if len(indices) != num_images else "as many images"
         raise UserError(
-            f"{path} holds the neighbors of another data set ({len(indices)} images; this one has {num_images}); "
-            "mine again with simclr.py --mine_only"
+            f"{path} holds the neighbors of another data set ({found}); mine again with simclr.py --mine_only"
         )
     if indices.shape[1] <= num_neighbors:
         raise UserError(

@@ -15,10 +15,9 @@ from utils.config import load_config, load_yaml
 from utils.console import warn
 from utils.errors import ConfigError, UserError
 from utils.files import verify_file
-from utils.run_folder import CONFIG
+from utils.run_folder import CONFIG, MODEL
 from utils.validation import Prediction
 
-MODEL = "model.pth.tar"
 WITHIN = ("", "runs/selflabel", "runs/scan")  # where in a run folder, or in cluster.py's output, a model lies
 
 

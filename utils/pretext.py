@@ -73,11 +73,15 @@ def knn_accuracy(
 
 
 class KnnMonitor:
-    """Weighted k-NN accuracy every `knn_every` epochs and after the last, where there are labels."""
+    """Weighted k-NN accuracy every `knn_every` epochs and after the last, where there are labels.
+
+    The bank is the split that the scan stage trains on: STL-10's unlabeled images have no vote.
+    """
 
     def __init__(self, p: EasyDict, model: nn.Module, train: Any, val: Any, runtime: Runtime) -> None:
-        self.p, self.model, self.train, self.val, self.runtime = p, model, train, val, runtime
+        self.p, self.model, self.val, self.runtime = p, model, val, runtime
         self.possible = train.has_labels and val.has_labels
+        self.train = scan_split(p, train) if self.possible else train
 
     def due(self, epoch: int) -> bool:
         """Whether this epoch (from 0) ends with a look."""
@@ -89,25 +93,36 @@ class KnnMonitor:
         return round(knn_accuracy(p, self.model, self.train, self.val, runtime, runtime.training), 4)
 
 
+def scan_split(p: EasyDict, train: Any) -> Any:
+    """The training split of the scan stage, which for STL-10 is not that of the pretext task."""
+    return get_train_dataset(p, None) if p.train_db_name == "stl-10" else train
+
+
+def num_to_mine(p: EasyDict, train: Any, val: Any) -> dict[str, int]:
+    """How many neighbors each split's file gets; raises UserError when there are not so many images."""
+    wanted = {"train": p.num_mined_train or min(NUM_MINED[p.setup], len(train) - 1), "val": p.num_mined_val}
+    for split, dataset in (("train", train), ("val", val)):
+        if wanted[split] > len(dataset) - 1:
+            raise UserError(
+                f"num_mined_{split} is {wanted[split]}, but the {split} split has {len(dataset)} images; use at most "
+                f"{len(dataset) - 1}"
+            )
+    return wanted
+
+
 def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dict[str, Any]:
     """Mine and save both neighbor files and their features; returns purity where there are labels.
 
-    The rows are the scan stage's training split, which for STL-10 is not the pretext task's.
+    The rows are the scan stage's training split and the validation split.
     Raises UserError when more neighbors are asked for than there are images.
     """
-    if p.train_db_name == "stl-10":
-        train = get_train_dataset(p, None)
-    wanted = {"train": p.num_mined_train or min(NUM_MINED[p.setup], len(train) - 1), "val": p.num_mined_val}
+    train = scan_split(p, train)
+    wanted = num_to_mine(p, train, val)
     module = feature_module(p, model)
     num_dims = p.model_kwargs.features_dim if module is model else model.backbone_dim
     result: dict[str, Any] = {}
     for split, dataset in (("train", train), ("val", val)):
         num = wanted[split]
-        if num > len(dataset) - 1:
-            raise UserError(
-                f"num_mined_{split} is {num}, but the {split} split has {len(dataset)} images; use at most "
-                f"{len(dataset) - 1}"
-            )
         path = Path(p.pretext_dir) / f"features-{split}.npy"
         features = hold_features(p, module, num_dims, dataset, get_val_transformations(p), runtime, path)
         own = distributed.slice_of(len(dataset))

@@ -36,8 +36,9 @@ def seed_everything(*key: Any) -> None:
 
 
 def find_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; raises UserError when it is not there, ConfigError when
-    there is no such device.
+    """The device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+
+    Raises UserError when it is not there, ConfigError when there is no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -109,7 +110,7 @@ class Runtime:
     ) -> "Runtime":
         """Find device and precision and join the other processes; raises UserError for what is not there.
 
-        With `precision: auto`, features, neighbours and scores are computed in fp32, so that they do not depend on
+        With `precision: auto`, features, neighbors and scores are computed in fp32, so that they do not depend on
         the machine; an explicit precision holds for them too.
         """
         found = find_device(device)
@@ -137,10 +138,8 @@ class Runtime:
         if self.device.type == "cuda":
             return 3 * num_bytes <= torch.cuda.mem_get_info(self.device)[0]
         if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
-            return (
-                3 * num_bytes
-                <= os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // distributed.local_world_size()
-            )
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            return 3 * num_bytes <= free // distributed.local_world_size()
         return num_bytes <= 4 << 30
 
     def place(self, module: Any) -> Any:

@@ -22,7 +22,7 @@ __all__ = ["AUGMENTATIONS", "Evaluation", "Strategy", "build_augmentation", "bui
 def build_augmentation(strategy: str, **kwargs: Any) -> Strategy:
     """The named strategy from the augmentation_kwargs of a config; ConfigError for what it does not take."""
     if strategy not in AUGMENTATIONS:
-        raise ConfigError(f"There is no augmentation {strategy!r}; known are {', '.join(AUGMENTATIONS)}.")
+        raise ConfigError(f"there is no augmentation {strategy!r}; known are {', '.join(AUGMENTATIONS)}")
     parameters = inspect.signature(AUGMENTATIONS[strategy]).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty]
     optional = [p.name for p in parameters if p.default is not p.empty]

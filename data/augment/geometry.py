@@ -9,7 +9,7 @@ from torch.nn import functional
 from utils.errors import UserError
 
 NUM_TRIES = 10  # boxes tried before the central one, as torchvision's RandomResizedCrop does
-FIXED_POINT = 65536  # PIL samples nearest neighbours at coordinates in 16.16 fixed point
+FIXED_POINT = 65536  # PIL samples nearest neighbors at coordinates in 16.16 fixed point
 HALF = 0.5 + 2**-12  # rounds halves up, as PIL does, for all the last digits of float32
 
 
@@ -58,8 +58,8 @@ def require_room(height: int, width: int, size: int) -> None:
     """Raise UserError when an image is too small for a crop of side size."""
     if min(height, width) < size:
         raise UserError(
-            f"An image of {height} x {width} pixels is too small for crop_size {size}: "
-            "lower crop_size or bring the images to that size."
+            f"an image of {height} x {width} pixels is too small for crop_size {size}: "
+            "lower crop_size or bring the images to that size"
         )
 
 
