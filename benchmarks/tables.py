@@ -101,7 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     stale = []
     for path in args.files:
         text = path.read_text(encoding="utf-8")
-        filled = fill(text)
+        try:
+            filled = fill(text)
+        except FileNotFoundError as error:
+            print(f"error: {error.filename} is missing; run the benchmark that writes it", file=sys.stderr)
+            return 1
         if filled != text:
             stale.append(path)
             if not args.check:
