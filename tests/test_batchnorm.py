@@ -34,9 +34,7 @@ def objective(outputs):
     return (outputs * torch.linspace(-1, 1, outputs.numel()).view_as(outputs)).sin().sum()
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"momentum": None}, {"affine": False}, {"momentum": 0.3, "eps": 0.01}]
-)
+@pytest.mark.parametrize("options", [{}, {"momentum": None}, {"affine": False}, {"momentum": 0.3, "eps": 0.01}])
 def test_the_formula_is_batchnorms(options):
     reference, copy = reference_and_copy(**options)
     for turn in range(3):
@@ -84,9 +82,7 @@ def test_synchronize_replaces_and_keeps():
 
 def on_one_rank(rank, folder):
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     copy = synchronize_batchnorm(nn.Sequential(nn.BatchNorm2d(4).double()))[0]
     copy.load_state_dict(reference_and_copy()[0].state_dict())
     found = []

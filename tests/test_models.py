@@ -66,8 +66,7 @@ def published_forward(backbone, images, pool):
 
     def normalise(x, key):
         mean, var, weight, bias = (
-            state[f"{key}.{name}"][:, None, None]
-            for name in ("running_mean", "running_var", "weight", "bias")
+            state[f"{key}.{name}"][:, None, None] for name in ("running_mean", "running_var", "weight", "bias")
         )
         return (x - mean) / (var + 1e-5) ** 0.5 * weight + bias
 

@@ -88,9 +88,7 @@ def test_a_resumable_checkpoint_with_numpy_scalars(tmp_path, zipped):
     optimizer = torch.optim.Adam(source.parameters(), lr=1e-4)
     sum(x.sum() for x in source(torch.randn(2, 3, 8, 8))).backward()
     optimizer.step()
-    content = resumable(
-        source, optimizer, epoch=np.int32(7), best_loss=np.float32(-1.5), best_loss_head=np.int64(1)
-    )
+    content = resumable(source, optimizer, epoch=np.int32(7), best_loss=np.float32(-1.5), best_loss_head=np.int64(1))
     weights = read_weights(save(tmp_path / "checkpoint.pth.tar", content, zipped))
     assert load_clusters(target, weights) == 1
     assert same(target.state_dict(), source.state_dict())
@@ -250,9 +248,7 @@ def test_one_key_too_few_or_too_many(tmp_path, change):
     state = contrastive().state_dict()
     if change == "missing":
         del state["backbone.bn1.running_var"]
-    key = {"unexpected": "backbone.extra", "foreign": "something.else"}.get(
-        change, "backbone.bn1.running_var"
-    )
+    key = {"unexpected": "backbone.extra", "foreign": "something.else"}.get(change, "backbone.bn1.running_var")
     if change != "missing":
         state[key] = torch.zeros(1)
     target = contrastive(seed=5)
@@ -275,9 +271,7 @@ def test_a_model_of_another_stage(tmp_path):
 def test_clusters_and_heads_that_differ_from_the_config(tmp_path):
     content = {"model": clustering(nclusters=5, nheads=3).state_dict(), "head": 1}
     weights = read_weights(save(tmp_path / "model.pth.tar", content))
-    assert "3 cluster heads, but num_heads is 1; set num_heads=3" in message(
-        load_clusters, clustering(), weights
-    )
+    assert "3 cluster heads, but num_heads is 1; set num_heads=3" in message(load_clusters, clustering(), weights)
     assert "5 clusters, but num_classes is 7; set num_classes=5" in message(
         load_clusters, clustering(nclusters=7, nheads=3), weights
     )
@@ -288,9 +282,7 @@ def test_clusters_and_heads_that_differ_from_the_config(tmp_path):
 def test_another_contrastive_head(tmp_path):
     weights = read_weights(save(tmp_path / "model.pth.tar", contrastive().state_dict()))
     assert "features_dim in model_kwargs" in message(load_contrastive, contrastive(features_dim=8), weights)
-    assert "missing (contrastive_head.weight" in message(
-        load_contrastive, contrastive(head="linear"), weights
-    )
+    assert "missing (contrastive_head.weight" in message(load_contrastive, contrastive(head="linear"), weights)
 
 
 # Files that are damaged, foreign or hostile
@@ -368,9 +360,7 @@ def test_values_that_are_not_finite(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "content", [b"<!DOCTYPE html>", b"\x93NUMPY\x01\x00", b"\x1f\x8b\x08\x00", bytes(600)]
-)
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"\x93NUMPY\x01\x00", b"\x1f\x8b\x08\x00", bytes(600)])
 def test_other_kinds_of_files(tmp_path, content):
     path = tmp_path / "model.pth.tar"
     path.write_bytes(content)
