@@ -1,4 +1,4 @@
-"""What every test shares: one thread (tiny tensors lose by more), and hypothesis that finds the same cases every time."""
+"""What tests share: one thread (tiny tensors lose by more), and a hypothesis that tries the same cases every time."""
 
 import torch
 from hypothesis import settings

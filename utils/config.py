@@ -90,8 +90,8 @@ def _explain(
         return f"{source}: the key '{key}' is missing"
     if "[key]" in place:
         return f"{source}: the key '{key}' is no word"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{source}: {key} is {_shown(str(first['input']))}, but: {message[0].lower() + message[1:]}"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    return f"{source}: {key} is {_shown(str(first['input']))}; {message[0].lower() + message[1:]}"
 
 
 def _shown(text: str) -> str:

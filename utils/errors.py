@@ -6,6 +6,10 @@ class UserError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str) -> None:
+        # File names and words of a command line may hold what no terminal or log can show.
+        super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
+
 
 class ConfigError(UserError):
     """The command line or the config itself is wrong."""
