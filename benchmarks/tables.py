@@ -69,11 +69,16 @@ def throughput() -> str:
     for name, found in result["results"].items():
         old, new = (found["items"] / found[f"{way}_seconds"]["median"] for way in ("published", "ours"))
         ratio = found["ratio"]
-        times = f"{ratio['median']:.3g} ({ratio['min']:.3g} to {ratio['max']:.3g})"
-        rows.append([name, f"{old:,.4g}", f"{new:,.4g}", found["unit"] + "s/s", times])
+        times = f"{number(ratio['median'])}× ({number(ratio['min'])} to {number(ratio['max'])})"
+        rows.append([name, number(old), number(new), found["unit"] + "s/s", times])
     return (
         markdown(["", "published way", "here", "", "ratio (range)"], rows) + f"\nMedians; {where(result['machine'])}.\n"
     )
+
+
+def number(value: float) -> str:
+    """About three digits, and no exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def where(machine: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks import tables
 
+RESULTS = tables.RESULTS
 MARKED = "before\n<!-- table:digits -->\nold\n<!-- end -->\nbetween\n<!-- table:digits -->\n<!-- end -->\nafter\n"
 
 
@@ -42,3 +43,8 @@ def test_check_changes_nothing_and_tells_by_its_exit_code(tmp_path):
 def test_an_unknown_table_is_an_error():
     with pytest.raises(KeyError):
         tables.fill("<!-- table:nothing -->\n<!-- end -->\n")
+
+
+def test_readme_tells_the_committed_results(monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", RESULTS)
+    assert tables.main(["--check"]) == 0
