@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--num_clusters", type=int, required=True, metavar="K", help="how many groups to find")
     parser.add_argument("--output", metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)")
     parser.add_argument("--quick", action="store_true", help="few epochs of a small network: minutes on a CPU")
+    parser.add_argument("--dry_run", action="store_true", help="choose and write configs, say the plan, run nothing")
     args = parse(parser, argv)
     words, again = take_overwrite(args.overrides)
     root = Path(args.folder).expanduser()
@@ -60,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     display = Display([make_work(project, stage) for stage in STAGES], output / "log.txt")
     with display:
         say_plan(project, display)
+        if args.dry_run:
+            return 0
         final = run_stages(project, display)
         with display.stage("writing the report"):
             scores = show(project, final)

@@ -297,3 +297,11 @@ def test_no_path_begins_a_formula_and_all_survive_csv():
 
 def test_identity_of_a_look_is_kept():
     assert replace(look(3, 8, True), gray=False).words.startswith("3 colour images")
+
+
+def test_a_dry_run_writes_the_configs_and_runs_nothing(tmp_path, capsys):
+    fill(tmp_path / "images")
+    assert run(tmp_path / "images", "--num_clusters", 3, "--output", tmp_path / "out", "--dry_run", *FAST) == 0
+    assert "learning features 1 epochs" in capsys.readouterr().out
+    assert sorted(path.stem for path in (tmp_path / "out/configs").glob("s*.yml")) == sorted(STAGES)
+    assert not (tmp_path / "out/runs").exists()
