@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say("\nTest split, 360 images; labels only score.             ACC      NMI      ARI")
     for row, title in ROWS.items():
         say(f"  {title:<48}" + "".join(f"{100 * scores[row][name]:>7.1f} %" for name in ("acc", "nmi", "ari")))
-    say("  (Digits are too easy for self-labeling: it often costs a point here; on CIFAR-10 it gains several.)")
+    say("  (Digits are too easy for self-labeling: it often costs a point here; the paper gains several on CIFAR-10.)")
     say("Seconds: " + ", ".join(f"{stage} {taken:.0f}" for stage, taken in seconds.items()))
     say("To look at:")
     for picture in [folder / "clusters.png", *sorted(folder.glob("*/*.png"))]:

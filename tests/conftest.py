@@ -1,8 +1,33 @@
 """What tests share: one thread (tiny tensors lose by more), and a hypothesis that tries the same cases every time."""
 
+import signal
+
+import pytest
 import torch
 from hypothesis import settings
+
+from data import digits
+from utils import plots
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def signals():
+    """What a stage does to the process's signals ends with the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def small_digits(request):
+    """As few digits as the module's SPLITS says, and no pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "SPLITS", request.module.SPLITS)
+        for name in ("confusion_matrix", "image_sheet", "purity_curve"):
+            patch.setattr(plots, name, lambda *args, **kwargs: None)
+        yield

@@ -22,13 +22,14 @@ import selflabel
 import simclr
 from data import digits
 from models.weights import read_weights
-from utils import checkpoint, cli, files, plots, validation
+from utils import checkpoint, cli, files, validation
 from utils.config import REPOSITORY
 from utils.neighbors import load_neighbors
 from utils.run import Run
 
 MAINS = {"pretext": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
 CONFIGS = {"pretext": "pretext/simclr_digits", "scan": "scan/scan_digits", "selflabel": "selflabel/selflabel_digits"}
+pytestmark = pytest.mark.usefixtures("signals", "small_digits")
 SPLITS = {"train": slice(0, 48), "val": slice(48, 96)}
 TINY = ["epochs=2", "batch_size=16", "width=4", "log_every=2", "num_workers=0", "optimizer_kwargs.lr=0.01"]
 OWN = {
@@ -42,28 +43,6 @@ EVERY_STEP = "checkpoint_every.minutes=1e-9"
 
 class Killed(BaseException):
     """Nobody catches it: the run is gone, but for what it wrote."""
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """What a stage does to the process's signals ends with the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small():
-    """A few images, and no pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "SPLITS", SPLITS)
-        for name in ("confusion_matrix", "image_sheet", "purity_curve"):
-            patch.setattr(plots, name, lambda *args, **kwargs: None)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # two that wait for each other are slower on so little
-        yield
-        torch.set_num_threads(threads)
 
 
 def words(stage, root, *more):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import urllib.error
 import urllib.request
 
@@ -11,14 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data import digits
 from models.models import ClusteringModel, ContrastiveModel
 from models.resnet import resnet50
 from models.resnet_cifar import resnet18
 from tests import published
-from utils import plots
 from utils.config import REPOSITORY
 
+pytestmark = pytest.mark.usefixtures("signals", "small_digits")
 SPLITS = {"train": slice(0, 96), "val": slice(96, 144)}
 CONFIGS = {
     "simclr": "pretext/simclr_digits",
@@ -29,25 +27,6 @@ TINY = ["epochs=2", "batch_size=32", "width=4", "num_workers=0"]
 OWN = {"simclr": ["num_mined_train=8"], "scan": ["num_neighbors=5"], "selflabel": ["confidence_threshold=0.15"]}
 # What the published recipes are changed to, so that they run in a second.
 SMALL = ["epochs=1", "batch_size=20", "width=4", "num_workers=0"]
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """What a stage does to the process's signals ends with the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small():
-    """A few images, and no pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "SPLITS", SPLITS)
-        for name in ("confusion_matrix", "image_sheet", "purity_curve"):
-            patch.setattr(plots, name, lambda *args, **kwargs: None)
-        yield
 
 
 def stage(script, root, *more):
