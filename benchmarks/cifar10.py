@@ -28,7 +28,7 @@ import selflabel
 import simclr
 from benchmarks import common
 from utils import cli
-from utils.common_config import get_crop_size, get_model, get_train_dataset
+from utils.common_config import get_model, get_train_dataset, get_train_transformations
 from utils.config import load_config
 from utils.errors import UserError
 from utils.runtime import Runtime
@@ -44,7 +44,7 @@ VIEWS = {"pretext": (2, 0), "scan": (2, 0), "selflabel": (1, 1)}
 
 def gflop_of_a_view(p: Any) -> tuple[float, float]:
     """GFLOP of one image: forward, and forward and backward (a multiplication and an addition count as two)."""
-    size = get_crop_size(p)
+    size = get_train_transformations(p).size
     model, image = get_model(p).train(), torch.zeros(2, 3, size, size)  # BatchNorm wants two
     counted = []
     for backward in (False, True):

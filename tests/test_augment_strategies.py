@@ -265,7 +265,7 @@ def test_a_compiled_strategy_compiles_one_shape_and_gives_the_same(monkeypatch):
     strategy.chunk_pixels = 10 * 24 * 24
     strategy.compile()
     assert torch.allclose(strategy(images, seeded(18)), expected, atol=ONE_LEVEL)
-    assert shapes == [10, 10]
+    assert shapes == [9, 9]  # of 9, 9 and 7: equal parts, so that only a rest takes the other way
 
 
 def test_simclr_is_one_graph():

@@ -82,7 +82,9 @@ class Strategy:
         self._constants(device)  # a compiled graph that made them itself would be compiled anew once they are there
         if device.type != "cpu":
             return function(images, params)
-        chunk = max(1, self.chunk_pixels // self.size**2)
+        # Chunks of the same size, as far as it goes: a compiled graph holds for one.
+        num_chunks = math.ceil(len(images) * self.size**2 / self.chunk_pixels) or 1
+        chunk = math.ceil(len(images) / num_chunks) or 1
         views = torch.empty(len(images), 3, self.size, self.size)
         for i in range(0, len(images), chunk):
             part = {name: value[i : i + chunk] for name, value in params.items()}
