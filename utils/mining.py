@@ -1,8 +1,9 @@
 """Exact nearest neighbors by inner product of L2-normalised features, in blocks, on any device.
 
-A float32 search proposes a few more candidates than are needed, and float64 products choose among them. Where the
-error bound of float32 does not prove that no better neighbor was left out, the row is searched again in float64. The
-result therefore depends on the features alone: not on blocks, backend, device or number of ranks.
+A float32 search proposes a few more candidates than are needed. Where two of them are closer than the error bound of
+float32, float64 products choose; where that bound does not prove that no better neighbor was left out, the row is
+searched again in float64. The result therefore depends on the features alone: not on blocks, backend, device or
+number of ranks.
 """
 
 import contextlib
@@ -170,19 +171,23 @@ def _full_float32() -> Iterator[None]:
 
 
 def _mine_part(bank: Bank, part: range, k: int, num_candidates: int, search: Callable) -> Tensor:
-    """Mine consecutive rows: candidates in float32, choice in float64, the unproven rows once more; [n, k + 1]."""
+    """Mine consecutive rows: candidates in float32, choice in float64 where it can differ, int64 [n, k + 1]."""
     scores, candidates = _candidates(bank, bank.unit(part), num_candidates, search)
     rows = torch.arange(part.start, part.stop, device=bank.exact)
-    bytes_per_row = num_candidates * bank.num_dims * 8
-    cache = CACHE_BYTES if bank.exact.type == "cpu" else 64 * CACHE_BYTES
-    chunks = range(0, len(rows), max(1, cache // bytes_per_row))
-    ranked = [_rank(bank, rows[i : i + chunks.step], candidates[i : i + chunks.step], k) for i in chunks]
-    similarities, neighbors = (torch.cat(parts) for parts in zip(*ranked, strict=True))
+    scores = scores.to(bank.exact).double()
     # Products of D float32 values are off by D·2^-24 at most, normalised factors by 2^-24 each.
     error = 1.01 * (bank.num_dims + 4) * 2.0**-24 + TIE
-    unproven = similarities[:, -1] <= scores[:, -1].to(bank.exact).double() + error
-    if num_candidates < bank.num_rows and bool(unproven.any()):
-        neighbors[unproven] = _search_again(bank, rows[unproven], k)
+    # Scores further apart than both can be off stand in their true order, and so does all that comes after them.
+    apart = (-scores[:, : k + 2].diff(dim=1) > 2 * error).all(1) & (candidates[:, 0] == rows)
+    neighbors = candidates[:, 1 : k + 1].contiguous()
+    near = (~apart).nonzero().squeeze(1)
+    bytes_per_row = num_candidates * bank.num_dims * 8
+    cache = CACHE_BYTES if bank.exact.type == "cpu" else 64 * CACHE_BYTES
+    for some in near.split(max(1, cache // bytes_per_row)):
+        similarities, neighbors[some] = _rank(bank, rows[some], candidates[some], k)
+        unproven = some[similarities[:, -1] <= scores[some, -1] + error]
+        if num_candidates < bank.num_rows and len(unproven):
+            neighbors[unproven] = _search_again(bank, rows[unproven], k)
     return torch.cat([rows.unsqueeze(1), neighbors], dim=1)
 
 

@@ -1,7 +1,8 @@
-"""What becomes of a pixel's color: PIL's 8-bit operations on float32 [B, 3, H, W] batches of whole levels 0..255.
+"""What becomes of a pixel's color: PIL's 8-bit operations on float32 batches of whole levels 0..255.
 
 Every function takes one parameter per image and keeps PIL's rounding, so that an image goes through several
-operations as it does there. (ITU-R 601 luminance, Image.blend, ImageEnhance, 8-bit HSV.)
+operations as it does there. (ITU-R 601 luminance, Image.blend, ImageEnhance, 8-bit HSV.) Colors come as three channels
+of their own: each operation is then one loop over pixels, which a compiled graph fuses with its neighbors.
 """
 
 from collections.abc import Callable
@@ -9,35 +10,54 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Channels = tuple[Tensor, ...]  # red, green and blue, each [B, H, W]
+
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # codes of the jitter's operations in its order
 LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # PIL's ITU-R 601 weights, exact in float32
 
 
-def apply_where(
-    mask: Tensor, function: Callable[..., Tensor], images: Tensor, *parameters: Tensor, neutral: bool = False
-) -> Tensor:
-    """function(images, *parameters) for the images of which mask [B] is true; the others stay as they are.
+def works_on_all(device: torch.device) -> bool:
+    """Whether an operation that concerns some images is done for all: sizes that hang on the data are dear there."""
+    return device.type != "cpu" or torch.compiler.is_compiling()
 
-    A processor works on these images alone, in place; a compiled graph and an accelerator, for which sizes that
-    hang on the data are dear, work on all and choose. neutral: the function leaves the others as they are anyway.
-    """
-    if images.device.type != "cpu" or torch.compiler.is_compiling():
-        changed = function(images, *parameters)
-        return changed if neutral else torch.where(mask[:, None, None, None], changed, images)
+
+def apply_where(mask: Tensor, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """function(images) for the images of [B, C, H, W] of which mask [B] is true, on the processor in place."""
+    if works_on_all(images.device):
+        return torch.where(mask[:, None, None, None], function(images), images)
     rows = mask.nonzero()[:, 0]
-    return images.index_copy_(0, rows, function(images.index_select(0, rows), *(p[rows] for p in parameters)))
+    return images.index_copy_(0, rows, function(images.index_select(0, rows)))
 
 
-def to_gray(images: Tensor) -> Tensor:
-    """Luminance in whole levels, [B, 1, H, W] (PIL's convert("L"))."""
-    red, green, blue = images.split(1, 1)
+def recolor_where(
+    mask: Tensor, function: Callable[..., Channels], channels: Channels, *parameters: Tensor, neutral: bool = False
+) -> Channels:
+    """function(channels, *parameters) for the images of which mask [B] is true, on the processor in place.
+
+    neutral: the function leaves the others as they are anyway.
+    """
+    if works_on_all(mask.device):
+        changed = function(channels, *parameters)
+        if neutral:
+            return changed
+        return tuple(torch.where(mask[:, None, None], new, old) for new, old in zip(changed, channels, strict=True))
+    rows = mask.nonzero()[:, 0]
+    some = tuple(channel.index_select(0, rows) for channel in channels)
+    for channel, new in zip(channels, function(some, *(p[rows] for p in parameters)), strict=True):
+        channel.index_copy_(0, rows, new)
+    return channels
+
+
+def to_gray(channels: Channels) -> Tensor:
+    """Luminance in whole levels, [B, H, W] (PIL's convert("L"))."""
+    red, green, blue = channels
     gray = red * LUMA[0]
     return gray.add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).add_(0.5).floor_()
 
 
-def grayscale(images: Tensor) -> Tensor:
+def grayscale(channels: Channels) -> Channels:
     """Luminance in all three channels."""
-    return to_gray(images).expand_as(images)
+    return (to_gray(channels),) * 3
 
 
 def blend(degenerate: Tensor, images: Tensor, factor: Tensor) -> Tensor:
@@ -45,16 +65,16 @@ def blend(degenerate: Tensor, images: Tensor, factor: Tensor) -> Tensor:
     return (images - degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).floor_()
 
 
-def adjust(images: Tensor, blend_row: Tensor) -> Tensor:
+def adjust(channels: Channels, blend_row: Tensor) -> Channels:
     """Blend each image with black (brightness), its mean gray (contrast) or its gray (saturation).
 
     blend_row: [B, 3], the factor, the part of gray and the part of mean gray (0 or 1) in what is blended with.
     """
-    factor, gray_part, mean_part = blend_row[:, :, None, None, None].unbind(1)
-    gray = to_gray(images)
-    mean = gray.mean((1, 2, 3), keepdim=True).mul_(mean_part).add_(0.5).floor_()
+    factor, gray_part, mean_part = blend_row[:, :, None, None].unbind(1)
+    gray = to_gray(channels)
+    mean = gray.mean((1, 2), keepdim=True).mul_(mean_part).add_(0.5).floor_()
     degenerate = torch.addcmul(mean, gray, gray_part)
-    return blend(degenerate, images, factor)
+    return tuple(blend(degenerate, channel, factor) for channel in channels)
 
 
 def smooth(images: Tensor) -> Tensor:
@@ -67,9 +87,9 @@ def smooth(images: Tensor) -> Tensor:
     return smoothed
 
 
-def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
+def shift_hue(channels: Channels, shift: Tensor) -> Channels:
     """Turn the hue by shift [B], a share of the full circle, in PIL's 8-bit HSV."""
-    red, green, blue = images.split(1, 1)
+    red, green, blue = channels
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
     is_red, is_green = red == value, green == value
@@ -78,7 +98,7 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     ramp = ramp.div_(chroma.clamp(min=1)).add_(offset)
     # PIL's hue is floor(255 (ramp / 6 mod 1)); below 0 the 255 that its mod adds are -1 on the circle of 256.
     hue = (ramp * 42.5).floor_().sub_((ramp < 0).float())
-    hue = hue.mul_(1 / 256).add_((shift * 255).trunc().div(256)[:, None, None, None])
+    hue = hue.mul_(1 / 256).add_((shift * 255).trunc().div(256)[:, None, None])
     sector = hue.sub_(hue.floor()).mul_(256 * 6 / 255)
     saturation = chroma.div_(value.clamp(min=1)).mul_(255).floor_()
     chroma = saturation.mul_(value).mul_(1 / 255)
@@ -88,7 +108,7 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
         (sector - 2).abs_().neg_().add_(2),
         (sector - 4).abs_().neg_().add_(2),
     )
-    return torch.cat([torch.addcmul(base, share.clamp_(0, 1), chroma).floor_() for share in shares], 1)
+    return tuple(torch.addcmul(base, share.clamp_(0, 1), chroma).floor_() for share in shares)
 
 
 def jitter_blends(order: Tensor, factors: Tensor, mask: Tensor) -> Tensor:
@@ -108,19 +128,19 @@ def jitter_blends(order: Tensor, factors: Tensor, mask: Tensor) -> Tensor:
     return torch.stack([factor, operation == SATURATION, operation == CONTRAST], 2)
 
 
-def jitter(images: Tensor, blends: Tensor, shift: Tensor, mask: Tensor) -> Tensor:
+def jitter(channels: Channels, blends: Tensor, shift: Tensor, mask: Tensor) -> Channels:
     """Color jitter as torchvision does it, the operations in each image's own order.
 
     blends: [B, 6, 3] from `jitter_blends`; shift: [B] of the hue, in images where mask [B] is true.
     """
     for place in range(3):
-        images = adjust_some(images, blends[:, place])
-    images = apply_where(mask, shift_hue, images, shift)
+        channels = adjust_some(channels, blends[:, place])
+    channels = recolor_where(mask, shift_hue, channels, shift)
     for place in range(3, 6):
-        images = adjust_some(images, blends[:, place])
-    return images
+        channels = adjust_some(channels, blends[:, place])
+    return channels
 
 
-def adjust_some(images: Tensor, blend_row: Tensor) -> Tensor:
+def adjust_some(channels: Channels, blend_row: Tensor) -> Channels:
     """`adjust`, without the work for factors of 1."""
-    return apply_where(blend_row[:, 0] != 1, adjust, images, blend_row, neutral=True)
+    return recolor_where(blend_row[:, 0] != 1, adjust, channels, blend_row, neutral=True)

@@ -83,7 +83,7 @@ def blend_with(gray_part: float, mean_part: float) -> Operation:
     def operation(images: Tensor, magnitude: Tensor) -> Tensor:
         factor = strength(magnitude)
         share = torch.stack([factor, torch.full_like(factor, gray_part), torch.full_like(factor, mean_part)], 1)
-        return color.adjust(images.float(), share).to(torch.uint8)
+        return torch.stack(color.adjust(images.float().unbind(1), share), 1).to(torch.uint8)
 
     return operation
 

@@ -206,8 +206,8 @@ class SimCLR(Standard):
 
     def recolor(self, images: Tensor, params: Params) -> Tensor:
         """Jitter, then gray."""
-        images = color.jitter(images, params["blends"], params["hue"], params["turned"])
-        return color.apply_where(params["gray"], color.grayscale, images)
+        channels = color.jitter(images.unbind(1), params["blends"], params["hue"], params["turned"])
+        return torch.stack(color.recolor_where(params["gray"], color.grayscale, channels), 1)
 
 
 class Strong(Strategy):
