@@ -10,12 +10,13 @@ import utils.mining
 from utils.errors import UserError
 from utils.neighbors import load_neighbors, mine_neighbors, purity, save_neighbors, weighted_knn
 
-BACKENDS = ["faiss", "torch"]
 
-
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    return request.param
+@pytest.fixture(params=["faiss", "torch", "torch after bf16"])
+def backend(request, monkeypatch):
+    """A backend, on a machine that multiplies bfloat16 fast or does not, whatever this one does."""
+    name, _, low = request.param.partition(" after ")
+    monkeypatch.setattr(utils.mining, "has_fast_bf16", lambda device: bool(low))
+    return name
 
 
 def normal(*shape, seed=0):
@@ -103,6 +104,30 @@ def test_float32_alone_would_be_wrong(monkeypatch):
     assert searched == []
     mine_neighbors(CASES["collapsed"], 5, "torch")
     assert sum(searched) > 30
+
+
+def test_bfloat16_hands_on_what_it_cannot_prove(monkeypatch):
+    """90 points on a circle, 4 degrees apart or 10^-4 of that: bfloat16 tells the former apart, not the latter."""
+    monkeypatch.setattr(utils.mining, "has_fast_bf16", lambda device: True)
+    handed_on = []
+    search = utils.mining._search_fp32
+    monkeypatch.setattr(
+        utils.mining, "_search_fp32", lambda queries, *rest: (handed_on.append(len(queries)), search(queries, *rest))[1]
+    )
+    for step, expected in ((4, []), (4e-4, [90])):
+        angles = torch.deg2rad(step * torch.arange(90, dtype=torch.float64))
+        neighbors = mine_neighbors(torch.stack([angles.cos(), angles.sin()], 1), 2, "torch")
+        assert handed_on == expected
+        assert all(set(neighbors[i].tolist()) == {i - 1, i, i + 1} for i in range(1, 89))
+
+
+@pytest.mark.parametrize("num_columns", [3, 40, 16 * 12, 16 * 13, 16 * 40 + 7])
+def test_the_largest_of_groups_are_the_largest(num_columns):
+    scores = normal(30, num_columns).round(decimals=1)  # with ties
+    largest, columns = utils.mining._largest(scores, 3)
+    assert torch.equal(largest, scores.sort(dim=1, descending=True).values[:, :3])
+    assert torch.equal(scores.gather(1, columns), largest)
+    assert all(len(set(row)) == 3 for row in columns.tolist())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])

@@ -1,9 +1,9 @@
 """Exact nearest neighbors by inner product of L2-normalised features, in blocks, on any device.
 
-A float32 search proposes a few more candidates than are needed. Where two of them are closer than the error bound of
-float32, float64 products choose; where that bound does not prove that no better neighbor was left out, the row is
-searched again in float64. The result therefore depends on the features alone: not on blocks, backend, device or
-number of ranks.
+A search in low precision proposes more candidates than are needed. Where its error bound proves that no other row can
+be among the neighbors, float32 scores order the candidates, and float64 products those that are closer than float32
+can tell apart. Rows without a proof go to the next search: bfloat16 where the device multiplies it fast, float32,
+float64. The result therefore depends on the features alone: not on blocks, backend, device or number of ranks.
 """
 
 import contextlib
@@ -13,14 +13,22 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from utils.console import progress
 from utils.errors import UserError
+from utils.runtime import has_fast_bf16
 
 BUDGET_BYTES = 2 << 30
 CACHE_BYTES = 4 << 20  # of candidates compared at once on the CPU, so that they stay in its cache
-MARGIN = 8  # candidates beyond the neighbors asked for
+SCORES_BYTES = 32 << 20  # of scores made at once on the CPU, for the same reason
+GROUP = 16  # scores of which only the largest is looked at first
 TIE = 2.0**-40  # similarities are rounded to multiples of 1e-12: what differs by less is noise of float64
+
+# Candidates [n, m] of queries [n, D] in a block [N, D]: float32 scores, their places, and limit [n]: no other row of
+# the block would have a score above it.
+Found = tuple[Tensor, Tensor, Tensor]
+Search = tuple[Callable[[Tensor, Tensor, int, int], Found], int]  # and how many candidates it is to propose
 
 
 class Bank:
@@ -60,12 +68,15 @@ class Bank:
             )
         return found.to(self.exact).double()
 
-    def unit(self, rows: range) -> Tensor:
+    def unit(self, rows: range | Tensor) -> Tensor:
         """L2-normalised features, float32 [n, D]."""
+        if isinstance(rows, Tensor):
+            return self._normalise(rows) if self.whole is None else self.whole[rows.to(self.search)]
         return self._normalise(rows) if self.whole is None else self.whole[rows.start : rows.stop]
 
-    def _normalise(self, rows: range) -> Tensor:
-        return (self.values(rows) / self.norms[rows.start : rows.stop, None]).float().to(self.search)
+    def _normalise(self, rows: range | Tensor) -> Tensor:
+        norms = self.norms[rows if isinstance(rows, Tensor) else slice(rows.start, rows.stop)]
+        return (self.values(rows) / norms.unsqueeze(1)).float().to(self.search)
 
     def similarity(self, rows: Tensor, others: Tensor) -> Tensor:
         """Cosine similarity of rows [n] and others [n, m], float64 [n, m], every pair by the same operations."""
@@ -75,22 +86,67 @@ class Bank:
         return (cosine / TIE).round_().mul_(TIE)
 
 
-def _search_torch(queries: Tensor, bank: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    scores, indices = (queries @ bank.T).topk(num, dim=1)
-    return scores, indices
+def _largest(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """The `num` largest of every row of scores [n, N], falling, and their columns.
+
+    They lie in the `num` groups of columns that have the largest maxima, and maxima are found faster than ranks.
+    """
+    num_groups = scores.shape[1] // GROUP
+    if num_groups <= 4 * num:
+        return scores.topk(num, dim=1)
+    whole = num_groups * GROUP
+    groups = scores[:, :whole].view(-1, GROUP, num_groups).amax(1).topk(num, dim=1, sorted=False).indices
+    columns = (groups.unsqueeze(2) + num_groups * torch.arange(GROUP, device=groups.device)).flatten(1)
+    rest = torch.arange(whole, scores.shape[1], device=groups.device).expand(len(scores), -1)
+    columns = torch.cat([columns, rest], dim=1)
+    largest, place = scores.gather(1, columns).topk(num, dim=1)
+    return largest, columns.gather(1, place)
 
 
-def _search_faiss(queries: Tensor, bank: Tensor, num: int) -> tuple[Tensor, Tensor]:
+def _join(parts: list[Found]) -> Found:
+    scores, indices, limits = (torch.cat(part) for part in zip(*parts, strict=True))
+    return scores, indices, limits
+
+
+def _limit(scores: Tensor, num_rows: int) -> Tensor:
+    """The lowest score of each row, or -inf where all rows are candidates and none is left."""
+    return scores[:, -1] if scores.shape[1] < num_rows else torch.full_like(scores[:, -1], -torch.inf)
+
+
+def _search_bf16(queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
+    """Candidates by bfloat16 products, with float32 scores."""
+    low_queries, low_unit = queries.bfloat16(), unit.bfloat16()
+    # Cauchy-Schwarz for what rounding took from the factors, D sums in float32 (or a little less, on tensor cores),
+    # and the rounding of a result below 1.
+    lost = (unit - low_unit).norm(dim=1).max() * 1.01
+    errors = (queries - low_queries).norm(dim=1) * 1.01 + lost + unit.shape[1] * 2.0**-22 + 2.0**-9
+    size = max(1, scores_bytes // (2 * len(unit) + 4 * num * (unit.shape[1] + 4 * GROUP)))
+    space = low_unit.new_empty(min(size, len(queries)), len(unit))  # new memory for each part would cost twice the time
+    parts = []
+    for some, low, error in zip(queries.split(size), low_queries.split(size), errors.split(size), strict=True):
+        rough, indices = _largest(torch.mm(low, low_unit.T, out=space[: len(low)]), num)
+        scores = torch.bmm(functional.embedding(indices, unit), some.unsqueeze(2)).squeeze(2)
+        parts.append((scores, indices, _limit(rough.float(), len(unit)) + error))
+    return _join(parts)
+
+
+def _search_fp32(queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
+    size = max(1, scores_bytes // (4 * len(unit)))
+    space = unit.new_empty(min(size, len(queries)), len(unit))
+    parts = []
+    for some in queries.split(size):
+        scores, indices = _largest(torch.mm(some, unit.T, out=space[: len(some)]), num)
+        parts.append((scores, indices, _limit(scores, len(unit))))
+    return _join(parts)
+
+
+def _search_faiss(queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
     import faiss  # optional: auto falls back to torch
 
-    scores, indices = faiss.knn(queries.numpy(), bank.numpy(), num, metric=faiss.METRIC_INNER_PRODUCT)
-    return torch.from_numpy(scores), torch.from_numpy(indices)
-
-
-SEARCHES: dict[str, Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]] = {
-    "torch": _search_torch,
-    "faiss": _search_faiss,
-}
+    scores, indices = map(
+        torch.from_numpy, faiss.knn(queries.numpy(), unit.numpy(), num, metric=faiss.METRIC_INNER_PRODUCT)
+    )
+    return scores, indices, _limit(scores, len(unit))
 
 
 @torch.no_grad()
@@ -110,7 +166,8 @@ def mine_neighbors(
     Args:
         features: [N, D], normalised or not; a tensor on any device, or a memory map, which is streamed.
         k: neighbors per row, below N.
-        backend: faiss (on the CPU), torch (any device), or auto: faiss on the CPU where it is installed.
+        backend: faiss (on the CPU), torch (any device), or auto: torch for bfloat16 and on accelerators, and for
+            float32 on the CPU faiss where it is installed.
         budget_bytes: working memory besides features and result, by default 2 GiB, on a GPU a quarter of what is
             free; it changes the speed only.
         rows: the rows to mine, a range of step 1, for sharing the work out over ranks.
@@ -125,20 +182,19 @@ def mine_neighbors(
             f"cannot mine {k} neighbors among {num_rows} images; mine at least 1 and at most {num_rows - 1}"
         )
     device = device or (features.device if isinstance(features, Tensor) else torch.device("cpu"))
-    backend = _find_backend(backend, device)
+    searches = _find_searches(backend, device, k)
     budget_bytes = budget_bytes or _find_budget(device)
     bank = Bank(features, torch.device("cpu") if backend == "faiss" else device, budget_bytes)
     rows = range(num_rows) if rows is None else rows
-    num_candidates = min(num_rows, k + 1 + MARGIN)
-    width = 2 * len(bank.blocks[0]) if backend == "torch" else bank.num_dims + 6 * num_candidates
-    size = max(1, budget_bytes // (4 * 4 * width))
+    scores_bytes = SCORES_BYTES if bank.search.type == "cpu" else budget_bytes // 4
+    size = max(1, budget_bytes // (4 * 4 * (bank.num_dims + 12 * (k + 8))))
     starts = range(rows.start, rows.stop, size)
     result = np.empty((len(rows), k + 1), dtype=np.int64)
-    with _full_float32():
+    with _exact_products():
         for start in progress(starts, total=len(starts), desc="neighbors"):
-            part = range(start, min(start + size, rows.stop))
-            found = _mine_part(bank, part, k, num_candidates, SEARCHES[backend])
-            result[start - rows.start : part.stop - rows.start] = found.cpu().numpy()
+            part = torch.arange(start, min(start + size, rows.stop), device=bank.exact)
+            found = _mine_part(bank, part, k, searches, min(scores_bytes, budget_bytes // 4))
+            result[start - rows.start :][: len(part)] = torch.cat([part.unsqueeze(1), found], dim=1).cpu().numpy()
     return result
 
 
@@ -146,63 +202,83 @@ def _find_budget(device: torch.device) -> int:
     return max(BUDGET_BYTES, torch.cuda.mem_get_info(device)[0] // 4) if device.type == "cuda" else BUDGET_BYTES
 
 
-def _find_backend(backend: str, device: torch.device) -> str:
+def _find_searches(backend: str, device: torch.device, k: int) -> list[Search]:
+    """What proposes candidates, in rising precision; bfloat16 has to propose more of them for a proof."""
     installed = importlib.util.find_spec("faiss") is not None
-    if backend == "auto":
-        return "faiss" if installed and device.type == "cpu" else "torch"
     if backend == "faiss" and not installed:
         raise UserError(
             "neighbors=faiss needs faiss, which is not installed; pip install faiss-cpu, or neighbors=torch"
         )
-    if backend not in SEARCHES:
+    if backend not in ("auto", "torch", "faiss"):
         raise UserError(f"neighbors={backend} is no way to search; use auto, torch or faiss")
-    return backend
+    by_faiss = backend == "faiss" or (backend == "auto" and installed and device.type == "cpu")
+    full = (_search_faiss if by_faiss else _search_fp32, k + 9)
+    return [(_search_bf16, 2 * k + 10), full] if backend != "faiss" and has_fast_bf16(device) else [full]
 
 
 @contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
-    """Keep TF32 and its like out: the error bound is that of float32."""
-    before = torch.get_float32_matmul_precision()
+def _exact_products() -> Iterator[None]:
+    """Keep TF32, sums in bfloat16 and their like out: the error bounds are those of the factors' own precision."""
+    precision = torch.get_float32_matmul_precision()
+    cuda = torch.backends.cuda.matmul
+    reduced = cuda.allow_bf16_reduced_precision_reduction
     torch.set_float32_matmul_precision("highest")
+    cuda.allow_bf16_reduced_precision_reduction = False
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(precision)
+        cuda.allow_bf16_reduced_precision_reduction = reduced
 
 
-def _mine_part(bank: Bank, part: range, k: int, num_candidates: int, search: Callable) -> Tensor:
-    """Mine consecutive rows: candidates in float32, choice in float64 where it can differ, int64 [n, k + 1]."""
-    scores, candidates = _candidates(bank, bank.unit(part), num_candidates, search)
-    rows = torch.arange(part.start, part.stop, device=bank.exact)
-    scores = scores.to(bank.exact).double()
+def _mine_part(bank: Bank, rows: Tensor, k: int, searches: list[Search], scores_bytes: int) -> Tensor:
+    """The neighbors of some rows, int64 [n, k]: each search hands on the rows for which it proves nothing."""
+    neighbors = torch.empty(len(rows), k, dtype=torch.int64, device=bank.exact)
+    left = torch.arange(len(rows), device=bank.exact)
+    for search in searches:
+        candidates = _propose(bank, rows[left], k, search, scores_bytes)
+        neighbors[left], proven = _choose(bank, rows[left], k, *candidates)
+        left = left[~proven]
+        if not len(left):
+            return neighbors
+    neighbors[left] = _search_again(bank, rows[left], k)
+    return neighbors
+
+
+def _propose(bank: Bank, rows: Tensor, k: int, search: Search, scores_bytes: int) -> Found:
+    """Candidates among all rows of the bank, searched block by block; scores fall."""
+    find, num = search
+    queries = bank.unit(rows)
+    scores, indices = queries.new_empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64, device=bank.search)
+    limits = queries.new_full((len(rows),), -torch.inf)
+    for block in bank.blocks:
+        new_scores, new_indices, new_limits = find(queries, bank.unit(block), min(num, len(block)), scores_bytes)
+        scores, order = torch.cat([scores, new_scores], dim=1).sort(dim=1, descending=True)
+        indices = torch.cat([indices, new_indices + block.start], dim=1).gather(1, order)
+        limits = torch.maximum(limits, new_limits)
+        if scores.shape[1] > num:
+            limits = torch.maximum(limits, scores[:, num])
+            scores, indices = scores[:, :num], indices[:, :num]
+    return scores.to(bank.exact).double(), indices.to(bank.exact), limits.to(bank.exact).double()
+
+
+def _choose(
+    bank: Bank, rows: Tensor, k: int, scores: Tensor, candidates: Tensor, limits: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return k neighbors [n, k] out of candidates [n, m], and whether they are proven to be the right ones [n]."""
     # Products of D float32 values are off by D·2^-24 at most, normalised factors by 2^-24 each.
     error = 1.01 * (bank.num_dims + 4) * 2.0**-24 + TIE
+    limits = limits + error
     # Scores further apart than both can be off stand in their true order, and so does all that comes after them.
-    apart = (-scores[:, : k + 2].diff(dim=1) > 2 * error).all(1) & (candidates[:, 0] == rows)
-    neighbors = candidates[:, 1 : k + 1].contiguous()
-    near = (~apart).nonzero().squeeze(1)
-    bytes_per_row = num_candidates * bank.num_dims * 8
+    apart = (-scores[:, : k + 2].diff(dim=1) > 2 * error).all(1)
+    proven = apart & (candidates[:, 0] == rows) & (scores[:, k] - error > limits)
+    neighbors = candidates[:, 1 : k + 1].clone()
+    bytes_per_row = candidates.shape[1] * bank.num_dims * 8
     cache = CACHE_BYTES if bank.exact.type == "cpu" else 64 * CACHE_BYTES
-    for some in near.split(max(1, cache // bytes_per_row)):
+    for some in (~proven).nonzero().squeeze(1).split(max(1, cache // bytes_per_row)):
         similarities, neighbors[some] = _rank(bank, rows[some], candidates[some], k)
-        unproven = some[similarities[:, -1] <= scores[some, -1] + error]
-        if num_candidates < bank.num_rows and len(unproven):
-            neighbors[unproven] = _search_again(bank, rows[unproven], k)
-    return torch.cat([rows.unsqueeze(1), neighbors], dim=1)
-
-
-def _candidates(bank: Bank, queries: Tensor, num: int, search: Callable) -> tuple[Tensor, Tensor]:
-    """Return float32 scores (falling) and indices [n, num] of the best rows of the bank, block by block."""
-    scores, indices = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
-    indices = indices.to(queries.device)
-    for block in bank.blocks:
-        new_scores, new_indices = search(queries, bank.unit(block), min(num, len(block)))
-        scores = torch.cat([scores, new_scores], dim=1)
-        indices = torch.cat([indices, new_indices + block.start], dim=1)
-        if len(bank.blocks) > 1:
-            scores, order = scores.topk(min(num, scores.shape[1]), dim=1)
-            indices = indices.gather(1, order)
-    return scores, indices.to(bank.exact)
+        proven[some] = similarities[:, -1] > limits[some]
+    return neighbors, proven
 
 
 def _rank(bank: Bank, rows: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
