@@ -107,9 +107,14 @@ def run_stage(stage: str, words: Sequence[str], peak_tflops: float | None, devic
     return found | {name: scores[name] for name in SCORES}
 
 
-def pixel_purity(p: Any) -> float:
-    """Purity at 20 of the raw pixels' neighbors, over evenly spread training images: what the features must beat."""
+def pixel_purity(p: Any) -> float | None:
+    """Purity at 20 of the raw pixels' neighbors, over evenly spread training images: what the features must beat.
+
+    None for images that are not in memory.
+    """
     train = get_train_dataset(p, None)
+    if train.images is None:
+        return None
     share = len(train) // NUM_PIXEL_QUERIES or 1
     pixels = train.images.flatten(1).float()
     pixels = pixels - pixels.mean(0)

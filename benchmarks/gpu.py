@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common, gpu_profile
 from benchmarks.gpu_smoke import CHECKS
-from benchmarks.gpu_steps import CONFIGS, make_images
+from benchmarks.steps import CONFIGS, make_images
 from data.augment import build_evaluation
 from models import build_backbone
 from utils import evaluate

@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import common
-from benchmarks.gpu_steps import CONFIGS, Step
+from benchmarks.steps import CONFIGS, Step
 from utils.config import load_config
 from utils.runtime import Runtime
 

@@ -16,7 +16,7 @@ import scan
 import selflabel
 import simclr
 from benchmarks import common
-from benchmarks.gpu_steps import CONFIGS, Step, make_images
+from benchmarks.steps import CONFIGS, Step, make_images
 from data.augment import Strategy
 from models.weights import read_weights
 from utils import evaluate

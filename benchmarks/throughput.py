@@ -14,6 +14,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,24 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common, published
-from data.augment import Strategy, build_augmentation, build_evaluation
-from data.dataset import ImageDataset
+from benchmarks.steps import NUM_NEIGHBORS, Step, make_images
+from data.augment import Strategy, build_augmentation
 from data.images import num_cores
-from data.loaders import NeighborPartner, ViewLoader
 from losses import CRITERIA
 from models import build_backbone
 from models.models import ClusteringModel, ContrastiveModel
 from utils import evaluate
+from utils.common_config import get_val_transformations
+from utils.inference import embed
 from utils.mining import mine_neighbors
 from utils.runtime import Runtime, can_compile
+from utils.schema import Config
 
 NORMALIZE = {"mean": published.MEAN, "std": published.STD}
 BATCH = 256
+THRESHOLD = 0.1  # of self-labeling: an untrained network's views count too
+KNN_EVERY: int = Config.model_fields["knn_every"].default
 Loss = Callable[[Any, list[Tensor]], Tensor]
-
-
-def make_images(num: int) -> Tensor:
-    """Smooth random images, uint8 [num, 3, 32, 32]."""
-    coarse = torch.rand(num, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    return (255 * functional.interpolate(coarse, size=32, mode="bicubic").clamp(0, 1)).to(torch.uint8)
 
 
 def simclr_strategy() -> Strategy:
@@ -92,7 +91,7 @@ def compare(
 def augmentation(runtime: Runtime, quick: bool) -> dict[str, Any]:
     """Views on one core: PIL, batched, and compiled where there is a compiler."""
     num, repeats = (256, 1) if quick else (2048, 5)
-    images = make_images(num)
+    images = make_images(num).images
     arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -120,29 +119,33 @@ def _batches(strategy: Strategy, images: Tensor) -> Callable[[], Any]:
     return lambda: strategy.run(images, strategy.draw(len(images), random))
 
 
-def simclr_loss(forward: Any, views: list[Tensor]) -> Tensor:
-    return CRITERIA["simclr"](temperature=0.1)(forward(torch.cat(views)).unflatten(0, (2, -1)).transpose(0, 1))
-
-
-def scan_loss(forward: Any, views: list[Tensor]) -> Tensor:
-    return CRITERIA["scan"](entropy_weight=5.0)(forward(views[0])[0], forward(views[1])[0]).total
-
-
-def selflabel_loss(forward: Any, views: list[Tensor]) -> Tensor:
-    with torch.no_grad():
-        plain = forward(views[0])[0]
-    return CRITERIA["confidence-cross-entropy"](threshold=0.1, apply_class_balancing=True)(plain, forward(views[1])[0])
-
-
 def _model(stage: str, width: int) -> torch.nn.Module:
     torch.manual_seed(0)
     backbone = build_backbone("resnet18", "cifar", width)
     return ContrastiveModel(backbone) if stage == "simclr" else ClusteringModel(backbone, 10)
 
 
-def _published_steps(
+def simclr_loss(model: Any, views: list[Tensor]) -> Tensor:
+    return CRITERIA["simclr"](temperature=0.1)(model(torch.cat(views)).unflatten(0, (2, -1)).transpose(0, 1))
+
+
+def scan_loss(model: Any, views: list[Tensor]) -> Tensor:
+    return CRITERIA["scan"](entropy_weight=5.0)(model(views[0])[0], model(views[1])[0]).total
+
+
+def selflabel_loss(model: Any, views: list[Tensor]) -> Tensor:
+    with torch.no_grad():
+        plain = model(views[0])[0]
+    return CRITERIA["confidence-cross-entropy"](THRESHOLD, apply_class_balancing=True)(plain, model(views[1])[0])
+
+
+LOSSES: dict[str, Loss] = {"simclr": simclr_loss, "scan": scan_loss, "selflabel": selflabel_loss}
+
+
+def published_steps(
     stage: str, images: Tensor, width: int, batch_size: int, device: torch.device
 ) -> Generator[Tensor, None, None]:
+    """Train for ever in the published way; yields the loss of every step."""
     model = published.network(_model(stage, width), device)
     optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, foreach=False)
     if stage != "simclr":
@@ -152,7 +155,7 @@ def _published_steps(
         "scan": [published.strong(), published.strong()],
         "selflabel": [published.evaluation(), published.strong()],
     }[stage]
-    neighbors = make_neighbors(len(images)) if stage == "scan" else None
+    neighbors = torch.randint(len(images), (len(images), NUM_NEIGHBORS + 1)) if stage == "scan" else None
     loss_of = LOSSES[stage]
     for views in published.batches(images, make, batch_size, num_cores(), neighbors):
         loss = loss_of(model, [view.to(device, non_blocking=True) for view in views])
@@ -163,58 +166,33 @@ def _published_steps(
         yield loss
 
 
-def _our_steps(
-    stage: str, images: Tensor, width: int, batch_size: int, runtime: Runtime
-) -> Generator[Tensor, None, None]:
-    model = runtime.place(_model(stage, width)).train()
-    optimizer: Any = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, fused=True)
-    if stage != "simclr":
-        optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, fused=True)
-    strategies = {
-        "simclr": [simclr_strategy(), simclr_strategy()],
-        "scan": [strong_strategy(), strong_strategy()],
-        "selflabel": [build_evaluation(32, NORMALIZE), strong_strategy()],
-    }[stage]
-    num = len(images)
-    dataset = ImageDataset(
-        "made up", images.to(runtime.device), torch.zeros(num), ["none"], [str(i) for i in range(num)]
-    )
-    partners = [None, NeighborPartner(make_neighbors(num), 20)] if stage == "scan" else None
-    loader = ViewLoader(dataset, strategies, batch_size, runtime, (0, stage), partners, epochs=1_000_000)
-    network = runtime.optimize(model)
-    loss_of = LOSSES[stage]
-    epoch = 0
-    while True:
-        for views in loader.epoch(epoch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(lambda x: runtime.forward(network, x, runtime.training), list(views))
-            loss.backward()
-            optimizer.step()
-            yield loss.detach()
-        epoch += 1
-
-
-LOSSES: dict[str, Loss] = {"simclr": simclr_loss, "scan": scan_loss, "selflabel": selflabel_loss}
-
-
-def make_neighbors(num: int) -> Tensor:
-    """Random neighbors int64 [num, 21]; column 0 is the image itself."""
-    others = torch.randint(num, (num, 20), generator=torch.Generator().manual_seed(1))
-    return torch.cat([torch.arange(num)[:, None], others], 1)
-
-
 def steps(runtime: Runtime, quick: bool) -> dict[str, Any]:
-    """Whole training steps of every stage, views included: ResNet-18, 32x32, batch 256."""
+    """Whole training steps of every stage, views included: ResNet-18, 32x32, batch 256; and what monitoring adds."""
     batch_size, repeats, width = (16, 1, 4) if quick else (BATCH, 3, 64)
-    images = make_images(batch_size * 40)
+    words = [f"batch_size={batch_size}", f"width={width}"]
     results = {}
     for stage in LOSSES:
-        old = _published_steps(stage, images, width, batch_size, runtime.device)
-        new = _our_steps(stage, images, width, batch_size, runtime)
-        calls = (lambda old=old: next(old)), (lambda new=new: next(new))
-        results[f"{stage} step"] = compare("image", *calls, repeats, runtime.device, batch_size)
+        own = [f"confidence_threshold={THRESHOLD}"] if stage == "selflabel" else []
+        new = Step(stage, runtime, [*words, *own], num_images=40 * batch_size)
+        old = published_steps(stage, new.dataset.images, width, batch_size, runtime.device)
+        result = compare("image", partial(next, old), new, repeats, runtime.device, batch_size)
         old.close()  # its workers end here
+        results[f"{stage} step"] = result | {"monitoring_share": monitoring_share(new, result)}
     return results
+
+
+def monitoring_share(step: Step, result: dict[str, Any]) -> float:
+    """What looking at validation images adds to an epoch of CIFAR-10, at the default intervals, without the scoring."""
+    p, runtime = step.p, step.runtime
+    some = make_images(4 * p.batch_size)
+    strategy = get_val_transformations(p)
+
+    def look() -> Any:
+        return embed(step.model.backbone, some, strategy, runtime, batch_size=p.batch_size, dtype=runtime.training)
+
+    seconds = common.summary(common.time_calls(look, 3, runtime.device))["median"] / len(some)
+    looked_at = 60_000 / KNN_EVERY if step.stage == "simclr" else 10_000
+    return round(looked_at * seconds / (50_000 * result["ours_seconds"]["median"] / result["items"]), 4)
 
 
 def _clustered(num: int, num_dims: int) -> Tensor:
@@ -296,7 +274,9 @@ def show(name: str, result: dict[str, Any]) -> None:
     old, new = (result["items"] / result[f"{way}_seconds"]["median"] for way in ("published", "ours"))
     ratio = result["ratio"]
     spread = f"{ratio['min']:.3g} to {ratio['max']:.3g}"
-    print(f"{name:32} {old:12,.0f} {new:14,.0f} {result['unit']}s/s {ratio['median']:10,.3g}x   ({spread})", flush=True)
+    more = f"; monitoring {result['monitoring_share']:.1%} of an epoch" if "monitoring_share" in result else ""
+    rates = f"{old:12,.0f} {new:14,.0f} {result['unit']}s/s"
+    print(f"{name:32} {rates} {ratio['median']:10,.3g}x   ({spread}){more}", flush=True)
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_profile, gpu_smoke
-from benchmarks.gpu_steps import CONFIGS, Step
+from benchmarks.steps import CONFIGS, Step
 from utils.runtime import Runtime
 
 

@@ -1,4 +1,4 @@
-"""The training step of every stage on made-up images, as the stage scripts do it, for the checks and the profile."""
+"""The training step of every stage on made-up images, as the stage scripts do it."""
 
 import itertools
 import tempfile
@@ -45,12 +45,12 @@ class Step:
         root = f"root_dir={self.folder.name}"
         self.p = p = load_config(None, common.ROOT / "configs" / CONFIGS[stage], [root, *words])
         self.stage, self.runtime = stage, runtime
-        dataset = make_images(num_images or min(64 * p.batch_size, 50_000))
+        self.dataset = dataset = make_images(num_images or min(64 * p.batch_size, 50_000))
         augment = get_train_transformations(p)
         strategies = [get_val_transformations(p) if stage == "selflabel" else augment, augment]
         neighbors = torch.randint(len(dataset), (len(dataset), NUM_NEIGHBORS + 1))
         partners = [None, NeighborPartner(neighbors, NUM_NEIGHBORS)] if stage == "scan" else None
-        self.loader = ViewLoader(dataset, strategies, p.batch_size, runtime, (0, stage), partners)
+        self.loader = ViewLoader(dataset, strategies, p.batch_size, runtime, (0, stage), partners, epochs=p.epochs)
         self.criterion = get_criterion(p)
         self.run = Run(p, runtime)
         torch.manual_seed(0)

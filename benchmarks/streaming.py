@@ -1,0 +1,98 @@
+"""Images that do not fit into memory: do the workers that decode them keep up, and what does each stage take?
+
+    python benchmarks/streaming.py --data DIR               # DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg
+    python benchmarks/streaming.py --data DIR width=32 simclr.epochs=4 scan.epochs=2 selflabel.epochs=2
+
+Runs the Imagenette recipe with `stream: true`. First the pretext task's views alone, then its steps; `waited` is the
+share of its time that a step waits for views. On a CPU the workers take from the network what they need themselves.
+Writes benchmarks/results/streaming.json.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import common
+from benchmarks.cifar10 import STAGES, run_stage
+from utils import cli
+from utils.common_config import (
+    get_criterion,
+    get_model,
+    get_optimizer,
+    get_train_dataset,
+    get_train_transformations,
+    get_view_loader,
+)
+from utils.config import load_config
+from utils.run import Run
+from utils.runtime import Runtime
+from utils.words import words_of
+
+CONFIGS = {
+    stage: common.ROOT / "configs" / folder / f"{name}_imagenette.yml"
+    for stage, folder, name in (
+        ("pretext", "pretext", "simclr"),
+        ("scan", "scan", "scan"),
+        ("selflabel", "selflabel", "selflabel"),
+    )
+}
+NUM_STEPS = 12
+
+
+def keep_up(words: Sequence[str]) -> dict[str, Any]:
+    """Views a second of the workers alone and within training steps, and the share of the steps spent waiting."""
+    p = load_config(None, words[1], words[2:])
+    runtime = Runtime.start(p.device, p.precision, p.compile)
+    train, augment, run = get_train_dataset(p, None), get_train_transformations(p), Run(p, runtime)
+    loader = get_view_loader(p, train, [augment, augment], run)
+    model = runtime.place(get_model(p)).train()
+    forward, criterion = run.prepare(model, get_optimizer(p, model)), get_criterion(p)
+    found: dict[str, Any] = {"num_workers": p.num_workers, "batch_size": p.batch_size}
+    for what in ("alone", "with_steps"):
+        views, waited, steps = loader.epoch(0), 0.0, 0
+        next(views)  # the start of the workers does not count
+        started = time.perf_counter()
+        while steps < NUM_STEPS:
+            asked = time.perf_counter()
+            first, second = next(views)
+            waited += time.perf_counter() - asked
+            if what == "with_steps":
+                features = forward(torch.cat([first, second])).unflatten(0, (2, -1)).transpose(0, 1)
+                run.step(criterion(features))
+                common.synchronize(runtime.device)
+            steps += 1
+        seconds = time.perf_counter() - started
+        del views  # and its workers
+        found[f"views_per_second_{what}"] = round(2 * p.batch_size * steps / seconds, 1)
+    found["waited"] = round(waited / seconds, 4)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    parser = cli.base_parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds train/<class> and val/<class>")
+    parser.add_argument("--out", type=Path, default=common.RESULTS / "streaming.json", metavar="FILE")
+    args = parser.parse_intermixed_args(argv)
+    roots = [f"{split}_db_kwargs.root={args.data / split}" for split in ("train", "val")]
+    streamed = [f"{split}_db_kwargs.stream=true" for split in ("train", "val")]
+    words = {
+        stage: ["--config_exp", str(config), *roots, *streamed, *words_of(stage, args.overrides)]
+        for stage, config in CONFIGS.items()
+    }
+    device = Runtime.start().device
+    result: dict[str, Any] = {"overrides": args.overrides, "workers": keep_up(words["pretext"])}
+    print(result["workers"], flush=True)
+    result["stages"] = {stage: run_stage(stage, words[stage], None, device) for stage in STAGES}
+    common.write_result(args.out, result | {"machine": common.machine(device)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
