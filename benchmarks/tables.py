@@ -62,6 +62,46 @@ def cifar10() -> str:
     )
 
 
+def precision() -> str:
+    """Accuracies of the same recipes in fp32 and bf16, on digits and, where it was run, of a pretext task on images."""
+    result = json.loads((RESULTS / "precision.json").read_text(encoding="utf-8"))
+    precisions = list(result["digits"])
+    rows = [
+        [f"digits, {row['title']}, ACC", *(percent(result["digits"][name][key]["acc"]) for name in precisions)]
+        for key, row in result["digits"][precisions[0]].items()
+    ]
+    pretext = result.get("pretext")
+    if pretext:
+        title = f"CIFAR-10 (JPEG copy), SimCLR, {pretext[precisions[0]]['epochs']} epochs"
+        found = [pretext[name] for name in precisions]
+        rows += [
+            [f"{title}, k-NN accuracy", *(f"{100 * one['knn_acc']:.1f}" for one in found)],
+            [f"{title}, purity of 20 neighbours", *(f"{100 * one['purity_20']['train']:.1f}" for one in found)],
+            [f"{title}, minutes", *(f"{one['seconds'] / 60:.1f}" for one in found)],
+        ]
+    return (
+        markdown(["%", *precisions], rows)
+        + f"\nDigits: mean ± sample standard deviation over {len(result['seeds'])} seeds, test split. "
+        f"{where(result['machine'])}.\n"
+    )
+
+
+def streaming() -> str:
+    """What the stages take when images are decoded while training."""
+    result = json.loads((RESULTS / "streaming.json").read_text(encoding="utf-8"))
+    workers, stages = result["workers"], result["stages"]
+    rows = [
+        [f"{title}, {found['epochs']} epochs", f"{found['seconds'] / 60:.1f}", number(found["views_per_second"])]
+        for title, found in zip(("SimCLR", "SCAN", "self-labeling"), stages.values(), strict=True)
+    ]
+    return (
+        markdown(["streamed", "minutes", "views/s"], rows)
+        + f"\nThe workers alone decode {number(workers['views_per_second_alone'])} views/s; with training steps beside "
+        f"them {number(workers['views_per_second_with_steps'])} views/s, of whose time a step waits "
+        f"{100 * workers['waited']:.1f} % for views. {', '.join(result['overrides'])}; {where(result['machine'])}.\n"
+    )
+
+
 def throughput() -> str:
     """How many times faster than the published way each part is."""
     result = json.loads((RESULTS / "throughput.json").read_text(encoding="utf-8"))
@@ -71,8 +111,15 @@ def throughput() -> str:
         ratio = found["ratio"]
         times = f"{number(ratio['median'])}× ({number(ratio['min'])} to {number(ratio['max'])})"
         rows.append([name, number(old), number(new), found["unit"] + "s/s", times])
+    shares = [
+        f"{name.removesuffix(' step')} {100 * found['monitoring_share']:.1f} %"
+        for name, found in result["results"].items()
+        if "monitoring_share" in found
+    ]
     return (
-        markdown(["", "published way", "here", "", "ratio (range)"], rows) + f"\nMedians; {where(result['machine'])}.\n"
+        markdown(["", "published way", "here", "", "ratio (range)"], rows)
+        + f"\nMedians; monitoring at its default interval adds to an epoch: {', '.join(shares)}. "
+        f"{where(result['machine'])}.\n"
     )
 
 
@@ -89,7 +136,13 @@ def where(machine: dict[str, Any]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"digits": digits, "cifar10": cifar10, "throughput": throughput}
+TABLES: dict[str, Callable[[], str]] = {
+    "digits": digits,
+    "cifar10": cifar10,
+    "throughput": throughput,
+    "precision": precision,
+    "streaming": streaming,
+}
 
 
 def fill(text: str) -> str:

@@ -227,7 +227,7 @@ def mining(runtime: Runtime, quick: bool) -> dict[str, Any]:
 
 
 def evaluation(runtime: Runtime, quick: bool) -> dict[str, Any]:
-    """Matching of 1,000 clusters and the label-free validation loss."""
+    """Matching of 1,000 clusters, all scores of a million predictions, and the label-free validation loss."""
     num, classes, repeats = (2000, 50, 1) if quick else (50_000, 1000, 5)
     random = torch.Generator().manual_seed(0)
     clusters, targets = (torch.randint(classes, (num,), generator=random) for _ in range(2))
@@ -247,6 +247,18 @@ def evaluation(runtime: Runtime, quick: bool) -> dict[str, Any]:
         f"counting {classes}² pairs of {num}": compare("sample", passes, count, repeats, cpu, num, scale),
         f"matching {classes} clusters of {num}": compare("sample", passes, ours, repeats, cpu, num, scale),
     }
+    many = num * 20
+    probabilities = torch.rand(many, classes, generator=random)
+    found, labels, few = probabilities.argmax(1), torch.randint(classes, (many,), generator=random), sample[:50]
+
+    def all_scores() -> Any:
+        return evaluate.score(probabilities, labels, classes)
+
+    def few_passes() -> Any:
+        return published.match_passes(found, labels, few)
+
+    name = f"all scores of {many} x {classes}"
+    results[name] = compare("sample", few_passes, all_scores, 1 if quick else 3, cpu, many, classes**2 / len(few))
     num = 1000 if quick else 10_000
     probabilities = torch.randn(num, 10, generator=random).mul(3).softmax(1)
     neighbors = torch.randint(num, (num, 6), generator=random)
