@@ -114,9 +114,14 @@ def open_project(project: Project, root: Path, args: Any, words: list[str], agai
             report(project)
             return False
         return True
-    project.begin(fingerprint, len(look.files))
+    if again and args.dry_run and project.folder.exists():
+        raise ConfigError(
+            f"a dry run starts nothing again, and {project.folder} is there; leave out overwrite=true, or give --output"
+        )
     device = next((word.partition("=")[2] for word in words if word.startswith("device=")), "auto")
     recipe, seconds = make_recipe(look, args.num_clusters, Runtime.start(device), args.quick)
+    project.check_configs(recipe, words)
+    project.begin(fingerprint, len(look.files))
     project.write_configs(recipe, words)
     project.write(recipe=recipe.name, reasons=recipe.reasons, seconds=seconds, result=None)
     return True
@@ -164,7 +169,7 @@ def show(project: Project, stage: str) -> dict[str, Any]:
     """Apply a stage's model to all images, write report.html and clusters.csv; returns the scores by labels, if any."""
     p = project.load(stage)
     path = Path(p[f"{stage}_model"])
-    runtime = Runtime.start(p.device, p.precision, deterministic=p.deterministic)
+    runtime = Runtime.of(p)
     dataset = get_val_dataset(p)
     prediction = validation.predict(p, *validation.load_clustering(p, path), dataset, runtime)
     scores = validation.score(prediction, dataset)

@@ -43,7 +43,7 @@ ROWS = {
 
 
 def run_recipe(overrides: Sequence[str] = ()) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Run what is left of the four stages; returns ACC, NMI, ARI of each row and the seconds of each stage."""
+    """Run what is left of the stages; returns ACC, NMI, ARI of each row and the seconds of each stage."""
     seconds = {}
     for stage, main in STAGES.items():
         code = main(["--config_exp", str(CONFIGS[stage]), *overrides])
@@ -90,7 +90,7 @@ def draw_clusters(overrides: Sequence[str], path: Path) -> None:
     """A picture of what SCAN found: a row of random test images for every cluster."""
     p = load_config(None, CONFIGS["scan"], overrides)
     val = get_val_dataset(p)
-    runtime = Runtime.start(p.device, p.precision)
+    runtime = Runtime.of(p)
     prediction = validation.predict(p, *validation.load_clustering(p, p.scan_model), val, runtime)
     clusters = prediction.probabilities.argmax(1).cpu()
     shuffled = torch.randperm(len(val), generator=generator(p.seed, "picture"))

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage = STAGE_OF[p.setup]
     if args.report and stage == "pretext":
         raise ConfigError("--report shows clusters; give the config of a scan or self-label model")
-    runtime = Runtime.start(p.device, p.precision, deterministic=p.deterministic)
+    runtime = Runtime.of(p)
     path = Path(args.model or p[f"{stage}_model"])
     out = Path(args.out) if args.out else path.parent
     evaluation = PretextEvaluation(p, path) if stage == "pretext" else ClusterEvaluation(p, path)

@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
     parser = cli.training_parser(__doc__)
     parser.add_argument("--mine_only", action="store_true", help="train nothing; mine with the weights of --model")
-    parser.add_argument("--model", metavar="FILE", help="weights to mine with (default: pretext/checkpoint.pth.tar)")
+    parser.add_argument("--model", metavar="FILE", help="weights to mine with (default: those in the folder)")
     p, args = cli.configure(parser, argv, "simclr")
     if args.mine_only:
-        return pretext.mine_only(p, args.model or p.pretext_checkpoint)
+        return pretext.mine_only(p, args.model)
     if args.dry_run:
         return inspection.dry_run(p, *TRAINING_KEYS, script="simclr.py")
 
@@ -48,13 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return pretext.report(p, run.result, again=True)
     train = get_train_dataset(p, None, split="train+unlabeled")
     val = get_val_dataset(p, classes=train.classes)
-    pretext.num_to_mine(p, train, val)  # what would fail after training fails before it
+    mined = pretext.scan_split(p, train)
+    pretext.num_to_mine(p, mined, val)  # what would fail after training fails before it
     augment = get_train_transformations(p)
     loader = get_view_loader(p, train, [augment, augment], run)
     criterion = get_criterion(p)
     model = run.runtime.place(get_model(p))
     forward = run.prepare(model, get_optimizer(p, model))
-    monitor = pretext.KnnMonitor(p, model, train, val, run.runtime)
+    monitor = pretext.KnnMonitor(p, model, mined, val, run.runtime)
     run.profile(args.profile)
 
     for epoch in run.epochs():
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     save_weights(p.pretext_model, model.state_dict(), setup="simclr")
     say(f"the model is {p.pretext_model}")
     result: dict[str, Any] = {"loss": run.metrics[-1]["loss"]}
-    result |= pretext.mine(p, model, run.runtime, train, val)
+    result |= pretext.mine(p, model, run.runtime, mined, val)
     run.finish(result)
     return pretext.report(p, result)
 

@@ -48,7 +48,7 @@ NUM_STEPS = 12
 def keep_up(words: Sequence[str]) -> dict[str, Any]:
     """Views a second of the workers alone and within training steps, and the share of the steps spent waiting."""
     p = load_config(None, words[1], words[2:])
-    runtime = Runtime.start(p.device, p.precision, p.compile)
+    runtime = Runtime.of(p)
     train, augment, run = get_train_dataset(p, None), get_train_transformations(p), Run(p, runtime)
     loader = get_view_loader(p, train, [augment, augment], run)
     model = runtime.place(get_model(p)).train()

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from utils.common_config import get_model
 from utils.config import REPOSITORY, apply_overrides, load_config
 from utils.errors import ConfigError, UserError
 from utils.files import write_text
-from utils.lock import FolderLock
+from utils.lock import lock_folder
 from utils.run_folder import RunFolder
 from utils.runtime import Runtime
 from utils.words import STAGE_OF, words_of
@@ -78,7 +79,7 @@ class Project:
         """Start with these images, whatever was here; raises UserError when another process is at work here."""
         self.fingerprint, self.num_images = fingerprint, num_images
         for folder in (self.folder / ALIAS).glob("*/"):
-            FolderLock(folder)
+            lock_folder(folder)
             RunFolder(folder, {}).clear()
 
     def check_unchanged(self, fingerprint: str, num_images: int) -> None:
@@ -110,7 +111,7 @@ class Project:
         return load_config(self.env_path, self.config_path(stage))
 
     def write_configs(self, recipe: Recipe, words: list[str]) -> None:
-        """Write the configs of a recipe, with the user's words laid over them, and check them; raises ConfigError."""
+        """Write the configs of a recipe, with the user's words laid over them."""
         heading = "# Where these results lie.\n"
         write_text(self.env_path, heading + yaml.safe_dump({"root_dir": str(self.folder)}))
         for stage in STAGES:
@@ -123,8 +124,14 @@ class Project:
             lines = [*(f"Chosen by cluster.py: {reason}." for reason in recipe.reasons), f"Run it with: {command}"]
             text = "".join(f"# {line}\n" for line in "\n".join(lines).splitlines())
             write_text(self.config_path(stage), text + yaml.dump(content, Dumper=_Plain, sort_keys=False))
-        for stage in STAGES:
-            self.load(stage)
+
+    def check_configs(self, recipe: Recipe, words: list[str]) -> None:
+        """Raise ConfigError where the user's words do not fit the recipe, before anything here is touched."""
+        with tempfile.TemporaryDirectory() as folder:
+            rehearsal = Project(Path(folder), self.request)
+            rehearsal.write_configs(recipe, [])
+            for stage in STAGES:
+                load_config(rehearsal.env_path, rehearsal.config_path(stage), words_of(STAGE_OF[stage], words))
 
 
 def make_recipe(look: Look, num_clusters: int, runtime: Runtime, quick: bool) -> tuple[Recipe, dict[str, float]]:

@@ -124,6 +124,15 @@ def test_another_request_is_refused(finished, capsys):
     assert "num_clusters was 3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("word", "sentence"), [("simclr.epoch=9", "epochs"), ("--dry_run", "starts nothing again")])
+def test_starting_again_deletes_nothing_before_it_can(finished, word, sentence, capsys):
+    words, output = finished
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    assert run(*words, word, "overwrite=true") == 2
+    assert sentence in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+
+
 def test_a_changed_folder_is_noticed(finished, capsys):
     words, output = finished
     before = (output / "clusters.csv").read_bytes()
@@ -230,7 +239,7 @@ def test_every_recipe_is_a_config_that_fits_the_images(tmp_path, device, quick, 
         mined = Config.model_validate(recipe.configs["simclr"]).num_mined_train
         assert Config.model_validate(recipe.configs["scan"]).num_neighbors <= mined < num_images
     project = Project(tmp_path, {"folder": "images"})
-    project.write_configs(recipe, [])  # which builds what the configs name
+    project.check_configs(recipe, [])  # which builds what the configs name
 
 
 def test_signs_are_warped_and_pictures_are_flipped():

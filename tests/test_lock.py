@@ -12,7 +12,7 @@ from utils import lock
 from utils.errors import UserError
 
 ROOT = Path(lock.__file__).parent.parent
-HOLD = "import sys; from pathlib import Path; from utils.lock import FolderLock; FolderLock(Path(sys.argv[1]));"
+HOLD = "import sys; from pathlib import Path; from utils.lock import lock_folder; lock_folder(Path(sys.argv[1]));"
 
 
 @pytest.fixture
@@ -28,26 +28,26 @@ def holder(tmp_path):
 
 def test_the_second_process_is_refused_and_told_by_whom(tmp_path, holder):
     with pytest.raises(UserError, match=rf"in use by another run \(process {holder.pid} on .* since 20.*run_name"):
-        lock.FolderLock(tmp_path)
+        lock.lock_folder(tmp_path)
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == holder.pid
 
     holder.kill()
     holder.wait()
     assert (tmp_path / ".lock").exists()
-    lock.FolderLock(tmp_path)
+    lock.lock_folder(tmp_path)
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
-    lock.FolderLock(tmp_path)  # the demo's stages share a process
+    lock.lock_folder(tmp_path)  # the demo's stages share a process
 
 
 def test_a_lock_file_without_a_name(tmp_path, holder):
     (tmp_path / ".lock").write_text("")
     with pytest.raises(UserError, match="a process that did not leave its name"):
-        lock.FolderLock(tmp_path)
+        lock.lock_folder(tmp_path)
 
 
 def test_a_stale_lock_file_holds_nothing(tmp_path):
     (tmp_path / ".lock").write_text('{"pid": 1, "host": "elsewhere", "since": "2020"}')
-    lock.FolderLock(tmp_path)
+    lock.lock_folder(tmp_path)
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
@@ -61,7 +61,7 @@ def test_a_worker_that_outlives_its_parent_does_not_hold_the_folder(tmp_path):
         process.kill()
         process.wait()
         os.kill(child, 0)
-        lock.FolderLock(tmp_path)
+        lock.lock_folder(tmp_path)
     finally:
         os.kill(child, 9)
         process.stdout.close()
@@ -72,5 +72,5 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys)
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(lock.fcntl, "flock", refuse)
-    lock.FolderLock(tmp_path)
+    lock.lock_folder(tmp_path)
     assert "cannot be locked (Operation not supported)" in capsys.readouterr().err

@@ -268,6 +268,25 @@ def test_a_released_pretext_model_is_mined_and_clustered(site, tmp_path):
     assert np.load(folder / "topk-train-neighbors.npy").shape == (60, 21)
 
 
+def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, small_digits, capsys):
+    words = ["--config_exp", "configs/pretext/simclr_digits.yml", f"root_dir={tmp_path}", "epochs=1", "width=2"]
+    assert published.command("simclr", *words) == 0
+    folder = tmp_path / "digits/pretext"
+    before = (folder / "model.pth.tar").read_bytes()
+    other = {name: value + 1 for name, value in torch.load(folder / "model.pth.tar").items()}
+    torch.save(other, tmp_path / "other.pth.tar")
+    capsys.readouterr()
+    assert published.command("simclr", *words, "--mine_only", "--model", tmp_path / "other.pth.tar") == 1
+    assert "the model of a finished run" in capsys.readouterr().err
+    assert (folder / "model.pth.tar").read_bytes() == before
+    assert published.command("simclr", *words, "--mine_only", "num_mined_train=30") == 0  # its own weights
+    assert np.load(folder / "topk-train-neighbors.npy").shape[1] == 31
+    more = ["--model", tmp_path / "other.pth.tar", "overwrite=true"]
+    assert published.command("simclr", *words, "--mine_only", *more) == 0
+    assert not (folder / "run.json").exists()
+    assert same(torch.load(folder / "model.pth.tar"), other)
+
+
 def test_training_does_not_take_a_released_file_for_its_own_checkpoint(site, tmp_path, capsys):
     root, _ = site
     folder = tmp_path / "cifar-10/pretext"

@@ -19,7 +19,7 @@ from utils.common_config import (
 )
 from utils.config import require
 from utils.console import say, warn
-from utils.pretext import load_train_neighbors, load_val_neighbors, num_to_mine
+from utils.pretext import load_train_neighbors, load_val_neighbors, num_to_mine, scan_split
 from utils.run_folder import to_plain
 from utils.runtime import Runtime, describe, generator
 
@@ -28,15 +28,18 @@ NUM_TIMED = 3
 
 
 def dry_run(p: EasyDict, *needed: str, script: str, starts_from: str | None = None) -> int:
-    """Print the resolved config, data set sizes, memory and time estimates; raises what the run itself would."""
+    """Print the resolved config, data set sizes, memory and time estimates; raises what the run itself would.
+
+    Whether the run's folder is free for it is not looked at.
+    """
     require(p, *needed, script=script)
-    runtime = Runtime.start(p.device, p.precision, p.compile, p.deterministic)
+    runtime = Runtime.of(p)
     say(yaml.safe_dump(to_plain(p), sort_keys=False).rstrip())
     model = runtime.place(get_model(p, starts_from))
     train = get_train_dataset(p, None, split="train+unlabeled" if p.setup == "simclr" else None)
     val = get_val_dataset(p, classes=train.classes)
     if p.setup == "simclr":
-        num_to_mine(p, train, val)
+        num_to_mine(p, scan_split(p, train), val)
     if p.setup == "scan":
         load_train_neighbors(p, train)
     if p.setup == "scan" or (p.setup == "selflabel" and Path(p.topk_neighbors_val_path).exists()):

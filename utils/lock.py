@@ -32,35 +32,33 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-class FolderLock:
-    """A lock on a folder that the system releases when its process ends, however it ends.
+def lock_folder(folder: Path) -> None:
+    """Lock a folder for this process; the system releases it when the process ends, however it ends.
 
     Raises UserError that names the process holding it. A file left by a dead process holds nothing.
     """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder.resolve() / ".lock"
-        if path in _held_folders:  # a second stage call in the same process, as the demo makes
-            return
-        self._file = path.open("a+", encoding="utf-8")
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                self._file.seek(0)
-                raise UserError(
-                    f"{folder} is in use by another run ({_holder(self._file.read())}); wait for it to end, or "
-                    "give this one a run_name of its own"
-                ) from error
-            except OSError as error:  # some network file systems know no locks
-                warn(f"{folder} cannot be locked ({error.strerror}); see to it that only one run uses it at a time")
-        self._file.seek(0)
-        self._file.truncate()
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": started}))
-        self._file.flush()
-        _held_folders.add(path)
-        locked_files.add(self._file)
+    path = folder.resolve() / ".lock"
+    if path in _held_folders:  # a second stage call in the same process, as the demo makes
+        return
+    file = path.open("a+", encoding="utf-8")
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"{folder} is in use by another run ({_holder(file.read())}); wait for it to end, or give this one a "
+                "run_name of its own"
+            ) from error
+        except OSError as error:  # some network file systems know no locks
+            warn(f"{folder} cannot be locked ({error.strerror}); see to it that only one run uses it at a time")
+    file.seek(0)
+    file.truncate()
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": started}))
+    file.flush()
+    _held_folders.add(path)
+    locked_files.add(file)
 
 
 def _holder(text: str) -> str:

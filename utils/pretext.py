@@ -1,5 +1,6 @@
 """What follows a pretext task: features, neighbor files, and what can be said of them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from utils.console import say
 from utils.errors import UserError
 from utils.files import write_file
 from utils.inference import embed, embed_to_file
-from utils.lock import FolderLock
+from utils.lock import lock_folder
 from utils.mining import mine_neighbors
 from utils.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
+from utils.run_folder import RECORD, RunFolder, to_plain
 from utils.runtime import Runtime, generator
 
 NUM_MINED = {"simclr": 20, "moco": 50}
@@ -75,13 +77,13 @@ def knn_accuracy(
 class KnnMonitor:
     """Weighted k-NN accuracy every `knn_every` epochs and after the last, where there are labels.
 
-    The bank is the split that the scan stage trains on: STL-10's unlabeled images have no vote.
+    The bank is `train`, the split that the scan stage trains on: STL-10's unlabeled images have no vote.
     """
 
     def __init__(self, p: EasyDict, model: nn.Module, train: Any, val: Any, runtime: Runtime) -> None:
         self.p, self.model, self.val, self.runtime = p, model, val, runtime
         self.possible = train.has_labels and val.has_labels
-        self.train = scan_split(p, train) if self.possible else train
+        self.train = train
 
     def due(self, epoch: int) -> bool:
         """Whether this epoch (from 0) ends with a look."""
@@ -113,10 +115,9 @@ def num_to_mine(p: EasyDict, train: Any, val: Any) -> dict[str, int]:
 def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dict[str, Any]:
     """Mine and save both neighbor files and their features; returns purity where there are labels.
 
-    The rows are the scan stage's training split and the validation split.
+    `train` is the scan stage's training split.
     Raises UserError when more neighbors are asked for than there are images.
     """
-    train = scan_split(p, train)
     wanted = num_to_mine(p, train, val)
     module = feature_module(p, model)
     num_dims = p.model_kwargs.features_dim if module is model else model.backbone_dim
@@ -161,19 +162,44 @@ def _look(p: EasyDict, split: str, dataset: Any, indices: np.ndarray) -> dict[st
     return {f"purity_{split}": {str(k): round(shares[k], 6) for k in PURITY_AT if k in shares}}
 
 
-def mine_only(p: EasyDict, path: str) -> int:
-    """Lay given weights down as the pretext model and mine with them; returns the exit code."""
+def mine_only(p: EasyDict, path: str | None) -> int:
+    """Lay given weights down as the pretext model and mine with them; returns the exit code.
+
+    Without a path the weights are the folder's own: its checkpoint's, or else its model's.
+    Raises UserError when they would replace those of a finished run, unless the config says `overwrite`.
+    """
     require(p, "transformation_kwargs", script="mining")
-    runtime = Runtime.start(p.device, p.precision)
-    model = runtime.place(get_model(p, path))
+    runtime = Runtime.of(p)
+    own = (p.pretext_checkpoint, p.pretext_model)
+    model = get_model(p, path or next(filter(os.path.exists, own), own[0]))
     train = get_train_dataset(p, None)
     val = get_val_dataset(p, classes=train.classes)
+    num_to_mine(p, train, val)  # what would fail after files are removed fails before it
     if distributed.is_main():
         Path(p.pretext_dir).mkdir(parents=True, exist_ok=True)
-        FolderLock(Path(p.pretext_dir))
+        lock_folder(Path(p.pretext_dir))
+        _make_room(p, model)
+    model = runtime.place(model)
     save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
     say(f"the model is {p.pretext_model}")
     return report(p, mine(p, model, runtime, train, val))
+
+
+def _make_room(p: EasyDict, model: nn.Module) -> None:
+    """Remove what other weights left in the folder: neighbors that are not theirs, and the result of a run."""
+    kept = Path(p.pretext_model)
+    if not kept.exists():
+        return
+    old = get_model(p, kept).state_dict()
+    if all(torch.equal(value, old[name]) for name, value in model.state_dict().items()):
+        return
+    if RunFolder(kept.parent, to_plain(p)).read_record().get("status") == "finished" and not p.overwrite:
+        raise UserError(
+            f"{kept} is the model of a finished run, and the weights given are others; run_name=NAME keeps what is "
+            "mined with them apart, overwrite=true replaces it"
+        )
+    for path in (p.topk_neighbors_train_path, p.topk_neighbors_val_path, kept.parent / RECORD):
+        Path(path).unlink(missing_ok=True)
 
 
 def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:

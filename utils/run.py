@@ -69,7 +69,7 @@ class Run:
         require(config, *needed, script=script)
         if config.tensorboard:
             find_writer()
-        run = cls(config, Runtime.start(config.device, config.precision, config.compile, config.deterministic))
+        run = cls(config, Runtime.of(config))
         run._catch_signals()
         failure: tuple[str, int] | None = None
         if distributed.is_main():

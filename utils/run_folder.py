@@ -16,7 +16,7 @@ from utils import checkpoint, distributed, files
 from utils.config import REPOSITORY
 from utils.console import say, warn
 from utils.errors import ConfigError, UserError
-from utils.lock import FolderLock
+from utils.lock import lock_folder
 from utils.schema import CARRIED_OUT
 
 CONFIG, RECORD, METRICS = "config.yml", "run.json", "metrics.jsonl"
@@ -52,7 +52,7 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     def computed(config: dict[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in config.items() if key not in CARRIED_OUT}
         paths = ("_dir", "_checkpoint", "_model", "_path")
-        return _flatten({key: value for key, value in kept.items() if not key.endswith(paths) or key == "cache_dir"})
+        return _flatten({key: value for key, value in kept.items() if not key.endswith(paths)})
 
     a, b = computed(old), computed(new)
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
@@ -72,7 +72,7 @@ class RunFolder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = FolderLock(self.folder)
+            lock_folder(self.folder)
             files.remove_temporaries(self.folder)
             if self.config["overwrite"]:
                 self.clear()

@@ -128,6 +128,11 @@ class Runtime:
         dtype = find_precision(precision, found)
         return cls(found, dtype, torch.float32 if precision == "auto" else dtype, compile, compile is True)
 
+    @classmethod
+    def of(cls, config: Any) -> "Runtime":
+        """What a config asks for."""
+        return cls.start(config.device, config.precision, config.compile, config.deterministic)
+
     @cached_property
     def scaler(self) -> torch.amp.GradScaler:
         """The gradient scaler, without effect unless training is in fp16."""
