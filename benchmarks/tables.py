@@ -57,7 +57,8 @@ def cifar10() -> str:
     return (
         markdown(["CIFAR-10 (JPEG copy), test split, %", "ACC", "NMI", "ARI", "minutes"], rows)
         + f"\nPurity of the 20 nearest neighbours: {100 * pretext['purity']['train']['20']:.1f} %, of raw pixels' "
-        f"{100 * pretext['pixel_purity_20']:.1f} %. Seed {result['seed']}, {', '.join(result['recipe'])}; "
+        f"{100 * pretext['pixel_purity_20']:.1f} %. Seed {result['seed']}, "
+        f"{', '.join([*result['recipe'], *result['overrides']])}; "
         f"{where(machine)}.\n"
     )
 

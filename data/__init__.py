@@ -5,8 +5,9 @@ from typing import Any
 
 from data import cifar, digits, folder, imagenet, stl
 
-# build(root, split, size, **options): `root` is the directory where the data set lies, `split` "train" or
-# "val" (and "train+unlabeled" of stl-10), `size` the side that images of no fixed size are brought to.
+# build(directory, split, size, /, **options): `directory` is where data sets lie, `split` "train" or "val" (and
+# "train+unlabeled" of stl-10), `size` the side that images of no fixed size are brought to; options as in
+# utils/schema.py, `root` among them, which says where this one lies.
 DATASETS: dict[str, Callable[..., Any]] = {
     "digits": digits.build,
     "cifar-10": cifar.build_cifar10,

@@ -121,19 +121,6 @@ def read_image(path: str, short_side: int | None = None) -> tuple[Image.Image, t
     return image, (whole[1], whole[0])
 
 
-def image_size(path: str) -> tuple[int, int]:
-    """Height and width of the upright image, read from the file's header. Raises BadImageError."""
-    try:
-        with open(path, "rb") as file:
-            image = _open(file)
-            width, height = image.size
-            # A TIFF's header has its turned size already.
-            turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
-    except Exception as error:
-        raise BadImageError(_reason(error, path)) from error
-    return (width, height) if turned else (height, width)
-
-
 def frame_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Height and width after resizing to a short side (the long one rounded down, as torchvision does)."""
     if height < width:

@@ -14,7 +14,6 @@ from data.images import (
     center_box,
     cut,
     frame_size,
-    image_size,
     read_image,
     read_squares,
 )
@@ -49,13 +48,6 @@ class StreamDataset(LabeledImages):
         self.resize = resize
         self._files = files
         self._fingerprint: str | None = None
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        """Height and width of an image's frame, from the file's header."""
-        try:
-            return frame_size(*image_size(self._path(index)), self.resize)
-        except BadImageError as error:
-            raise self._bad(index, error) from error
 
     def decode(
         self, index: int, boxes: Callable[[int, int], Tensor | Sequence[Sequence[int]]], out_size: int

@@ -1,4 +1,4 @@
-"""The residual network for 96x96 images (STL-10): the small family's resnet18 with a pool in its stem."""
+"""The residual network for 96x96 images (STL-10), under the name that published code imports it by."""
 
 from typing import Any
 

@@ -40,11 +40,6 @@ class Weights:
     facts: dict[str, Any] | None
 
     @property
-    def own(self) -> bool:
-        """Whether the file has a record, and was found equal to it."""
-        return self.facts is not None
-
-    @property
     def num_heads(self) -> int:
         """Number of cluster heads."""
         return len({key.split(".")[1] for key in self.state if key.startswith("cluster_head.")})

@@ -140,7 +140,7 @@ def _mining(look: Look) -> dict[str, Any]:
 
 
 def _sign_stages(look: Look, num_clusters: int, network: Network) -> dict[str, dict[str, Any]]:
-    """The recipe of the handwritten digits."""
+    """For small gray signs, such as handwritten digits: affine views, neighbors of the backbone's features."""
     num_images = look.num_images
     views = {
         "augmentation_strategy": "affine",

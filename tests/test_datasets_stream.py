@@ -86,7 +86,6 @@ def test_items_are_whole_frames(stream):
         frame = frame_size(height, width, 32)
         item = stream[index]
         assert item["meta"] == {"index": index, "class_name": stream.classes[item["target"]], "im_size": frame}
-        assert stream.image_size(index) == frame
         image = picture(width, height, int(stream.paths[index][2])).resize(frame[::-1], Image.BILINEAR)
         assert distance(item["image"], pixels(image)) == 0
     stream.transform = lambda image: image[:, :8, :8].float()
@@ -156,7 +155,7 @@ def test_bad_image_of_a_stream(root):
     (root / "a" / "bad.png").write_bytes(b"nothing")
     dataset = build(root, "train", 28, stream=True)
     index = dataset.paths.index("a/bad.png")
-    for read in (dataset.image, dataset.image_size, lambda i: dataset.decode(i, lambda h, w: [(0, 0, h, w)], 8)):
+    for read in (dataset.image, lambda i: dataset.decode(i, lambda h, w: [(0, 0, h, w)], 8)):
         with pytest.raises(UserError, match=r"'a/bad.png' .* cannot be read: not an image.*on_bad_image: skip"):
             read(index)
     with pytest.raises(UserError, match=r"^the image 'a/bad.png' .*skip$"):  # a worker's is as short
@@ -306,7 +305,6 @@ def test_imagenet_streams_in_sorted_order(imagenet):
     assert train.paths == sorted(train.paths)
     assert train.targets.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert val.classes == WNIDS
-    assert train.image_size(0) == (256, 341)
     assert DATASETS["imagenet"](imagenet, "val", 32, stream=False, resize=40).images.shape == (6, 3, 40, 40)
 
 

@@ -203,11 +203,11 @@ def test_a_self_label_model_has_one_head_and_need_not_say_which(tmp_path):
 
 def test_files_without_a_record_load_with_a_word(tmp_path, capsys):
     state = contrastive().state_dict()
-    assert not read_weights(save(tmp_path / "published.pth.tar", state)).own
+    assert not read_weights(save(tmp_path / "published.pth.tar", state)).facts
     assert "published.pth.tar has no recorded checksum" in capsys.readouterr().out
     write_file(tmp_path / "own.pth.tar", lambda file: torch.save(state, file), stage="pretext")
     weights = read_weights(tmp_path / "own.pth.tar")
-    assert weights.own
+    assert weights.facts
     assert weights.facts == {"stage": "pretext"}
     assert same(weights.state, state)
     assert capsys.readouterr().out == ""

@@ -135,64 +135,66 @@ SCHEDULER_KWARGS: dict[str, type[Section]] = {
 class Config(Section):
     """One stage's config. What a stage needs beyond its own defaults it demands itself, when it starts."""
 
-    setup: Literal["simclr", "moco", "scan", "selflabel"]
+    setup: Literal["simclr", "moco", "scan", "selflabel"]  # which stage the config is for
 
     # Data
-    train_db_name: str
-    val_db_name: str | None = None
+    train_db_name: str  # a data set: see DATASETS in data/__init__.py
+    val_db_name: str | None = None  # by default the training split
     train_db_kwargs: DatasetKwargs = DatasetKwargs()
     val_db_kwargs: DatasetKwargs = DatasetKwargs()
-    db_alias: RunName | None = None
-    num_classes: Positive | None = None
+    db_alias: RunName | None = None  # names the folder of a `folder`'s results; by default its directory's name
+    num_classes: Positive | None = None  # clusters to find
 
     # Model
-    backbone: str = "resnet18"
-    stem: Literal["cifar", "cifar_s2", "stl", "imagenet"] | None = None
-    width: Positive | None = None
-    model_kwargs: ModelKwargs = ModelKwargs()
-    num_heads: Positive = 1
+    backbone: str = "resnet18"  # see BACKBONES in models/__init__.py
+    stem: Literal["cifar", "cifar_s2", "stl", "imagenet"] | None = None  # by default what suits the data set
+    width: Positive | None = None  # channels of the first stage; by default the network's own
+    model_kwargs: ModelKwargs = ModelKwargs()  # of the contrastive head
+    num_heads: Positive = 1  # cluster heads trained side by side; the lowest validation loss picks one
 
     # Method
-    num_neighbors: Positive = 20
-    num_mined_train: Positive | None = None
+    num_neighbors: Positive = 20  # of the mined ones, from which scan draws a partner
+    num_mined_train: Positive | None = None  # per image; by default 20 (simclr) or 50 (moco)
     num_mined_val: Positive = 5
-    mine_features: Literal["head", "backbone"] | None = None
-    neighbors: Literal["auto", "torch", "faiss"] = "auto"
-    temperature: PositiveRate = 0.07
-    update_cluster_head_only: bool = False
-    confidence_threshold: Fraction = 0.99
-    use_ema: bool = False
-    ema_alpha: Fraction = 0.999
+    mine_features: Literal["head", "backbone"] | None = (
+        None  # what is compared; by default head (moco: backbone)
+    )
+    neighbors: Literal["auto", "torch", "faiss"] = "auto"  # what searches; the result is the same
+    temperature: PositiveRate = 0.07  # of the k-NN vote, where criterion_kwargs has none
+    update_cluster_head_only: bool = False  # the backbone is frozen
+    confidence_threshold: Fraction = 0.99  # above which a prediction becomes a label
+    use_ema: bool = False  # in self-labeling: after every step the weights become their running average
+    ema_alpha: Fraction = 0.999  # its decay per step
 
     # Loss, optimizer, schedule
-    criterion: str | None = None
+    criterion: str | None = None  # see CRITERIA in losses/__init__.py
     criterion_kwargs: dict[str, Any] = {}
-    optimizer: str | None = None
+    optimizer: str | None = None  # sgd, adam or adamw
     optimizer_kwargs: dict[str, Any] = {}
-    scheduler: str = "constant"
+    scheduler: str = "constant"  # constant, cosine or step
     scheduler_kwargs: dict[str, Any] = {}
     epochs: Positive | None = None
-    batch_size: Positive | None = None
-    eval_batch_size: Positive | None = None
-    num_workers: Count = 8
+    batch_size: Positive | None = None  # of all processes together
+    eval_batch_size: Positive | None = None  # by default 256
+    num_workers: Count = 8  # processes that decode streamed images; never more than cores
 
     # Views
-    augmentation_strategy: str | None = None
+    augmentation_strategy: str | None = None  # see AUGMENTATIONS in data/augment/__init__.py
     augmentation_kwargs: dict[str, Any] = {}
-    transformation_kwargs: dict[str, Any] = {}
+    transformation_kwargs: dict[str, Any] = {}  # of the evaluation transform: crop_size, normalize
 
     # The run
-    run_name: RunName | None = None
-    pretext_run: RunName | None = None
-    scan_run: RunName | None = None
-    overwrite: bool = False
+    run_name: RunName | None = None  # keeps a run in a folder of its own
+    pretext_run: RunName | None = None  # the run_name of the pretext run to start from
+    scan_run: RunName | None = None  # that of the scan run
+    overwrite: bool = False  # start again, whatever the folder holds
     seed: Count = 0
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    compile: Literal["auto"] | bool = "auto"
-    deterministic: bool = False
-    knn_every: Positive = 10
-    log_every: Positive = 50
+    device: str = "auto"  # auto, cpu, cuda, cuda:N or mps
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 for training where it is fast
+    compile: Literal["auto"] | bool = "auto"  # auto: where it pays
+    deterministic: bool = False  # on CUDA the same bits every time, at some speed
+    knn_every: Positive = 10  # epochs between two k-NN accuracies of a pretext task
+    log_every: Positive = 50  # steps between two looks at the loss
     checkpoint_every: CheckpointEvery = CheckpointEvery()
     tensorboard: bool = False
 
