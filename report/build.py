@@ -33,10 +33,10 @@ class ReportData:
     """What a report is made of: plain data, nothing of the pipeline.
 
     Shapes: probabilities [N, C], features [N, D], targets [N] (−1 unknown) or None. `thumbnail(i)` gives image
-    i (PIL, or uint8 [H, W, 3] or [3, H, W]). `matching` holds (cluster, class), None: the Hungarian one.
-    `metrics` holds the lines of each stage's metrics.jsonl, `facts` how the result was made, `scores` what
-    evaluation gave. Paths are shown as they are, and link to the files where `image_root` (the folder they are
-    relative to) is given. `prototypes` maps clusters to images, None: found here.
+    i (PIL, or uint8 [H, W, 3] or [3, H, W]), or raises UserError where it cannot be read any more. `matching` holds
+    (cluster, class), None: the Hungarian one. `metrics` holds the lines of each stage's metrics.jsonl, `facts` how the
+    result was made, `scores` what evaluation gave. Paths are shown as they are, and link to the files where
+    `image_root` (the folder they are relative to) is given. `prototypes` maps clusters to images, None: found here.
     """
 
     title: str
@@ -91,7 +91,6 @@ def _link_base(path: Path, image_root: Path | None) -> str | None:
 
 def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [(key.upper(), f"{100 * scores[key]:.1f} %") for key in PERCENT_SCORES if scores.get(key) is not None]
-    rows += [(f"purity of {k}", f"{100 * v:.1f} %") for k, v in dict(scores.get("purity") or {}).items()]
     return [(key.replace("TOP5", "Top-5"), value) for key, value in rows]
 
 

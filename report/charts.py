@@ -197,74 +197,43 @@ def class_accuracy(labels: Labels) -> dict[str, Any]:
     return _figure([bars], "class", "", xaxis=_names_axis(names), yaxis={"range": [0, 1], "tickformat": ".0%"})
 
 
-def _flatten(line: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a line of metrics; nested ones are named `outer.inner`."""
-    flat: dict[str, float] = {}
-    for key, value in line.items():
-        inner = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else None
-        if inner is not None:
-            flat.update({f"{key}.{k}": v for k, v in _flatten({str(k): v for k, v in inner.items()}).items()})
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            flat[key] = float(value)
-    return flat
-
-
-PLACES = ("epoch", "step")  # what may stand on the x axis, the first that every point of a curve has
-NOT_DRAWN = {*PLACES, "epochs", "steps", "time", "seed", "rank", "head", "num_samples", "iteration", "batch"}
-# The first group with a word that the name of a number holds takes it.
+# What the stages write about an epoch, by the chart that shows it; which head was best is not drawn.
 GROUPS: dict[str, tuple[str, ...]] = {
+    "losses": ("loss",),
+    "consistency and entropy": ("consistency", "entropy"),
     # Apart: the training loss is a sum over heads, with a weighted entropy.
     "validation loss": ("val_loss",),
-    "losses": ("loss", "total"),
-    "consistency and entropy": ("consistency", "entropy"),
-    "confident images of each cluster": ("confident_per_cluster",),
+    "scores": ("knn_acc", "acc_from_labels"),
     "confident images": ("confident",),
-    "learning rate": ("lr", "learning_rate"),
-    "speed and memory": ("second", "images_per", "speed", "memory", "throughput", "minutes", "elapsed"),
-    "scores": ("acc", "nmi", "ari", "ami", "top", "purity", "knn", "fraction", "share", "ratio"),
-    "other": ("",),
+    "confident images of each cluster": ("confident_per_cluster",),
+    "skipped batches": ("skipped_batches",),
+    "learning rate": ("lr",),
 }
-SHOWN_GROUPS = (
-    "losses",
-    "consistency and entropy",
-    "validation loss",
-    "scores",
-    "confident images",
-    "confident images of each cluster",
-    "learning rate",
-    "other",
-)
-FROM_ZERO = ("confident images", "confident images of each cluster", "learning rate")
+FROM_ZERO = ("confident images", "confident images of each cluster", "skipped batches", "learning rate")
 
 
-def _curve(lines: list[dict[str, float]], key: str) -> tuple[list[float], list[float], str]:
+def _curves(lines: Lines, key: str) -> list[tuple[str, list[int], Sequence[float]]]:
+    """Name, epochs and values of what a key tells: one curve, or one a cluster where its values are lists."""
     having = [line for line in lines if key in line]
-    for place in PLACES:
-        if all(place in line for line in having) and len({line[place] for line in having}) == len(having):
-            return [line[place] for line in having], [line[key] for line in having], place
-    return list(map(float, range(1, len(having) + 1))), [line[key] for line in having], "line"
+    epochs, values = [line["epoch"] for line in having], [line[key] for line in having]
+    if values and isinstance(values[0], list):
+        return [(str(cluster), epochs, column) for cluster, column in enumerate(zip(*values, strict=True))]
+    return [(key, epochs, values)] if values else []
 
 
 def training_curves(lines: Lines) -> dict[str, dict[str, Any]]:
-    """One chart for each group of numbers in a stage's metrics; values that are not finite are left out."""
-    flat = [_flatten(line) for line in lines]
-    groups: dict[str, list[str]] = {name: [] for name in SHOWN_GROUPS}
-    for key in dict.fromkeys(key for line in flat for key in line):
-        group = next(name for name, words in GROUPS.items() if any(word in key.lower() for word in words))
-        if key not in NOT_DRAWN and group in groups and len(groups[group]) < MAX_LINES:
-            groups[group].append(key)
+    """One chart for each group of numbers in a stage's metrics; values that are not finite leave a gap."""
     charts = {}
-    for group, keys in groups.items():
-        if not keys:
+    for group, keys in GROUPS.items():
+        curves = [curve for key in keys for curve in _curves(lines, key)][:MAX_LINES]
+        if not curves:
             continue
-        colors, curves, place = cluster_colors(len(keys)), [], "epoch"
-        for key, color in zip(keys, colors, strict=True):
-            x, y, place = _curve(flat, key)
+        traces = []
+        for (name, x, y), color in zip(curves, cluster_colors(len(curves)), strict=True):
             mode = "lines" if len(x) > 60 else "lines+markers"
             style = {"line": {"color": color, "width": 2}, "marker": {"color": color, "size": 5}}
-            name = plain(key.removeprefix("confident_per_cluster."), 32)
-            curves.append(go.Scatter(x=x, y=y, name=name, mode=mode, **style))
-        charts[group] = _figure(curves, place, "", showlegend=True, legend=LEGEND, hovermode="x")
+            traces.append(go.Scatter(x=x, y=y, name=name, mode=mode, **style))
+        charts[group] = _figure(traces, "epoch", "", showlegend=True, legend=LEGEND, hovermode="x")
         if group in FROM_ZERO:
             charts[group]["layout"]["yaxis"]["rangemode"] = "tozero"
     return charts

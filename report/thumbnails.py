@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from utils.errors import UserError
+
 SHEET_SIDE = 128
 MAP_SIDE = 64
 GUTTER = 1  # pixels repeated around a tile, so that a scaled tile does not show its neighbors
@@ -71,15 +73,16 @@ def read_pictures(
 ) -> tuple[dict[int, Image.Image], int]:
     """Read images once and keep them no larger than the page needs.
 
-    Those in `large` fit SHEET_SIDE, the others MAP_SIDE. Returns the pictures, and how many could not be read:
-    a file may have gone since the images were clustered, and a report without one thumbnail is better than none.
+    Those in `large` fit SHEET_SIDE, the others MAP_SIDE. Returns the pictures, and how many `read` refused with a
+    UserError: a file may have gone since the images were clustered, and a report without one thumbnail is better
+    than none.
     """
     pictures, num_failed = {}, 0
     for index in sorted(set(indices)):
         limit = SHEET_SIDE if index in large else MAP_SIDE
         try:
             picture = to_picture(read(index))
-        except OSError:
+        except UserError:
             num_failed += 1
             continue
         pictures[index] = fit(picture, limit) if max(picture.size) > limit else picture

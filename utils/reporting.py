@@ -56,7 +56,10 @@ class Thumbnails:
         self.dataset = dataset
 
     def __call__(self, index: int) -> Image.Image | np.ndarray:
-        """Image `index`, as a picture or uint8 `[3, H, W]`; a file that went away is shown from memory."""
+        """Image `index`, as a picture or uint8 `[3, H, W]`; a file that went away is shown from memory.
+
+        Raises UserError when the data set does not hold its images in memory either.
+        """
         if self.dataset.root is not None:
             try:
                 return read_image(f"{self.dataset.root}/{self.dataset.paths[index]}", THUMBNAIL_SIDE)[0]
