@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from easydict import EasyDict
-from termcolor import colored
 
 from utils import distributed
 from utils.config import load_config
+from utils.console import paint
 from utils.errors import ConfigError, UserError
 
 
@@ -105,5 +105,5 @@ def _terminate(number: int, frame: Any) -> None:
 
 def _complain(message: str, code: int) -> int:
     if distributed.is_first_to_say(message):
-        print(colored("error:", "red", attrs=["bold"]), message, file=sys.stderr)
+        print(paint("error:", "red", sys.stderr, ["bold"]), message, file=sys.stderr)
     return code
