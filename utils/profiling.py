@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from utils import distributed
 from utils.console import say
 
 WARM_UP = 3
@@ -25,8 +26,9 @@ class StepProfiler:
         self._left -= 1
         if self._left == 0:
             self._profiler.stop()
-            self._profiler.export_chrome_trace(str(self.path))
-            by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-            say(self._profiler.key_averages().table(sort_by=by, row_limit=20))
-            say(f"trace: {self.path}")
+            if distributed.is_main():  # one trace stands for all ranks, whose steps are alike
+                self._profiler.export_chrome_trace(str(self.path))
+                by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+                say(self._profiler.key_averages().table(sort_by=by, row_limit=20))
+                say(f"trace: {self.path}")
             raise SystemExit(0)

@@ -1,0 +1,23 @@
+"""A trace of a few steps: written once, after which the process ends."""
+
+import json
+
+import pytest
+import torch
+
+from utils import distributed
+from utils.profiling import WARM_UP, StepProfiler
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0_writes_the_trace_and_every_rank_ends(tmp_path, monkeypatch, rank):
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    profiler = StepProfiler(2, tmp_path / "trace.json")
+    for _ in range(WARM_UP + 1):
+        torch.ones(3).sum()
+        profiler.step()
+    with pytest.raises(SystemExit, match="0"):
+        profiler.step()
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.json"][rank:]
+    if rank == 0:
+        assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
