@@ -59,21 +59,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, directories, or - for a list of paths")
     parser.add_argument("--model", required=True, metavar="RUN_OR_FILE", help="a run folder or a model file")
     parser.add_argument("--output", default="-", metavar="FILE", help=".csv or .parquet (default: CSV on stdout)")
-    parser.add_argument("--top_k", type=int, default=1, metavar="K", help="tell the K most probable clusters")
+    parser.add_argument("--top_k", type=cli.positive, default=1, metavar="K", help="tell the K most probable clusters")
     parser.add_argument("--embeddings", metavar="FILE.npy", help="also write the backbone's features, a row a CSV row")
     placing = parser.add_mutually_exclusive_group()
     placing.add_argument("--copy_to", metavar="DIR", help="also copy the images into one folder a cluster")
     placing.add_argument("--link_to", metavar="DIR", help="also link the images into one folder a cluster")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--batch_size", type=int, metavar="N", help="images at once on the device")
+    parser.add_argument("--batch_size", type=cli.positive, metavar="N", help="images at once on the device")
     parser.add_argument("--config_exp", metavar="FILE", help="the model's config, when none lies beside it")
     parser.add_argument("--config_env", metavar="FILE", help="goes with --config_exp")
     args = parser.parse_intermixed_args(argv)
     if args.output != "-" and Path(args.output).suffix not in prediction.TABLES:
         raise ConfigError(f"--output is {args.output}, but must end with {' or '.join(prediction.TABLES)}, or be -")
-    for name in ("top_k", "batch_size"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ConfigError(f"--{name} is {getattr(args, name)}, but must be at least 1")
     return args
 
 

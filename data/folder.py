@@ -41,10 +41,15 @@ def build(
     directory that is missing, empty, has bad images or a class that `classes` lacks.
     """
     files = find_images(Path(root or directory).expanduser(), split, classes)
-    memory = resize or size
-    streamed = len(files) * 3 * memory * memory > MEMORY_BUDGET if stream == "auto" else stream
-    side = resize or (round(size / CROP_SHARE) if streamed else size)
+    side, streamed = reading(len(files), size, resize, stream)
     return open_files(files, split, side, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)
+
+
+def reading(num_images: int, size: int, resize: int | None, stream: bool | Literal["auto"]) -> tuple[int, bool]:
+    """What the short side of a directory's images is scaled to, and whether they are streamed."""
+    memory = resize or size
+    streamed = num_images * 3 * memory * memory > MEMORY_BUDGET if stream == "auto" else stream
+    return resize or (round(size / CROP_SHARE) if streamed else size), streamed
 
 
 def open_files(

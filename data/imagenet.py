@@ -89,8 +89,13 @@ def build(
     """
     subset = None if name == "imagenet" else read_subset(name, Path(subset_file or LISTS / f"{name}.txt").expanduser())
     files = find_images(name, Path(root or directory).expanduser(), split, subset)
-    side = resize or max(RESIZE, size)
-    return open_files(files, split, side, streamed=stream is not False, cache_dir=cache_dir, on_bad_image=on_bad_image)
+    side, streamed = reading(size, resize, stream)
+    return open_files(files, split, side, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)
+
+
+def reading(size: int, resize: int | None, stream: bool | Literal["auto"]) -> tuple[int, bool]:
+    """What the short side of the images is scaled to, and whether they are streamed."""
+    return resize or max(RESIZE, size), stream is not False
 
 
 BUILDERS = {

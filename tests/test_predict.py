@@ -1,5 +1,6 @@
 import csv
 import io
+import itertools
 import os
 from pathlib import Path
 
@@ -113,6 +114,9 @@ def test_top_k_falls_and_sums_to_one(base, capfd):
     numbers = [float(value) for value in values.split(",")[2::2]]
     assert numbers == sorted(numbers, reverse=True) and sum(numbers) == pytest.approx(1, abs=1e-5)
     assert run(capfd, "--model", folder, base / "images", "--top_k", 6)[0] == 2
+    with pytest.raises(SystemExit, match="2"):
+        run(capfd, "--model", folder, base / "images", "--top_k", 0)
+    assert "0 is no whole number above 0" in capfd.readouterr().err
 
 
 def test_unreadable_files_are_skipped_and_named(base, capfd):
@@ -176,6 +180,30 @@ def test_one_folder_a_cluster(base, capfd, option):
     assert run(capfd, "--model", folder, base / "images", option, base / "sorted")[0] == 1
 
 
+ORIGINALS = ["x/img.png", "y/img.png", "x/img-1.png", "y/img-1.png", "x/img-2.png"]
+
+
+@pytest.mark.parametrize("names", list(itertools.combinations(ORIGINALS, 3)))
+def test_no_order_of_names_takes_one_original_for_another(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for number, order in enumerate(itertools.permutations(names)):
+        sorter = prediction.Sorter(tmp_path / f"sorted-{number}", prediction.copy_file, 2)
+        sorter.write([str(tmp_path / name) for name in order], [0] * 3)
+        placed = {path.name: path.read_text() for path in (tmp_path / f"sorted-{number}" / "cluster-0").iterdir()}
+        assert sorted(placed.values()) == sorted(order)
+
+
+def test_a_number_is_added_to_the_whole_name(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "img-1.png").write_text(folder)
+    paths = [str(tmp_path / folder / "img-1.png") for folder in ("x", "y")]
+    prediction.Sorter(tmp_path / "sorted", prediction.copy_file, 2).write(paths, [0, 0])
+    assert sorted(path.name for path in (tmp_path / "sorted" / "cluster-0").iterdir()) == ["img-1-2.png", "img-1.png"]
+
+
 def test_a_run_an_output_folder_and_a_file_name_the_model(tmp_path):
     run_folder = tmp_path / "runs" / "scan"
     run_folder.mkdir(parents=True)
@@ -196,6 +224,17 @@ def test_a_model_without_config_needs_one_named(base, capfd):
     code, out, _ = run(capfd, "--model", lone, base / "images", *words)
     assert code == 0 and len(read(out)) == 7
     assert p.num_classes == 5
+
+
+@pytest.mark.parametrize("key", ["num_classes", "transformation_kwargs"])
+def test_a_named_config_that_lacks_a_key_is_told(base, capfd, key):
+    _, folder = make_run(base)
+    lacking = yaml.safe_load((base / "scan.yml").read_text())
+    del lacking[key]
+    (base / "lacking.yml").write_text(yaml.safe_dump(lacking))
+    words = ["--config_env", base / "env.yml", "--config_exp", base / "lacking.yml"]
+    code, _, err = run(capfd, "--model", folder, base / "images", *words)
+    assert code == 2 and f"predict.py needs the key '{key}'" in err
 
 
 def test_models_and_configs_that_do_not_serve(base, capfd):

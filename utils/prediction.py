@@ -1,8 +1,9 @@
 """Apply a trained clustering model to images that it has not seen: what to load, how to read them, where to write."""
 
+import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,8 +11,10 @@ import numpy as np
 from easydict import EasyDict
 from pydantic import ValidationError
 
+import data.folder
+import data.imagenet
 from utils import reporting, schema
-from utils.config import load_config, load_yaml
+from utils.config import load_config, load_yaml, require
 from utils.console import warn
 from utils.errors import ConfigError, UserError
 from utils.files import verify_file
@@ -34,7 +37,7 @@ def find_model(given: Path) -> Path:
 def load_model_config(model: Path, env: str | None, exp: str | None) -> EasyDict:
     """The config of a model: the resolved one beside it, or the one that is named.
 
-    Raises UserError when there is none, or when it is damaged or not of a clustering stage.
+    Raises UserError when there is none, or when it is damaged, incomplete or not of a clustering stage.
     """
     path = model.parent / CONFIG
     if exp is not None:
@@ -48,6 +51,7 @@ def load_model_config(model: Path, env: str | None, exp: str | None) -> EasyDict
         raise UserError(
             f"{model} is a model of the stage {p.setup}, which knows no clusters; give a scan or selflabel one"
         )
+    require(p, "num_classes", "transformation_kwargs", script="predict.py")
     return p
 
 
@@ -65,20 +69,15 @@ def _read_resolved(path: Path) -> EasyDict:
 
 def reading(p: EasyDict, model: Path) -> tuple[int, bool]:
     """How the stage read its images: the length of the short side, and whether they were streamed."""
-    from data.folder import CROP_SHARE, MEMORY_BUDGET
-    from data.imagenet import BUILDERS, RESIZE
-
     kwargs, size = p.train_db_kwargs, p.transformation_kwargs.crop_size
-    if p.train_db_name in BUILDERS:
-        streamed = kwargs.get("stream") is not False
-        return kwargs.get("resize") or max(RESIZE, size), streamed and not kwargs.get("cache_dir")
-    if p.train_db_name != "folder":
+    resize, stream = kwargs.get("resize"), kwargs.get("stream", "auto")
+    if p.train_db_name in data.imagenet.BUILDERS:
+        side, streamed = data.imagenet.reading(size, resize, stream)
+    elif p.train_db_name == "folder":
+        num_images = num_training_images(p, model) if stream == "auto" else 0
+        side, streamed = data.folder.reading(num_images, size, resize, stream)
+    else:
         return size, False
-    memory = kwargs.get("resize") or size
-    streamed = kwargs.get("stream", "auto")
-    if streamed == "auto":
-        streamed = num_training_images(p, model) * 3 * memory * memory > MEMORY_BUDGET
-    side = kwargs.get("resize") or (round(size / CROP_SHARE) if streamed else size)
     return side, streamed and not kwargs.get("cache_dir")
 
 
@@ -181,16 +180,15 @@ class Sorter:
             folder = self.folder / f"cluster-{cluster:0{self.digits}}"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self.place(Path(path).resolve(), next(self._free(folder / Path(path).name)))
+                self.place(Path(path).resolve(), _free(folder / Path(path).name))
             except OSError as error:
                 raise UserError(f"cannot put {path} into {folder}: {error.strerror or error}") from error
 
-    def _free(self, path: Path) -> Iterator[Path]:
-        number = 1
-        while path.is_symlink() or path.exists():
-            number += 1
-            path = path.with_name(f"{path.stem.removesuffix(f'-{number - 1}')}-{number}{path.suffix}")
-        yield path
+
+def _free(path: Path) -> Path:
+    """A path where nothing lies yet: this one, or the first that is numbered."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    return next(found for found in itertools.chain([path], numbered) if not (found.is_symlink() or found.exists()))
 
 
 def copy_file(source: Path, target: Path) -> None:
