@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", metavar="STAGE", help="the last stage: simclr, scan or selflabel")
     parser.add_argument("--pretext_config", metavar="FILE", help="simclr.py's config (default: by the same name)")
     parser.add_argument("--scan_config", metavar="FILE", help="scan.py's config (default: by the same name)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one per GPU, or one)")
+    parser.add_argument("--jobs", type=cli.positive, metavar="N", help="runs at a time (default: one per GPU, or one)")
     parser.add_argument("--name", metavar="NAME", help="name of the folder of results (default: by what varies)")
     parser.add_argument("--dry_run", action="store_true", help="check all combinations and list them; run nothing")
     args = parser.parse_intermixed_args(argv)
@@ -42,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     stages = [word for word in words if "=" not in word]
     if len(stages) != 1 or stages[0] not in STAGE_OF:
         raise ConfigError(f"the stage must be one of simclr, scan, selflabel, not '{' '.join(stages)}'")
-    if args.jobs is not None and args.jobs < 1:
-        raise ConfigError(f"--jobs is {args.jobs}, but must be at least 1")
     stage = STAGE_OF[stages[0]]
     given = {"pretext": args.pretext_config, "scan": args.scan_config, stage: args.config_exp}
     plan = make_plan(stage, args.config_env, given, [word for word in words if "=" in word])

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sweeps.plan import Job, Plan
@@ -14,18 +13,11 @@ from sweeps.runner import read_result
 from sweeps.summary import COLUMNS, label_free, present
 from utils import evaluate, validation
 from utils.common_config import get_val_dataset
-from utils.files import write_file
-from utils.plots import arrange_confusion
+from utils.plots import arrange_confusion, save_figure
 from utils.runtime import Runtime
 
-DPI = 150
 MAX_CLUSTERS = 40  # prototypes of one row
 SHOWN = ("acc", "nmi", "ari", "purity@5")
-
-
-def _save(path: Path, figure: Figure) -> None:
-    FigureCanvasAgg(figure)
-    write_file(path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False)
 
 
 def draw_scores(path: Path, table: list[dict[str, Any]]) -> None:
@@ -49,7 +41,7 @@ def draw_scores(path: Path, table: list[dict[str, Any]]) -> None:
         axes.set_xticks(range(len(table)), labels if number == len(panels) else [""] * len(table))
         axes.grid(axis="y", alpha=0.3)
     figure.axes[-1].set_xlabel("\n".join(keys))  # a line of values above for every key
-    _save(path, figure)
+    save_figure(path, figure)
 
 
 def best_run(runs: Sequence[Job]) -> Job | None:
@@ -100,7 +92,7 @@ def _draw_prototypes(path: Path, rows: list[tuple[str, torch.Tensor, list[str]]]
                 axes[place].imshow(images[place].permute(1, 2, 0).numpy(), interpolation="nearest")
                 axes[place].set_title(names[place][:12], fontsize=6, pad=2)
         axes[0].text(-0.15, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=8)
-    _save(path, figure)
+    save_figure(path, figure)
     return [path]
 
 
@@ -119,5 +111,5 @@ def _draw_matrices(path: Path, matrices: list[tuple[str, dict[str, Any]]]) -> li
         axes.set_ylabel("true class", fontsize=7)
         axes.tick_params(labelsize=6)
     figure.tight_layout()
-    _save(path, figure)
+    save_figure(path, figure)
     return [path]

@@ -57,7 +57,7 @@ class Runner:
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self.stopped_by = 0
-        self.failed: dict[Job, str] = {}
+        self.failed: set[Job] = set()
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run what is not finished; `failed` and `stopped_by` (a signal's number) tell how it went."""
@@ -71,7 +71,7 @@ class Runner:
                 for job in [] if self.stopped_by else list(waiting):
                     if job.before in self.failed:
                         waiting.remove(job)
-                        self.failed[job] = f"not run, for {job.before.stage}/{job.before.name} failed"
+                        self._fail(job, f"not run, for {job.before.stage}/{job.before.name} failed")
                     elif job.before is None or job.before in done:
                         waiting.remove(job)
                         running[pool.submit(self._run_one, job)] = job
@@ -84,8 +84,11 @@ class Runner:
             done.add(job)
             say(f"{len(done)}/{total} {job.stage}/{job.name}")
         elif not self.stopped_by:
-            self.failed[job] = f"ended with exit code {code}; its last words: {last_words(self.log_of(job))}"
-            warn(f"{job.stage}/{job.name} {self.failed[job]}")
+            self._fail(job, f"ended with exit code {code}; its last words: {last_words(self.log_of(job))}")
+
+    def _fail(self, job: Job, reason: str) -> None:
+        self.failed.add(job)
+        warn(f"{job.stage}/{job.name} {reason}")
 
     def log_of(self, job: Job) -> Path:
         """Where a job's output goes."""

@@ -174,7 +174,9 @@ def test_finished_runs_are_not_repeated_and_a_failure_takes_its_followers(env, f
     first = runner.Runner([{}, {}], tmp_path / "logs")
     first.run(plan.jobs)
     assert len(first.failed) == 2 and {job.stage for job in first.failed} == {"scan", "selflabel"}
-    assert "something went wrong" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "something went wrong" in said
+    assert said.count(f"not run, for scan/{failing.name} failed") == 1
     assert len(calls.read_text().split()) == 7
     fake(plan.jobs)
     second = runner.Runner([{}], tmp_path / "logs")
@@ -267,7 +269,8 @@ def test_a_missing_input_and_a_wrong_stage_are_sentences(env, capsys):
     assert cli.run(sweep.main, ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "seed=0"]) == 1
     assert "scan.seed=0" in capsys.readouterr().err
     assert cli.run(sweep.main, ["cluster", "--config_env", env, "--config_exp", SELFLABEL]) == 2
-    assert cli.run(sweep.main, ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "--jobs", "0"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(sweep.main, ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "--jobs", "0"])
 
 
 def test_a_dry_run_lists_the_runs(env, capsys):

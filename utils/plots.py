@@ -17,7 +17,8 @@ LABEL_WIDTH = 16  # characters of a label that fit over an image
 DPI = 150
 
 
-def _save(path: Path | str, figure: Figure) -> None:
+def save_figure(path: Path | str, figure: Figure) -> None:
+    """Write a figure as a PNG file."""
     FigureCanvasAgg(figure)
     write_file(path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False)
 
@@ -61,7 +62,7 @@ def confusion_matrix(
                 color = "white" if share > 0.5 else "black"
                 axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color, fontsize=7)
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="share of the class")
-    _save(path, figure)
+    save_figure(path, figure)
 
 
 def _sheet(
@@ -81,7 +82,7 @@ def _sheet(
     axes.set_xlim(-gap, num_columns * (1 + gap))
     axes.set_ylim(-(num_rows - 1) * step - gap, shape + 0.03 + 0.13 * max(1, title_lines))
     axes.set_axis_off()
-    _save(path, figure)
+    save_figure(path, figure)
 
 
 def image_sheet(path: Path | str, images: Tensor | np.ndarray, titles: list[str] | None = None) -> None:
@@ -115,4 +116,4 @@ def purity_curve(path: Path | str, purity: dict[int, float], title: str = "") ->
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.set_title(title, fontsize=10)
-    _save(path, figure)
+    save_figure(path, figure)
