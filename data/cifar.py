@@ -5,6 +5,7 @@ up none of them: small classes stand in for NumPy's, and they only keep bytes, a
 """
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from data.download import locate
 from utils.errors import UserError
 
 SIDE = 32
+NUM_CLASSES = {"cifar-10": 10, "cifar-20": 20}
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,25 @@ SOURCES = {
 
 
 class _Type:
-    """Stands in for numpy.dtype."""
+    """Stands in for numpy.dtype: whole numbers, and nothing else that a dtype can be."""
+
+    CODES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8")
 
     def __init__(self, code: str = "", *_: Any) -> None:
-        self.code = code
+        self.code, self.order = {"uint8": "u1"}.get(code, code), "<"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        pass  # byte order and the like: single bytes have none, and nothing wider is taken
+        self.order = {">": ">"}.get(state[1], "<")
+
+    def read(self, data: str | bytes) -> np.ndarray[Any, Any]:
+        if self.code not in self.CODES:
+            raise pickle.UnpicklingError(f"an array of type {self.code!r} where whole numbers are expected")
+        return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype=self.order + self.code)
+
+
+def _scalar(kind: _Type, data: str | bytes) -> int:
+    """Stands in for what rebuilds one of numpy's numbers."""
+    return int(kind.read(data)[0])
 
 
 class _Array:
@@ -75,10 +89,7 @@ class _Array:
         self._fill(data, kind, shape, "F" if fortran else "C")
 
     def _fill(self, data: str | bytes, kind: _Type, shape: tuple[int, ...], order: str) -> None:
-        if kind.code not in ("u1", "uint8"):
-            raise pickle.UnpicklingError(f"an array of type {kind.code!r} where bytes are expected")
-        data = data.encode("latin1") if isinstance(data, str) else data
-        flat = np.frombuffer(data, dtype=np.uint8)
+        flat = kind.read(data)
         self.value = flat.reshape(shape[::-1]).T if order == "F" else flat.reshape(shape)
 
 
@@ -100,15 +111,17 @@ class _Latin1(bytes):
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists, dicts and arrays of bytes; raises UnpicklingError for all else."""
+    """Reads numbers, strings, lists, dicts and arrays of whole numbers; raises UnpicklingError for all else."""
 
-    ALLOWED: ClassVar[dict[tuple[str, str], type]] = {
+    ALLOWED: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
         ("numpy", "dtype"): _Type,
         ("numpy", "ndarray"): _Array,
         ("numpy.core.multiarray", "_reconstruct"): _Array,
         ("numpy._core.multiarray", "_reconstruct"): _Array,
         ("numpy.core.numeric", "_frombuffer"): _FromBuffer,
         ("numpy._core.numeric", "_frombuffer"): _FromBuffer,
+        ("numpy.core.multiarray", "scalar"): _scalar,
+        ("numpy._core.multiarray", "scalar"): _scalar,
         ("_codecs", "encode"): _Latin1,
     }
 
@@ -132,8 +145,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_names(path: Path, key: str) -> list[str]:
-    names = read_pickle(path).get(key)
+def _read_names(path: Path, key: str, num_classes: int) -> list[str]:
+    names = read_pickle(path).get(key, [str(number) for number in range(num_classes)])
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
         raise UserError(f"{path} holds no class names under {key!r}; delete its directory to download it anew")
     return names
@@ -142,8 +155,10 @@ def _read_names(path: Path, key: str) -> list[str]:
 def _read_batch(path: Path, key: str, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     content = read_pickle(path)
     data, labels = getattr(content.get("data"), "value", None), content.get(key)
-    if data is None or data.ndim != 2 or data.shape[1] != 3 * SIDE * SIDE:
-        found = "none" if data is None else f"an array {list(data.shape)}"
+    if isinstance(labels, _Array) and labels.value is not None:
+        labels = labels.value.tolist()
+    if data is None or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * SIDE * SIDE:
+        found = "none" if data is None else f"an array {list(data.shape)} of {data.dtype}"
         raise UserError(f"{path} holds no images [N, {3 * SIDE * SIDE}] of bytes under 'data' but {found}")
     if not isinstance(labels, list) or len(labels) != len(data):
         found = f"{len(labels)}" if isinstance(labels, list) else "no"
@@ -158,7 +173,7 @@ def _build(name: str, directory: Path, split: str) -> ImageDataset:
     source = SOURCES[name]
     files = source.files[split]
     folder = locate(name, directory, source.folder, [*files, source.meta], source.url, source.md5)
-    classes = _read_names(folder / source.meta, source.names)
+    classes = _read_names(folder / source.meta, source.names, NUM_CLASSES[name])
     batches = [_read_batch(folder / file, source.labels, len(classes)) for file in files]
     paths = [f"{file}/{i:05d}" for file, (images, _) in zip(files, batches, strict=True) for i in range(len(images))]
     images, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))

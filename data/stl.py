@@ -8,7 +8,7 @@ import torch
 
 from data.dataset import ImageDataset
 from data.download import locate
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 
 SIDE = 96
 NUM_BYTES = 3 * SIDE * SIDE
@@ -17,7 +17,14 @@ URL = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
 MD5 = "91f7769df0f17e558f3565bffb0c7dfb"
 NAMES = "class_names.txt"
 BLOCK = 1000  # images turned at a time
-PARTS = {"train": ["train"], "train+unlabeled": ["train", "unlabeled"], "val": ["test"]}
+CLASSES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
+PARTS = {
+    "train": ["train"],
+    "train+unlabeled": ["train", "unlabeled"],
+    "unlabeled": ["unlabeled"],
+    "val": ["test"],
+    "test": ["test"],
+}
 LABELED = {"train", "test"}
 
 
@@ -51,15 +58,19 @@ def _read_targets(path: Path, num_images: int, num_classes: int) -> torch.Tensor
 
 
 def build(directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any) -> ImageDataset:
-    """Build STL-10's "train", "train+unlabeled" (targets -1 where unlabelled) or "val" (its test split).
+    """Build STL-10's "train", "unlabeled", both as "train+unlabeled" (targets -1 where unlabelled), or "val", its test
+    split.
 
     96x96 whatever `size` is. `root` overrides `directory`; options of image files have no effect. Raises
     UserError when files have a wrong size, or are missing and cannot be downloaded.
     """
+    if split not in PARTS:
+        raise ConfigError(f"stl-10 has no split '{split}'; it has {', '.join(PARTS)}")
     parts = PARTS[split]
     files = [f"{part}_X.bin" for part in parts] + [f"{part}_y.bin" for part in parts if part in LABELED]
-    folder = locate("stl-10", Path(root or directory), FOLDER, [*files, NAMES], URL, MD5)
-    classes = (folder / NAMES).read_text(encoding="utf-8", errors="replace").split()
+    folder = locate("stl-10", Path(root or directory), FOLDER, files, URL, MD5)
+    names = folder / NAMES
+    classes = names.read_text(encoding="utf-8", errors="replace").split() if names.is_file() else CLASSES
     counts = [_count_images(folder / f"{part}_X.bin") for part in parts]
     images = torch.empty((sum(counts), 3, SIDE, SIDE), dtype=torch.uint8)
     targets = torch.full((sum(counts),), -1)

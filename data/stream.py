@@ -87,7 +87,7 @@ class StreamDataset(LabeledImages):
 
     def _read(self, index: int) -> tuple[Image.Image, tuple[int, int]]:
         try:
-            image, size = read_image(self._path(index), self.resize)
+            image, size = read_image(self._path(index), 2 * self.resize)  # a JPEG's own shrinking is coarser than PIL's
         except BadImageError as error:
             raise self._bad(index, error) from error
         return image, frame_size(*size, self.resize)

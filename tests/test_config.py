@@ -126,7 +126,7 @@ def test_every_shipped_config_resolves_and_builds(path, tmp_path):
     if p.optimizer:
         assert get_optimizer(p, model).param_groups[0]["lr"] == p.optimizer_kwargs.lr
     if path.stem.startswith("selflabel"):
-        assert p.confidence_threshold > 0.9
+        assert 0.5 < p.confidence_threshold < 1
     assert not list(tmp_path.iterdir()), "reading a config writes nothing"
     launch = path.read_text().splitlines()[:6]
     assert any(f"--config_exp configs/{path.parent.name}/{path.name}" in line for line in launch)
@@ -158,15 +158,11 @@ def test_a_base_is_merged_key_by_key_one_level_deep(write):
     exp = "base: shared.yml\nsetup: scan\nepochs: 9\noptimizer_kwargs: {lr: 0.5}\n"
     files = write(exp, shared=base)
     p = load_config(*files)
-    assert (p.epochs, p.batch_size, p.optimizer_kwargs) == (9, 128, {"lr": 0.5, "weight_decay": 1e-4, **betas(p)})
+    assert (p.epochs, p.batch_size, p.optimizer_kwargs) == (9, 128, {"lr": 0.5, "weight_decay": 1e-4})
     files = write(exp, shared="base: other.yml\n" + base, other="epochs: 3\n")
     assert error(files).endswith("shared.yml: a base may not have a base of its own")
     assert "missing.yml cannot be read" in error(write("base: missing.yml\n"))
     assert "base must be the path of one YAML file" in error(write("base: [a.yml]\n"))
-
-
-def betas(p):
-    return {"betas": p.optimizer_kwargs.betas} if "betas" in p.optimizer_kwargs else {}
 
 
 def test_merge_leaves_its_arguments_alone():
@@ -181,7 +177,7 @@ def test_overrides_in_any_order(write, tmp_path):
     files = write(PUBLISHED)
     found = [load_config(*files, order) for order in (words, words[::-1], [*words[2:], *words[:2]])]
     assert found[0] == found[1] == found[2]
-    assert found[0].optimizer_kwargs == {"lr": 1e-3, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4}
+    assert found[0].optimizer_kwargs == {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
     assert Path(found[0].scan_dir).name == "x"
     assert Path(found[0].pretext_dir).name == "pretext"
     p = load_config(*files, [f"root_dir={tmp_path}/other", "pretext_run=p", "data_paths.cifar-10=/data"])

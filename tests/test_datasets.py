@@ -19,7 +19,7 @@ from data import DATASETS
 from data.cifar import read_pickle
 from data.dataset import ImageDataset
 from data.lock import locked
-from utils.errors import UserError
+from utils.errors import ConfigError, UserError
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +187,8 @@ def test_cifar20_uses_coarse_labels(tmp_path):
     assert (len(train), len(val)) == (4, 2)
     assert train.classes == names
     assert set(train.targets.tolist()) == {19}
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": names}))  # all that torchvision asks for
+    assert DATASETS["cifar-20"](tmp_path, "val", 32).classes == [str(number) for number in range(20)]
 
 
 def test_cifar_column_order_array(tmp_path):
@@ -195,6 +197,15 @@ def test_cifar_column_order_array(tmp_path):
     assert (folder / "test_batch").exists()
     val = DATASETS["cifar-10"](tmp_path, "val", 32)
     assert np.array_equal(val.images.numpy().reshape(6, -1), data)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+@pytest.mark.parametrize("kind", [">i2", "<i8", "u1"])
+def test_cifar_labels_may_be_numpys(tmp_path, protocol, kind):
+    numbers = np.array([7, 0, 9], dtype=kind)
+    for labels in (numbers, list(numbers)):
+        write_cifar10(tmp_path, protocol=protocol, labels=labels)
+        assert DATASETS["cifar-10"](tmp_path, "val", 32).targets.tolist() == [7, 0, 9]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +310,7 @@ def write_stl(root, counts=(4, 6, 5)):
 
 
 def test_stl_splits(tmp_path):
-    _, images = write_stl(tmp_path)
+    folder, images = write_stl(tmp_path)
     train, both, val = (DATASETS["stl-10"](tmp_path, split, 96) for split in ("train", "train+unlabeled", "val"))
     assert np.array_equal(train.images.numpy(), images["train"])
     assert np.array_equal(both.images.numpy(), np.concatenate([images["train"], images["unlabeled"]]))
@@ -309,6 +320,11 @@ def test_stl_splits(tmp_path):
     assert both.paths[:4] == train.paths
     assert val.targets.tolist() == [0, 1, 2, 3, 4]
     assert val.classes[4] == "class4"
+    assert np.array_equal(DATASETS["stl-10"](tmp_path, "unlabeled", 96).images.numpy(), images["unlabeled"])
+    (folder / "class_names.txt").unlink()  # which torchvision does without, too
+    assert DATASETS["stl-10"](tmp_path, "test", 96).classes[2] == "car"
+    with pytest.raises(ConfigError, match="no split 'both'"):
+        DATASETS["stl-10"](tmp_path, "both", 96)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision import transforms
 
 from data import DATASETS, cache, folder
 from data.images import frame_size, read_square
@@ -80,6 +81,18 @@ def test_stream_is_automatic_above_the_budget(root, monkeypatch):
     assert build(root, "train", 28, resize=30).resize == 30
 
 
+@pytest.mark.parametrize(("size", "most"), [((800, 600), 0), ((1600, 1200), 2.0)])
+def test_a_large_jpeg_is_resized_as_torchvision_does(tmp_path, size, most):
+    """Up to four times the wanted side exactly; beyond, where it is decoded at a half, within two levels of noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize(size, Image.BICUBIC).save(tmp_path / "large.jpg", quality=95)
+    with Image.open(tmp_path / "large.jpg") as image:
+        expected = pixels(transforms.Resize(256)(image.convert("RGB")))
+    found = build(tmp_path, "train", 224, resize=256, stream=True).image(0).numpy()
+    assert found.shape == (3, 256, 341)
+    assert np.abs(found.astype(float) - expected).mean() <= most
+
+
 def test_items_are_whole_frames(stream):
     for index in range(len(stream)):
         width, height = size_of(stream, index)
@@ -123,7 +136,7 @@ def test_decode_of_a_large_jpeg_is_drafted_and_right(tmp_path):
     image = picture(640, 480)
     save(tmp_path / "a.jpg", image, quality=95)
     dataset = build(tmp_path, "train", 28, stream=True, resize=60)
-    assert dataset._read(0)[0].size == (80, 60)
+    assert dataset._read(0)[0].size == (160, 120)
     reference = image.resize((80, 60), Image.BILINEAR)
     views = dataset.decode(0, lambda h, w: torch.tensor([[0, 0, h, w], [10, 30, 40, 20]]), 16)
     for view, box in zip(views, ((0, 0, 80, 60), (30, 10, 50, 50)), strict=True):

@@ -120,6 +120,15 @@ PARTITIONS = {
 }
 
 
+@pytest.mark.parametrize("num", [1, 10, 20, 23, 60])
+@pytest.mark.parametrize("share", [1, 3])
+def test_a_perfect_match_is_exactly_one(num, share):
+    """Sums of logarithms alone would make 0.67 or -2 of the AMI of samples that are all apart."""
+    clusters = torch.arange(num) // share
+    scores = score_clusters(clusters, (clusters + 1) % (clusters.max() + 1), num, num)
+    assert (scores["acc"], scores["nmi"], scores["ari"], scores["ami"]) == (1, 1, 1, 1)
+
+
 @pytest.mark.parametrize("case", PARTITIONS)
 def test_agreement_of_special_partitions(case):
     z, y = (np.array(x) for x in PARTITIONS[case])

@@ -184,6 +184,10 @@ def test_duplicates_of_published_files_are_put_in_order(tmp_path, capsys):
     np.save(tmp_path / "n.npy", lost)
     assert np.array_equal(load_neighbors(tmp_path / "n.npy", 30, 6), INDICES)
     assert "moved to the front" in capsys.readouterr().err
+    pairs = np.arange(30) ^ 1  # every image has a duplicate, which stands before it
+    doubled = np.stack([pairs, np.arange(30), (np.arange(30) + 5) % 30], 1)
+    np.save(tmp_path / "n.npy", doubled)
+    assert np.array_equal(load_neighbors(tmp_path / "n.npy", 30, 2), doubled[:, [1, 0, 2]])
 
 
 BAD_FILES = {
@@ -191,7 +195,7 @@ BAD_FILES = {
     "another size": (lambda p: save_neighbors(p, INDICES[:20] % 20, "abc"), r"20 images; this one has 30"),
     "too few": (lambda p: save_neighbors(p, INDICES[:, :4], "abc"), "num_mined_train=5"),
     "out of range": (lambda p: save_neighbors(p, INDICES + np.array([0] * 6 + [30]), "abc"), r"outside 0\.\.29"),
-    "another order": (lambda p: save_neighbors(p, INDICES[::-1], "abc"), "30 of 30 images are not their own"),
+    "another order": (lambda p: save_neighbors(p, INDICES[::-1], "abc"), "images are not among their own neighbors"),
     "floats": (lambda p: np.save(p, INDICES.astype(np.float32)), "float32"),
     "one column": (lambda p: np.save(p, INDICES[:, :1]), "not neighbors"),
     "flat": (lambda p: np.save(p, INDICES[:, 0]), "not neighbors"),

@@ -269,7 +269,14 @@ def test_a_released_pretext_model_is_mined_and_clustered(site, tmp_path):
 
 
 def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, small_digits, capsys):
-    words = ["--config_exp", "configs/pretext/simclr_digits.yml", f"root_dir={tmp_path}", "epochs=1", "width=2"]
+    words = [
+        "--config_exp",
+        "configs/pretext/simclr_digits.yml",
+        f"root_dir={tmp_path}",
+        "epochs=1",
+        "width=2",
+        "batch_size=32",
+    ]
     assert published.command("simclr", *words) == 0
     folder = tmp_path / "digits/pretext"
     before = (folder / "model.pth.tar").read_bytes()

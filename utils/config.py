@@ -146,7 +146,8 @@ def _check_tables(checked: dict[str, Any], source: _Source) -> None:
     }
     for key, section in sections.items():
         if section:
-            checked[key] = _check(section, checked[key], source, f"{key}.")
+            whole = _check(section, checked[key], source, f"{key}.")
+            checked[key] = {name: whole[name] for name in checked[key]}  # what is built knows its own defaults
     builders: dict[str, Callable[..., Any] | None] = {
         "augmentation_kwargs": checked["augmentation_strategy"]
         and partial(build_augmentation, checked["augmentation_strategy"]),

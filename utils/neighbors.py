@@ -16,7 +16,7 @@ from utils.mining import mine_neighbors
 __all__ = ["load_neighbors", "mine_neighbors", "purity", "save_neighbors", "weighted_knn"]
 
 BLOCK_BYTES = 64 << 20  # of similarities at once
-MOVED = 0.05  # share of rows whose duplicates may stand before them in a published file
+ABSENT = 0.05  # share of rows that more duplicates than there are columns may have pushed out of a published file
 
 
 def save_neighbors(path: Path | str, indices: np.ndarray, fingerprint: str) -> None:
@@ -74,13 +74,15 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _itself_first(path: Path, indices: np.ndarray) -> np.ndarray:
-    itself = np.arange(len(indices))
-    moved = np.flatnonzero(indices[:, 0] != itself)
+    itself = np.arange(len(indices))[:, None]
+    moved = np.flatnonzero(indices[:, 0] != itself[:, 0])
     if len(moved) == 0:
         return indices
-    if len(moved) > max(1.0, MOVED * len(indices)):
+    # An image with many duplicates may have fallen out of its own row; few do.
+    num_absent = int((indices != itself).all(1).sum())
+    if num_absent > max(1.0, ABSENT * len(indices)):
         raise UserError(
-            f"{path}: {len(moved)} of {len(indices)} images are not their own first neighbor, so the rows belong to "
+            f"{path}: {num_absent} of {len(indices)} images are not among their own neighbors, so the rows belong to "
             "another data set or order; mine again with simclr.py --mine_only"
         )
     warn(f"{path}: {len(moved)} images are not their own first neighbor (duplicates); moved to the front")
