@@ -156,9 +156,7 @@ class Config(Section):
     num_neighbors: Positive = 20  # of the mined ones, from which scan draws a partner
     num_mined_train: Positive | None = None  # per image; by default 20 (simclr) or 50 (moco)
     num_mined_val: Positive = 5
-    mine_features: Literal["head", "backbone"] | None = (
-        None  # what is compared; by default head (moco: backbone)
-    )
+    mine_features: Literal["head", "backbone"] | None = None  # what is compared; by default head (moco: backbone)
     neighbors: Literal["auto", "torch", "faiss"] = "auto"  # what searches; the result is the same
     temperature: PositiveRate = 0.07  # of the k-NN vote, where criterion_kwargs has none
     update_cluster_head_only: bool = False  # the backbone is frozen
