@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 from easydict import EasyDict
 from pydantic import ValidationError
 
+from data import DATASETS
+from data.augment import AUGMENTATIONS, build_augmentation, build_evaluation
+from losses import CRITERIA
+from models import BACKBONES
 from utils import schema
 from utils.errors import ConfigError
 from utils.yaml_file import MAX_DEPTH, load_yaml, parse_yaml
@@ -118,11 +122,6 @@ def _check(section: type[schema.Section], content: dict[str, Any], source: _Sour
 
 def _check_tables(checked: dict[str, Any], source: _Source) -> None:
     """Check the names that lead into tables, and the kwargs that depend on them."""
-    from data import DATASETS
-    from data.augment import AUGMENTATIONS, build_augmentation, build_evaluation
-    from losses import CRITERIA
-    from models import BACKBONES
-
     tables: dict[str, Collection[str]] = {
         "train_db_name": DATASETS,
         "val_db_name": DATASETS,
@@ -162,8 +161,6 @@ def _check_tables(checked: dict[str, Any], source: _Source) -> None:
 
 
 def _check_data_paths(paths: dict[str, str], source: str) -> None:
-    from data import DATASETS
-
     for name in paths:
         if name not in DATASETS:
             near = difflib.get_close_matches(name, list(DATASETS), n=1, cutoff=0)[0]
