@@ -74,11 +74,14 @@ def precision() -> str:
     pretext = result.get("pretext")
     if pretext:
         title = f"CIFAR-10 (JPEG copy), SimCLR, {pretext[precisions[0]]['epochs']} epochs"
-        found = [pretext[name] for name in precisions]
+        found = [pretext.get(name) for name in precisions]
         rows += [
-            [f"{title}, k-NN accuracy", *(f"{100 * one['knn_acc']:.1f}" for one in found)],
-            [f"{title}, purity of 20 neighbours", *(f"{100 * one['purity_20']['train']:.1f}" for one in found)],
-            [f"{title}, minutes", *(f"{one['seconds'] / 60:.1f}" for one in found)],
+            [f"{title}, k-NN accuracy", *(f"{100 * one['knn_acc']:.1f}" if one else "" for one in found)],
+            [
+                f"{title}, purity of 20 neighbours",
+                *(f"{100 * one['purity_20']['train']:.1f}" if one else "" for one in found),
+            ],
+            [f"{title}, minutes", *(f"{one['seconds'] / 60:.1f}" if one else "" for one in found)],
         ]
     return (
         markdown(["%", *precisions], rows)
