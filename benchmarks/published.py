@@ -4,17 +4,25 @@ Nothing of the project computes this way. Its views and steps are the same.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
 from PIL import Image, ImageEnhance, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from data.images import num_cores
+from losses import CRITERIA
+from models import build_backbone
+from models.models import ClusteringModel, ContrastiveModel
+
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 SIZE, CUTOUT, NUM_STRONG = 32, 16, 4
+NUM_NEIGHBORS = 20
+THRESHOLD = 0.1  # of self-labeling: an untrained network's views count too
+Loss = Callable[[Any, list[Tensor]], Tensor]
 
 
 def _finish() -> list[Any]:
@@ -120,6 +128,48 @@ def validation_loss(probabilities: Tensor, neighbors: Tensor) -> Tensor:
     return consistency + (mean * mean.log()).sum()
 
 
-def network(model: nn.Module, device: torch.device) -> nn.Module:
-    """A model as published code runs it: fp32, contiguous."""
-    return model.to(device).train()
+def _model(stage: str, width: int) -> torch.nn.Module:
+    torch.manual_seed(0)
+    backbone = build_backbone("resnet18", "cifar", width)
+    return ContrastiveModel(backbone) if stage == "simclr" else ClusteringModel(backbone, 10)
+
+
+def simclr_loss(model: Any, views: list[Tensor]) -> Tensor:
+    return CRITERIA["simclr"](temperature=0.1)(model(torch.cat(views)).unflatten(0, (2, -1)).transpose(0, 1))
+
+
+def scan_loss(model: Any, views: list[Tensor]) -> Tensor:
+    return CRITERIA["scan"](entropy_weight=5.0)(model(views[0])[0], model(views[1])[0]).total
+
+
+def selflabel_loss(model: Any, views: list[Tensor]) -> Tensor:
+    with torch.no_grad():
+        plain = model(views[0])[0]
+    return CRITERIA["confidence-cross-entropy"](THRESHOLD, apply_class_balancing=True)(plain, model(views[1])[0])
+
+
+LOSSES: dict[str, Loss] = {"simclr": simclr_loss, "scan": scan_loss, "selflabel": selflabel_loss}
+
+
+def steps(
+    stage: str, images: Tensor, width: int, batch_size: int, device: torch.device
+) -> Generator[Tensor, None, None]:
+    """Train for ever in the published way, in fp32 and contiguous tensors; yields the loss of every step."""
+    model = _model(stage, width).to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, foreach=False)
+    if stage != "simclr":
+        optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, foreach=False)  # type: ignore[assignment]
+    make = {
+        "simclr": [simclr(), simclr()],
+        "scan": [strong(), strong()],
+        "selflabel": [evaluation(), strong()],
+    }[stage]
+    neighbors = torch.randint(len(images), (len(images), NUM_NEIGHBORS + 1)) if stage == "scan" else None
+    loss_of = LOSSES[stage]
+    for views in batches(images, make, batch_size, num_cores(), neighbors):
+        loss = loss_of(model, [view.to(device, non_blocking=True) for view in views])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()  # published loops read the loss of every step
+        yield loss

@@ -71,29 +71,27 @@ def precision() -> str:
         [f"digits, {row['title']}, ACC", *(percent(result["digits"][name][key]["acc"]) for name in precisions)]
         for key, row in result["digits"][precisions[0]].items()
     ]
+    notes = f"Digits: mean ± sample standard deviation over {len(result['seeds'])} seeds, test split; "
+    notes += f"{where(result['machine'])}."
     pretext = result.get("pretext")
     if pretext:
         title = f"CIFAR-10 (JPEG copy), SimCLR, {pretext[precisions[0]]['epochs']} epochs"
-        found = [pretext.get(name) for name in precisions]
-        rows += [
-            [f"{title}, k-NN accuracy", *(f"{100 * one['knn_acc']:.1f}" if one else "" for one in found)],
-            [
-                f"{title}, purity of 20 neighbours",
-                *(f"{100 * one['purity_20']['train']:.1f}" if one else "" for one in found),
-            ],
-            [f"{title}, minutes", *(f"{one['seconds'] / 60:.1f}" if one else "" for one in found)],
-        ]
-    return (
-        markdown(["%", *precisions], rows)
-        + f"\nDigits: mean ± sample standard deviation over {len(result['seeds'])} seeds, test split. "
-        f"{where(result['machine'])}.\n"
-    )
+        values: dict[str, Callable[[dict[str, Any]], float]] = {
+            "k-NN accuracy": lambda found: found["knn_acc"],
+            "purity of 20 neighbours": lambda found: found["purity_20"]["train"],
+        }
+        for name, value in values.items():
+            cells = [f"{100 * value(pretext[one]):.1f}" if one in pretext else "" for one in precisions]
+            rows.append([f"{title}, {name}", *cells])
+        notes += f" CIFAR-10: one seed; {where(result['pretext_machine'])}."
+    return markdown(["%", *precisions], rows) + f"\n{notes}\n"
 
 
 def streaming() -> str:
     """What the stages take when images are decoded while training."""
     result = json.loads((RESULTS / "streaming.json").read_text(encoding="utf-8"))
     workers, stages = result["workers"], result["stages"]
+    words = [word for word in result["overrides"] if not word.startswith("root_dir=")]
     rows = [
         [f"{title}, {found['epochs']} epochs", f"{found['seconds'] / 60:.1f}", number(found["views_per_second"])]
         for title, found in zip(("SimCLR", "SCAN", "self-labeling"), stages.values(), strict=True)
@@ -102,7 +100,7 @@ def streaming() -> str:
         markdown(["streamed", "minutes", "views/s"], rows)
         + f"\nThe workers alone decode {number(workers['views_per_second_alone'])} views/s; with training steps beside "
         f"them {number(workers['views_per_second_with_steps'])} views/s, of whose time a step waits "
-        f"{100 * workers['waited']:.1f} % for views. {', '.join(result['overrides'])}; {where(result['machine'])}.\n"
+        f"{100 * workers['waited']:.1f} % for views. {', '.join(words)}; {where(result['machine'])}.\n"
     )
 
 

@@ -13,7 +13,7 @@ part here; the images are made up.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,8 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common, published
-from benchmarks.steps import NUM_NEIGHBORS, Step, make_images
+from benchmarks.steps import Step, make_images
 from data.augment import Strategy, build_augmentation
-from data.images import num_cores
-from losses import CRITERIA
-from models import build_backbone
-from models.models import ClusteringModel, ContrastiveModel
 from utils import evaluate
 from utils.common_config import get_val_transformations
 from utils.inference import embed
@@ -41,9 +37,7 @@ from utils.schema import Config
 
 NORMALIZE = {"mean": published.MEAN, "std": published.STD}
 BATCH = 256
-THRESHOLD = 0.1  # of self-labeling: an untrained network's views count too
 KNN_EVERY: int = Config.model_fields["knn_every"].default
-Loss = Callable[[Any, list[Tensor]], Tensor]
 
 
 def simclr_strategy() -> Strategy:
@@ -119,62 +113,15 @@ def _batches(strategy: Strategy, images: Tensor) -> Callable[[], Any]:
     return lambda: strategy.run(images, strategy.draw(len(images), random))
 
 
-def _model(stage: str, width: int) -> torch.nn.Module:
-    torch.manual_seed(0)
-    backbone = build_backbone("resnet18", "cifar", width)
-    return ContrastiveModel(backbone) if stage == "simclr" else ClusteringModel(backbone, 10)
-
-
-def simclr_loss(model: Any, views: list[Tensor]) -> Tensor:
-    return CRITERIA["simclr"](temperature=0.1)(model(torch.cat(views)).unflatten(0, (2, -1)).transpose(0, 1))
-
-
-def scan_loss(model: Any, views: list[Tensor]) -> Tensor:
-    return CRITERIA["scan"](entropy_weight=5.0)(model(views[0])[0], model(views[1])[0]).total
-
-
-def selflabel_loss(model: Any, views: list[Tensor]) -> Tensor:
-    with torch.no_grad():
-        plain = model(views[0])[0]
-    return CRITERIA["confidence-cross-entropy"](THRESHOLD, apply_class_balancing=True)(plain, model(views[1])[0])
-
-
-LOSSES: dict[str, Loss] = {"simclr": simclr_loss, "scan": scan_loss, "selflabel": selflabel_loss}
-
-
-def published_steps(
-    stage: str, images: Tensor, width: int, batch_size: int, device: torch.device
-) -> Generator[Tensor, None, None]:
-    """Train for ever in the published way; yields the loss of every step."""
-    model = published.network(_model(stage, width), device)
-    optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, foreach=False)
-    if stage != "simclr":
-        optimizer = torch.optim.Adam(model.parameters(), 1e-4, weight_decay=1e-4, foreach=False)  # type: ignore[assignment]
-    make = {
-        "simclr": [published.simclr(), published.simclr()],
-        "scan": [published.strong(), published.strong()],
-        "selflabel": [published.evaluation(), published.strong()],
-    }[stage]
-    neighbors = torch.randint(len(images), (len(images), NUM_NEIGHBORS + 1)) if stage == "scan" else None
-    loss_of = LOSSES[stage]
-    for views in published.batches(images, make, batch_size, num_cores(), neighbors):
-        loss = loss_of(model, [view.to(device, non_blocking=True) for view in views])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        loss.item()  # published loops read the loss of every step
-        yield loss
-
-
 def steps(runtime: Runtime, quick: bool) -> dict[str, Any]:
     """Whole training steps of every stage, views included: ResNet-18, 32x32, batch 256; and what monitoring adds."""
     batch_size, repeats, width = (16, 1, 4) if quick else (BATCH, 3, 64)
     words = [f"batch_size={batch_size}", f"width={width}"]
     results = {}
-    for stage in LOSSES:
-        own = [f"confidence_threshold={THRESHOLD}"] if stage == "selflabel" else []
+    for stage in published.LOSSES:
+        own = [f"confidence_threshold={published.THRESHOLD}"] if stage == "selflabel" else []
         new = Step(stage, runtime, [*words, *own], num_images=40 * batch_size)
-        old = published_steps(stage, new.dataset.images, width, batch_size, runtime.device)
+        old = published.steps(stage, new.dataset.images, width, batch_size, runtime.device)
         result = compare("image", partial(next, old), new, repeats, runtime.device, batch_size)
         old.close()  # its workers end here
         results[f"{stage} step"] = result | {"monitoring_share": monitoring_share(new, result)}
