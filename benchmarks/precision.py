@@ -1,7 +1,7 @@
-"""Does bf16 cost accuracy? The same recipes in fp32 and in bf16, side by side.
+"""Does bf16 cost accuracy? The same recipes in fp32 and in bf16, side by side, over several seeds.
 
-    python -m benchmarks.precision                      # all stages on digits, three seeds
-    python -m benchmarks.precision --data DIR epochs=5  # and the pretext task of the CIFAR-10 recipe for two CPU cores
+    python -m benchmarks.precision                      # all stages on digits
+    python -m benchmarks.precision --data DIR epochs=8  # the pretext task of the CIFAR-10 recipe for two CPU cores
 
 Writes benchmarks/results/precision.json; what was measured before and not now stays there. `auto` is what recipes do:
 on a CPU with fast bf16 training is in bf16, features, neighbors and scores in fp32; `bf16` computes these in it too.
@@ -9,6 +9,7 @@ Labels only score.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -41,30 +42,30 @@ def on_digits(seeds: Sequence[int], folder: Path) -> dict[str, Any]:
             row: {"title": title} | {name: spread([score[row][name] for score in scores]) for name in METRICS}
             for row, title in demo.ROWS.items()
         }
-    return found
+    return {"seeds": list(seeds), "scores": found, "machine": common.machine()}
 
 
-def on_images(data: Path, words: Sequence[str], folder: Path) -> dict[str, Any]:
-    """For each precision the loss of the last epoch, k-NN accuracy, purity of the neighbors, and seconds."""
-    found: dict[str, Any] = {}
+def on_images(data: Path, words: Sequence[str], seeds: Sequence[int], folder: Path) -> dict[str, Any]:
+    """For each precision: loss of the last epoch, k-NN accuracy and purity of the training set's neighbors."""
     roots = [f"train_db_kwargs.root={data / 'train'}", f"val_db_kwargs.root={data / 'test'}"]
-    for precision in ON_IMAGES:
-        own = [*roots, *words, f"precision={precision}", f"root_dir={folder / precision}"]
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in ON_IMAGES}
+    for seed, precision in itertools.product(seeds, ON_IMAGES):
+        own = [*roots, *words, f"seed={seed}", f"precision={precision}", f"root_dir={folder / f'{precision}-{seed}'}"]
         if simclr.main(["--config_exp", str(CONFIG), *own]):
-            raise UserError(f"the pretext task in {precision} failed")
+            raise UserError(f"the pretext task in {precision} with seed {seed} failed")
         p = load_config(None, CONFIG, own)
-        record = json.loads((Path(p.pretext_dir) / "run.json").read_text(encoding="utf-8"))
+        result = json.loads((Path(p.pretext_dir) / "run.json").read_text(encoding="utf-8"))["result"]
         last = json.loads((Path(p.pretext_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        result = record["result"]
-        found[precision] = {
-            "epochs": p.epochs,
-            "loss": last["loss"],
-            "knn_acc": last["knn_acc"],
-            "purity_20": {split: result[f"purity_{split}"]["20"] for split in ("train", "val")},
-            "seconds": record["seconds"],
-        }
-        print(json.dumps({precision: found[precision]}), flush=True)
-    return found
+        scores = {"loss": last["loss"], "knn_acc": last["knn_acc"], "purity_20": result["purity_train"]["20"]}
+        for name, value in scores.items():
+            found[precision].setdefault(name, []).append(value)
+        print(json.dumps({"seed": seed, "precision": precision, **scores}), flush=True)
+    return {
+        "epochs": p.epochs,
+        "seeds": list(seeds),
+        "scores": {one: {name: spread(values) for name, values in scores.items()} for one, scores in found.items()},
+        "machine": common.machine(),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,16 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the pretext task on images")
     parser.add_argument("--data", type=Path, metavar="DIR", help="holds train/<class> and test/<class>")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help="on digits; default: 0 1 2")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help="default: 0 1 2")
     parser.add_argument("--out", type=Path, default=common.RESULTS / "precision.json", metavar="FILE")
     args = parser.parse_intermixed_args(argv)
+    if args.overrides and not args.data:
+        parser.error("words such as epochs=8 belong to the pretext task on images, which needs --data DIR")
+    result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     with tempfile.TemporaryDirectory() as scratch:
-        result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
-        digits = on_digits(args.seeds, Path(scratch))
-        result |= {"seeds": list(args.seeds), "digits": digits, "machine": common.machine()}
         if args.data:
-            pretext = on_images(args.data, args.overrides, Path(scratch))
-            result |= {"pretext": pretext, "pretext_machine": common.machine()}
+            result["pretext"] = on_images(args.data, args.overrides, args.seeds, Path(scratch))
+        else:
+            result["digits"] = on_digits(args.seeds, Path(scratch))
     common.write_result(args.out, result)
     return 0
 

@@ -64,26 +64,21 @@ def cifar10() -> str:
 
 
 def precision() -> str:
-    """Accuracies of the same recipes in fp32 and bf16, on digits and, where it was run, of a pretext task on images."""
+    """Accuracies of the same recipes in fp32 and bf16, on digits and of a pretext task on images."""
     result = json.loads((RESULTS / "precision.json").read_text(encoding="utf-8"))
-    precisions = list(result["digits"])
+    digits, pretext = result["digits"], result["pretext"]
+    precisions = list(digits["scores"])
     rows = [
-        [f"digits, {row['title']}, ACC", *(percent(result["digits"][name][key]["acc"]) for name in precisions)]
-        for key, row in result["digits"][precisions[0]].items()
+        [f"digits, {row['title']}, ACC", *(percent(digits["scores"][one][key]["acc"]) for one in precisions)]
+        for key, row in digits["scores"][precisions[0]].items()
     ]
-    notes = f"Digits: mean ± sample standard deviation over {len(result['seeds'])} seeds, test split; "
-    notes += f"{where(result['machine'])}."
-    pretext = result.get("pretext")
-    if pretext:
-        title = f"CIFAR-10 (JPEG copy), SimCLR, {pretext[precisions[0]]['epochs']} epochs"
-        values: dict[str, Callable[[dict[str, Any]], float]] = {
-            "k-NN accuracy": lambda found: found["knn_acc"],
-            "purity of 20 neighbours": lambda found: found["purity_20"]["train"],
-        }
-        for name, value in values.items():
-            cells = [f"{100 * value(pretext[one]):.1f}" if one in pretext else "" for one in precisions]
-            rows.append([f"{title}, {name}", *cells])
-        notes += f" CIFAR-10: one seed; {where(result['pretext_machine'])}."
+    for key, title in {"knn_acc": "k-NN accuracy", "purity_20": "purity of 20 neighbours"}.items():
+        cells = [percent(pretext["scores"][one][key]) if one in pretext["scores"] else "" for one in precisions]
+        rows.append([f"CIFAR-10 (JPEG copy), SimCLR, {pretext['epochs']} epochs, {title}", *cells])
+    notes = (
+        f"Mean ± sample standard deviation over {len(digits['seeds'])} seeds on digits, {len(pretext['seeds'])} on "
+        f"CIFAR-10. Digits: {where(digits['machine'])}. CIFAR-10: {where(pretext['machine'])}."
+    )
     return markdown(["%", *precisions], rows) + f"\n{notes}\n"
 
 
