@@ -110,10 +110,14 @@ def test_bfloat16_hands_on_what_it_cannot_prove(monkeypatch):
     """90 points on a circle, 4 degrees apart or 10^-4 of that: bfloat16 tells the former apart, not the latter."""
     monkeypatch.setattr(utils.mining, "has_fast_bf16", lambda device: True)
     handed_on = []
-    search = utils.mining._search_fp32
-    monkeypatch.setattr(
-        utils.mining, "_search_fp32", lambda queries, *rest: (handed_on.append(len(queries)), search(queries, *rest))[1]
-    )
+    search = utils.mining._search
+
+    def recording(dtype, queries, *rest):
+        if dtype == torch.float32:
+            handed_on.append(len(queries))
+        return search(dtype, queries, *rest)
+
+    monkeypatch.setattr(utils.mining, "_search", recording)
     for step, expected in ((4, []), (4e-4, [90])):
         angles = torch.deg2rad(step * torch.arange(90, dtype=torch.float64))
         neighbors = mine_neighbors(torch.stack([angles.cos(), angles.sin()], 1), 2, "torch")

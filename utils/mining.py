@@ -6,9 +6,10 @@ can tell apart. Rows without a proof go to the next search: bfloat16 where the d
 float64. The result therefore depends on the features alone: not on blocks, backend, device or number of ranks.
 """
 
-import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from utils.console import progress
 from utils.errors import UserError
-from utils.runtime import has_fast_bf16
+from utils.runtime import exact_products, free_bytes, has_fast_bf16
 
 BUDGET_BYTES = 2 << 30
 CACHE_BYTES = 4 << 20  # of candidates compared at once on the CPU, so that they stay in its cache
@@ -38,14 +39,15 @@ class Bank:
     """
 
     def __init__(self, features: Tensor | np.ndarray, search: torch.device, budget_bytes: int) -> None:
-        self.features = features
+        with warnings.catch_warnings():  # that a memory map may be read only: nothing writes to it
+            warnings.simplefilter("ignore", UserWarning)
+            self.features = torch.as_tensor(features)
         self.search = search
         self.exact = torch.device("cpu") if search.type == "mps" else search
-        self.num_rows: int = features.shape[0]
-        self.num_dims: int = features.shape[1]
+        self.num_rows, self.num_dims = self.features.shape
         # A block takes a quarter of the budget while it is normalised, 8 + 4 bytes a value.
         size = max(1, budget_bytes // (4 * 12 * self.num_dims))
-        self.blocks = [range(i, min(i + size, self.num_rows)) for i in range(0, self.num_rows, size)]
+        self.blocks = [slice(i, min(i + size, self.num_rows)) for i in range(0, self.num_rows, size)]
         norms = torch.cat([self.values(block).norm(dim=1) for block in self.blocks])
         if not bool(torch.isfinite(norms).all()):
             row = int((~torch.isfinite(norms)).nonzero()[0])
@@ -56,27 +58,18 @@ class Bank:
         self.norms = torch.where(norms > 0, norms, 1.0)  # a row of zeros has similarity 0 to all
         self.whole = self._normalise(self.blocks[0]) if len(self.blocks) == 1 else None
 
-    def values(self, rows: range | Tensor) -> Tensor:
-        """Features as they were given, float64 [n, D]; may share memory with them for a range of float64 rows."""
-        index = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
-        if isinstance(self.features, Tensor):
-            own = self.features.device
-            found = self.features[index] if isinstance(index, slice) else self.features.index_select(0, index.to(own))
-        else:
-            found = torch.from_numpy(
-                np.array(self.features[index if isinstance(index, slice) else index.cpu().numpy()])
-            )
-        return found.to(self.exact).double()
+    def values(self, rows: slice | Tensor) -> Tensor:
+        """Features as they were given, float64 [n, D]; may share memory with them for a slice of float64 rows."""
+        if isinstance(rows, slice):
+            return self.features[rows].to(self.exact).double()
+        return self.features.index_select(0, rows.to(self.features.device)).to(self.exact).double()
 
-    def unit(self, rows: range | Tensor) -> Tensor:
+    def unit(self, rows: slice | Tensor) -> Tensor:
         """L2-normalised features, float32 [n, D]."""
-        if isinstance(rows, Tensor):
-            return self._normalise(rows) if self.whole is None else self.whole[rows.to(self.search)]
-        return self._normalise(rows) if self.whole is None else self.whole[rows.start : rows.stop]
+        return self._normalise(rows) if self.whole is None else self.whole[rows]
 
-    def _normalise(self, rows: range | Tensor) -> Tensor:
-        norms = self.norms[rows if isinstance(rows, Tensor) else slice(rows.start, rows.stop)]
-        return (self.values(rows) / norms.unsqueeze(1)).float().to(self.search)
+    def _normalise(self, rows: slice | Tensor) -> Tensor:
+        return (self.values(rows) / self.norms[rows].unsqueeze(1)).float().to(self.search)
 
     def similarity(self, rows: Tensor, others: Tensor) -> Tensor:
         """Cosine similarity of rows [n] and others [n, m], float64 [n, m], every pair by the same operations."""
@@ -103,41 +96,27 @@ def _largest(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
     return largest, columns.gather(1, place)
 
 
-def _join(parts: list[Found]) -> Found:
-    scores, indices, limits = (torch.cat(part) for part in zip(*parts, strict=True))
-    return scores, indices, limits
-
-
 def _limit(scores: Tensor, num_rows: int) -> Tensor:
     """The lowest score of each row, or -inf where all rows are candidates and none is left."""
     return scores[:, -1] if scores.shape[1] < num_rows else torch.full_like(scores[:, -1], -torch.inf)
 
 
-def _search_bf16(queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
-    """Candidates by bfloat16 products, with float32 scores."""
-    low_queries, low_unit = queries.bfloat16(), unit.bfloat16()
-    # Cauchy-Schwarz for what rounding took from the factors, D sums in float32 (or a little less, on tensor cores),
-    # and the rounding of a result below 1.
-    lost = (unit - low_unit).norm(dim=1).max() * 1.01
-    errors = (queries - low_queries).norm(dim=1) * 1.01 + lost + unit.shape[1] * 2.0**-22 + 2.0**-9
-    size = max(1, scores_bytes // (2 * len(unit) + 4 * num * (unit.shape[1] + 4 * GROUP)))
+def _search(dtype: torch.dtype, queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
+    """Candidates by products in bfloat16 or float32."""
+    low_queries, low_unit = queries.to(dtype), unit.to(dtype)
+    # Cauchy-Schwarz for what rounding took from the factors; how far float32 products are off, `_choose` knows.
+    errors = 1.01 * ((queries - low_queries).norm(dim=1) + (unit - low_unit).norm(dim=1).max())
+    if dtype == torch.bfloat16:  # D sums in float32 (or a little less, on tensor cores), and a result below 1 rounded
+        errors += unit.shape[1] * 2.0**-22 + 2.0**-9
+    size = max(1, scores_bytes // (low_unit.element_size() * len(unit) + 4 * num * (unit.shape[1] + 4 * GROUP)))
     space = low_unit.new_empty(min(size, len(queries)), len(unit))  # new memory for each part would cost twice the time
     parts = []
     for some, low, error in zip(queries.split(size), low_queries.split(size), errors.split(size), strict=True):
         rough, indices = _largest(torch.mm(low, low_unit.T, out=space[: len(low)]), num)
         scores = torch.bmm(functional.embedding(indices, unit), some.unsqueeze(2)).squeeze(2)
         parts.append((scores, indices, _limit(rough.float(), len(unit)) + error))
-    return _join(parts)
-
-
-def _search_fp32(queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
-    size = max(1, scores_bytes // (4 * len(unit)))
-    space = unit.new_empty(min(size, len(queries)), len(unit))
-    parts = []
-    for some in queries.split(size):
-        scores, indices = _largest(torch.mm(some, unit.T, out=space[: len(some)]), num)
-        parts.append((scores, indices, _limit(scores, len(unit))))
-    return _join(parts)
+    scores, indices, limits = (torch.cat(part) for part in zip(*parts, strict=True))
+    return scores, indices, limits
 
 
 def _search_faiss(queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
@@ -183,23 +162,21 @@ def mine_neighbors(
         )
     device = device or (features.device if isinstance(features, Tensor) else torch.device("cpu"))
     searches = _find_searches(backend, device, k)
-    budget_bytes = budget_bytes or _find_budget(device)
+    budget_bytes = budget_bytes or (
+        max(BUDGET_BYTES, free_bytes(device) // 4) if device.type == "cuda" else BUDGET_BYTES
+    )
     bank = Bank(features, torch.device("cpu") if backend == "faiss" else device, budget_bytes)
     rows = range(num_rows) if rows is None else rows
     scores_bytes = SCORES_BYTES if bank.search.type == "cpu" else budget_bytes // 4
     size = max(1, budget_bytes // (4 * 4 * (bank.num_dims + 12 * (k + 8))))
     starts = range(rows.start, rows.stop, size)
     result = np.empty((len(rows), k + 1), dtype=np.int64)
-    with _exact_products():
+    with exact_products():
         for start in progress(starts, total=len(starts), desc="neighbors"):
             part = torch.arange(start, min(start + size, rows.stop), device=bank.exact)
             found = _mine_part(bank, part, k, searches, min(scores_bytes, budget_bytes // 4))
             result[start - rows.start :][: len(part)] = torch.cat([part.unsqueeze(1), found], dim=1).cpu().numpy()
     return result
-
-
-def _find_budget(device: torch.device) -> int:
-    return max(BUDGET_BYTES, torch.cuda.mem_get_info(device)[0] // 4) if device.type == "cuda" else BUDGET_BYTES
 
 
 def _find_searches(backend: str, device: torch.device, k: int) -> list[Search]:
@@ -212,23 +189,9 @@ def _find_searches(backend: str, device: torch.device, k: int) -> list[Search]:
     if backend not in ("auto", "torch", "faiss"):
         raise UserError(f"neighbors={backend} is no way to search; use auto, torch or faiss")
     by_faiss = backend == "faiss" or (backend == "auto" and installed and device.type == "cpu")
-    full = (_search_faiss if by_faiss else _search_fp32, k + 9)
-    return [(_search_bf16, 2 * k + 10), full] if backend != "faiss" and has_fast_bf16(device) else [full]
-
-
-@contextlib.contextmanager
-def _exact_products() -> Iterator[None]:
-    """Keep TF32, sums in bfloat16 and their like out: the error bounds are those of the factors' own precision."""
-    precision = torch.get_float32_matmul_precision()
-    cuda = torch.backends.cuda.matmul
-    reduced = cuda.allow_bf16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
-    cuda.allow_bf16_reduced_precision_reduction = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        cuda.allow_bf16_reduced_precision_reduction = reduced
+    full = (_search_faiss if by_faiss else partial(_search, torch.float32), k + 9)
+    fast = (partial(_search, torch.bfloat16), 2 * k + 10)
+    return [fast, full] if backend != "faiss" and has_fast_bf16(device) else [full]
 
 
 def _mine_part(bank: Bank, rows: Tensor, k: int, searches: list[Search], scores_bytes: int) -> Tensor:
@@ -252,7 +215,8 @@ def _propose(bank: Bank, rows: Tensor, k: int, search: Search, scores_bytes: int
     scores, indices = queries.new_empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64, device=bank.search)
     limits = queries.new_full((len(rows),), -torch.inf)
     for block in bank.blocks:
-        new_scores, new_indices, new_limits = find(queries, bank.unit(block), min(num, len(block)), scores_bytes)
+        unit = bank.unit(block)
+        new_scores, new_indices, new_limits = find(queries, unit, min(num, len(unit)), scores_bytes)
         scores, order = torch.cat([scores, new_scores], dim=1).sort(dim=1, descending=True)
         indices = torch.cat([indices, new_indices + block.start], dim=1).gather(1, order)
         limits = torch.maximum(limits, new_limits)
@@ -301,7 +265,7 @@ def _search_again(bank: Bank, rows: Tensor, k: int) -> Tensor:
         contents.setdefault(values.tobytes(), []).append(position)
     groups = list(contents.values())
     result = torch.empty(len(rows), k, dtype=torch.int64, device=rows.device)
-    size = max(1, 16 * CACHE_BYTES // (8 * len(bank.blocks[0])))
+    size = max(1, 16 * CACHE_BYTES // (8 * bank.blocks[0].stop))
     for start in range(0, len(groups), size):
         some = groups[start : start + size]
         found = _exact_neighbors(bank, rows[[members[0] for members in some]], k + 1)
@@ -317,9 +281,9 @@ def _exact_neighbors(bank: Bank, rows: Tensor, num: int) -> list[Tensor]:
     queries = bank.values(rows) / bank.norms[rows].unsqueeze(1)
     best = [(queries.new_empty(0), rows.new_empty(0)) for _ in rows]
     for block in bank.blocks:
-        rough = queries @ (bank.values(block) / bank.norms[block.start : block.stop, None]).T
+        rough = queries @ (bank.values(block) / bank.norms[block].unsqueeze(1)).T
         # Matrix products may round equal pairs differently: they only say which pairs are worth an exact look.
-        lowest = rough.topk(min(num, len(block)), dim=1).values[:, -1:] - 4 * TIE
+        lowest = rough.topk(min(num, rough.shape[1]), dim=1).values[:, -1:] - 4 * TIE
         for i, near in enumerate(rough >= lowest):
             index = near.nonzero().squeeze(1) + block.start
             similarity = bank.similarity(rows[i : i + 1], index.unsqueeze(0)).squeeze(0)

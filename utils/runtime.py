@@ -4,10 +4,12 @@ Stage scripts, losses and models never name a device, a rank or a precision; the
 `utils.distributed`, so that one process, the CPU, CUDA, MPS and torchrun run the same lines.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,6 +89,30 @@ def can_compile(device: torch.device) -> bool:
     return device.type == "cpu" and any(shutil.which(name) for name in (compiler, "clang++"))
 
 
+def free_bytes(device: torch.device) -> int:
+    """A device's free memory; of the host's, this process's share among those that work together here."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // distributed.local_world_size()
+    return 12 << 30  # a guess where the system does not tell
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Matrix products as precise as their factors: no TF32 for float32, no sums in bfloat16."""
+    precision = torch.get_float32_matmul_precision()
+    cuda = torch.backends.cuda.matmul
+    reduced = cuda.allow_bf16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    cuda.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        cuda.allow_bf16_reduced_precision_reduction = reduced
+
+
 @dataclass
 class Runtime:
     """Device and precision of a process: `training` for steps and monitoring, `inference` for what is kept.
@@ -140,12 +166,7 @@ class Runtime:
 
     def holds(self, num_bytes: int) -> bool:
         """Whether a tensor of this size may lie in the device's memory: it should take but a third of what is free."""
-        if self.device.type == "cuda":
-            return 3 * num_bytes <= torch.cuda.mem_get_info(self.device)[0]
-        if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-            return 3 * num_bytes <= free // distributed.local_world_size()
-        return num_bytes <= 4 << 30
+        return 3 * num_bytes <= free_bytes(self.device)
 
     def place(self, module: Any) -> Any:
         """Move a module to the device, in channels_last memory format."""
