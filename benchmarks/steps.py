@@ -85,7 +85,7 @@ def selflabel(step: Step, plain: Tensor, strong: Tensor) -> None:
     with torch.no_grad():
         plain_logits = step.forward(plain)[0]
     confident = step.criterion.confident(plain_logits)
-    step.run.count(confident=confident.sum(), confident_per_cluster=step.criterion.count(plain_logits))
+    step.run.totals.count(confident=confident.sum(), confident_per_cluster=step.criterion.count(plain_logits))
     step.run.step(step.criterion(plain_logits, step.forward(strong)[0]), skip=~confident.any())
 
 

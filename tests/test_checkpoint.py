@@ -18,7 +18,7 @@ def state(epoch):
     weights = torch.arange(6.0) + epoch
     return {
         **{"epoch": epoch, "step": 2, "num_steps": 10 * epoch, "seconds": 1.5, "values": {}, "metrics": "[]"},
-        **{"sums": {"loss": torch.tensor(1.0)}, "counts": {}, "scaler": {}},
+        **{"totals": {"sums": {"loss": torch.tensor(1.0)}, "counts": {}, "maxima": {}}, "scaler": {}},
         **{"model": {"weight": weights}, "optimizer": {"state": {}, "param_groups": []}},
     }
 
@@ -144,14 +144,15 @@ def test_without_a_manifest_it_is_used_with_a_word_and_checked_otherwise(tmp_pat
     "changes",
     [
         {"epoch": "3"}, {"epoch": -1}, {"step": None}, {"step": torch.ones(2)}, {"metrics": []}, {"values": [1]},
-        {"model": torch.ones(1)}, {"optimizer": None}, {"sums": 0}, {"seconds": "long"}, {"format": 2}, {"format": "1"},
+        {"model": torch.ones(1)}, {"optimizer": None}, {"totals": 0}, {"seconds": "long"},
+        {"format": 1}, {"format": "2"},
     ],
     ids=str,
 )  # fmt: skip
 def test_entries_of_another_type_are_refused(tmp_path, changes):
     """Even when the checksum is right, because whoever made the file made the record too."""
     checkpoint.save(tmp_path, state(1) | changes)
-    with pytest.raises(UserError, match=r"is not usable|this version reads 1"):
+    with pytest.raises(UserError, match=r"is not usable|this version reads 2"):
         checkpoint.load(tmp_path)
 
 

@@ -13,10 +13,10 @@ from utils.console import warn
 from utils.errors import UserError
 
 NEWEST, PREVIOUS = "checkpoint.pth.tar", "checkpoint-previous.pth.tar"
-FORMAT = 1
+FORMAT = 2
 TYPES: dict[str, type] = {
     "epoch": int, "step": int, "num_steps": int, "seconds": float, "values": dict, "metrics": str,
-    "sums": dict, "counts": dict, "scaler": dict, "model": dict, "optimizer": dict,
+    "totals": dict, "scaler": dict, "model": dict, "optimizer": dict,
 }  # fmt: skip
 """What every checkpoint holds."""
 

@@ -94,7 +94,11 @@ def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
         key, problem = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
         raise ConfigError(f"optimizer_kwargs of {name}: {key}: {problem}") from error
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return OPTIMIZERS[name](parameters, fused=True, **kwargs)
+    optimizer = OPTIMIZERS[name](parameters, fused=True, **kwargs)
+    if kwargs.get("momentum"):  # its first step sets it otherwise, and a first step that is skipped leaves it unset
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def get_train_transformations(p: Any) -> Strategy:

@@ -7,14 +7,18 @@ computes the loss of the whole batch. Losses therefore know nothing of ranks.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from utils.errors import UserError
+
+T = TypeVar("T")
 
 _control_group: Any = None
 
@@ -92,6 +96,21 @@ def from_main(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0, group=_control_group)
     return box[0]
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Call a function on rank 0 alone; every rank gets its picklable result, or raises its UserError."""
+    result: Any = None
+    error: UserError | None = None
+    if is_main():
+        try:
+            result = function()
+        except UserError as problem:
+            error = problem
+    result, error = from_main((result, error))
+    if error:
+        raise error
+    return result
 
 
 def gather_objects(value: Any) -> list[Any]:

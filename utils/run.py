@@ -23,12 +23,13 @@ from utils import checkpoint, distributed
 from utils.board import Board, find_writer
 from utils.config import require
 from utils.console import progress, say, warn
-from utils.errors import ConfigError, UserError
+from utils.errors import UserError
 from utils.profiling import StepProfiler
 from utils.run_folder import RunFolder, to_plain
 from utils.runtime import Runtime, describe, seed_everything
 from utils.schedule import learning_rate
 from utils.schema import STAGE_OF
+from utils.totals import Totals
 
 AGREE_EVERY = 8  # steps between two moments at which several ranks agree whether to save or stop
 
@@ -47,9 +48,9 @@ class Run:
         """The lines of metrics.jsonl so far."""
         self.result: dict[str, Any] | None = None
         self.epoch = self.step_in_epoch = self.num_steps = 0
+        self.totals = Totals()
+        """What this epoch adds up, on the device."""
         self._files = RunFolder(self.folder, to_plain(config))
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
         self._parts: dict[str, Any] = {}
         self._optimizer: Any = None
         self._profiler: StepProfiler | None = None
@@ -71,17 +72,7 @@ class Run:
             find_writer()
         run = cls(config, Runtime.of(config))
         run._catch_signals()
-        failure: tuple[str, int] | None = None
-        if distributed.is_main():
-            try:
-                run.result = run._files.open()
-                if run.result is None:
-                    run._write_record("running")
-            except UserError as error:
-                failure = str(error), error.exit_code
-        failure, run.result = distributed.from_main((failure, run.result))
-        if failure:
-            raise (ConfigError if failure[1] == ConfigError.exit_code else UserError)(failure[0])
+        run.result = distributed.on_main(run._open)
         seed_everything(*run.key, "weights")
         return run
 
@@ -89,6 +80,12 @@ class Run:
     def seconds(self) -> float:
         """Wall-clock seconds that this run has taken, over all its continuations."""
         return self._seconds_before + time.monotonic() - self._started
+
+    def _open(self) -> dict[str, Any] | None:
+        result = self._files.open()
+        if result is None:
+            self._write_record("running")
+        return result
 
     def _write_record(self, status: str, result: dict[str, Any] | None = None) -> None:
         self._files.write_record(
@@ -117,8 +114,7 @@ class Run:
         """
         self._optimizer = optimizer
         self._parts = {"model": model, "optimizer": optimizer, **parts}
-        state = checkpoint.load(self.folder) if distributed.is_main() else None
-        self._restore(distributed.from_main(state))
+        self._restore(distributed.on_main(lambda: checkpoint.load(self.folder)))
         if distributed.world_size() > 1:
             model = self._parts["model"] = synchronize_batchnorm(model)
         network = self.runtime.optimize(distributed.data_parallel(model, self.runtime.device))
@@ -126,7 +122,6 @@ class Run:
 
     def _restore(self, state: dict[str, Any] | None) -> None:
         if state is None:
-            _start_momentum(self._optimizer)
             return
         try:
             self._take(state)
@@ -145,9 +140,7 @@ class Run:
             part.load_state_dict(state[name])
         self.epoch, self.step_in_epoch, self.num_steps = state["epoch"], state["step"], state["num_steps"]
         self.values, self.metrics = state["values"], [dict(line) for line in json.loads(state["metrics"])]
-        device = self.runtime.device
-        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
-        self._counts = {name: value.to(device) for name, value in state["counts"].items()}
+        self.totals.load_state_dict(state["totals"], self.runtime.device)
         self._seconds_before = state["seconds"]
         if state["scaler"]:
             self.runtime.scaler.load_state_dict(state["scaler"])
@@ -162,8 +155,7 @@ class Run:
                 "num_steps": self.num_steps,
                 "values": self.values,
                 "metrics": json.dumps(self.metrics),
-                "sums": self._sums,
-                "counts": self._counts,
+                "totals": self.totals.state_dict(),
                 "seconds": self.seconds,
                 "scaler": self.runtime.scaler.state_dict(),
             }
@@ -232,17 +224,9 @@ class Run:
             self._optimizer.step()
         scaler.update()
         self.num_steps += 1
-        _add(self._sums, {"loss": loss, **values})
+        self.totals.add(loss=loss, **values)
         if skip is not None:
-            self.count(skipped_batches=skip)
-
-    def count(self, **values: Tensor) -> None:
-        """Add to the epoch's totals, which stand in its metrics as they are, not as means."""
-        _add(self._counts, values)
-
-    def counted(self, name: str) -> float:
-        """A total of this epoch so far; waits for the device."""
-        return float(self._counts[name].sum()) if name in self._counts else 0.0
+            self.totals.count(skipped_batches=skip)
 
     def _between_steps(self, last: bool) -> None:
         if self.num_steps % self.config.log_every == 0:
@@ -259,13 +243,11 @@ class Run:
     def end_epoch(self, **scores: Any) -> None:
         """Close an epoch: its line goes to metrics.jsonl, and a checkpoint is written when one is due."""
         self._check_finite()
-        counts: dict[str, Any] = {name: value.long().tolist() for name, value in self._counts.items()}
-        steps = max(1, self.step_in_epoch - counts.get("skipped_batches", 0))
-        means = {name: round(value.item() / steps, 6) for name, value in self._sums.items()}
-        line = {"epoch": self.epoch + 1, "lr": self._optimizer.param_groups[0]["lr"], **means, **counts, **scores}
+        rate = self._optimizer.param_groups[0]["lr"]
+        line = {"epoch": self.epoch + 1, "lr": rate, **self.totals.metrics(self.step_in_epoch), **scores}
         line = {key: value for key, value in line.items() if value is not None}
         self.metrics.append(line)
-        self.epoch, self.step_in_epoch, self._sums, self._counts = self.epoch + 1, 0, {}, {}
+        self.epoch, self.step_in_epoch, self.totals = self.epoch + 1, 0, Totals()
         if distributed.is_main():
             self._files.write_metrics(self.metrics)
             self._board.scalars(line, self.epoch)
@@ -279,7 +261,8 @@ class Run:
     # What can go wrong
 
     def _check_finite(self) -> None:
-        values = list(self._sums.values()) + [p.detach() for g in self._optimizer.param_groups for p in g["params"]]
+        weights = [parameter.detach() for group in self._optimizer.param_groups for parameter in group["params"]]
+        values = [*self.totals.sums.values(), *weights]
         if values and not bool(torch.stack([value.isfinite().all() for value in values]).all()):
             newest = self.folder / checkpoint.NEWEST
             kept = f"the last good checkpoint is {newest}" if newest.exists() else "no checkpoint was written yet"
@@ -307,20 +290,6 @@ class Run:
         again = "the command without overwrite=true" if self.config.overwrite else "the same command"
         warn(f"stopped by a signal; everything up to {done} is in {self.folder}; {again} goes on from there")
         raise SystemExit(128 + (self._signal or signal.SIGTERM))
-
-
-def _add(totals: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-    for name, value in values.items():
-        value = value.detach().to(torch.float32)
-        totals[name] = totals[name] + value if name in totals else value.clone()
-
-
-def _start_momentum(optimizer: Any) -> None:
-    """Start SGD's momentum at zero, which is where it starts anyway, so that a skipped first step leaves it there."""
-    for group in optimizer.param_groups:
-        if group.get("momentum"):
-            for parameter in group["params"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _words(line: dict[str, Any]) -> str:
