@@ -3,8 +3,8 @@
     python benchmarks/streaming.py --data DIR               # DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg
     python benchmarks/streaming.py --data DIR width=32 simclr.epochs=4 scan.epochs=2 selflabel.epochs=2
 
-Runs the Imagenette recipe with `stream: true`. First the pretext task's views alone, then its steps; `waited` is the
-share of its time that a step waits for views. On a CPU the workers take from the network what they need themselves.
+Runs the Imagenette recipe with `stream: true`. First the workers of the pretext task alone, then with its steps;
+`waited` is the share of its time that a step waits for them. On a CPU they take from the network what they need.
 Writes benchmarks/results/streaming.json.
 """
 
@@ -55,21 +55,20 @@ def keep_up(words: Sequence[str]) -> dict[str, Any]:
     forward, criterion = run.prepare(model, get_optimizer(p, model)), get_criterion(p)
     found: dict[str, Any] = {"num_workers": p.num_workers, "batch_size": p.batch_size}
     for what in ("alone", "with_steps"):
-        views, waited, steps = loader.epoch(0), 0.0, 0
-        next(views)  # the start of the workers does not count
+        decoded, waited = loader.crops(0), 0.0
+        next(decoded)  # the start of the workers does not count
         started = time.perf_counter()
-        while steps < NUM_STEPS:
+        for _ in range(NUM_STEPS):
             asked = time.perf_counter()
-            first, second = next(views)
+            crops = next(decoded)
             waited += time.perf_counter() - asked
             if what == "with_steps":
-                features = forward(torch.cat([first, second])).unflatten(0, (2, -1)).transpose(0, 1)
+                features = forward(torch.cat(loader.finish(crops))).unflatten(0, (2, -1)).transpose(0, 1)
                 run.step(criterion(features))
                 common.synchronize(runtime.device)
-            steps += 1
         seconds = time.perf_counter() - started
-        del views  # and its workers
-        found[f"views_per_second_{what}"] = round(2 * p.batch_size * steps / seconds, 1)
+        del decoded  # and its workers
+        found[f"views_per_second_{what}"] = round(2 * p.batch_size * NUM_STEPS / seconds, 1)
     found["waited"] = round(waited / seconds, 4)
     return found
 

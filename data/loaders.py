@@ -103,11 +103,11 @@ class ViewLoader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """Yield the views of every step from `first_step` on."""
-        order = self.order(epoch)
         if self.dataset.images is None:
-            yield from self._stream(order, epoch, first_step)
+            for crops in self.crops(epoch, first_step):
+                yield self.finish(crops)
             return
-        num = self._steps_at_once()
+        order, num = self.order(epoch), self._steps_at_once()
         for first in range(first_step - first_step % num, len(self), num):  # the same groups after a resume
             steps = self._make(order, epoch, range(first, min(first + num, len(self))))
             yield from steps[max(0, first_step - first) :]
@@ -134,14 +134,18 @@ class ViewLoader:
                 made[number] = list(own.chunk(len(plans)))
         return list(zip(*made, strict=True))
 
-    def _stream(self, order: Tensor, epoch: int, first_step: int) -> Iterator[tuple[Tensor, ...]]:
-        steps = _Steps(self, order, epoch)
+    def crops(self, epoch: int, first_step: int = 0) -> Iterator[list[tuple[Tensor, Params]]]:
+        """Yield what the workers decode of streamed images: for every view its crops and the draws left to apply."""
         num_bytes = 3 * (self._own.stop - self._own.start) * sum(strategy.size**2 for strategy in self.strategies)
-        for views in _decode(steps, range(first_step, len(self)), self.num_workers, self.runtime, num_bytes):
-            yield tuple(
-                strategy.run_finish(send(crops, self.runtime.device), params)
-                for strategy, (crops, params) in zip(self.strategies, views, strict=True)
-            )
+        steps = _Steps(self, self.order(epoch), epoch)
+        return _decode(steps, range(first_step, len(self)), self.num_workers, self.runtime, num_bytes)
+
+    def finish(self, crops: Sequence[tuple[Tensor, Params]]) -> tuple[Tensor, ...]:
+        """The views of a step from its crops, on the device."""
+        return tuple(
+            strategy.run_finish(send(images, self.runtime.device), params)
+            for strategy, (images, params) in zip(self.strategies, crops, strict=True)
+        )
 
 
 def _hold(dataset: Any, runtime: Runtime) -> None:
