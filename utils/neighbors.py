@@ -16,6 +16,7 @@ from utils.mining import mine_neighbors
 __all__ = ["load_neighbors", "mine_neighbors", "purity", "save_neighbors", "weighted_knn"]
 
 BLOCK_BYTES = 64 << 20  # of similarities at once
+AGAIN = "mine again with simclr.py --mine_only or moco.py"
 ABSENT = 0.05  # share of rows that more duplicates than there are columns may have pushed out of a published file
 
 
@@ -39,27 +40,24 @@ def load_neighbors(path: Path | str, num_images: int, num_neighbors: int, finger
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"the neighbor file {path} is missing; run the pretext stage first, or simclr.py --mine_only")
+        raise UserError(f"the neighbor file {path} is missing; run the pretext stage first (simclr.py or moco.py)")
     facts = verify_file(path, replaceable=True)
     indices = _read(path)
     if indices.ndim != 2 or indices.dtype.kind not in "iu" or indices.shape[1] < 2:
         raise UserError(
-            f"{path} holds {indices.dtype} {list(indices.shape)}, not neighbors (int64 [images, neighbors + 1]); "
-            "mine again with simclr.py --mine_only"
+            f"{path} holds {indices.dtype} {list(indices.shape)}, not neighbors, int64 [images, neighbors + 1]; {AGAIN}"
         )
     of_another = facts is not None and fingerprint is not None and facts.get("fingerprint") != fingerprint
     if len(indices) != num_images or of_another:
         found = f"{len(indices)} images; this one has {num_images}" if len(indices) != num_images else "as many images"
-        raise UserError(
-            f"{path} holds the neighbors of another data set ({found}); mine again with simclr.py --mine_only"
-        )
+        raise UserError(f"{path} holds the neighbors of another data set ({found}); {AGAIN}")
     if indices.shape[1] <= num_neighbors:
         raise UserError(
-            f"{path} holds {indices.shape[1] - 1} neighbors per image, but {num_neighbors} are asked for; mine again: "
-            f"simclr.py --mine_only num_mined_train={num_neighbors} (num_mined_val for the validation images)"
+            f"{path} holds {indices.shape[1] - 1} neighbors per image, but {num_neighbors} are asked for; {AGAIN} "
+            f"num_mined_train={num_neighbors} (num_mined_val for the validation images)"
         )
     if indices.min() < 0 or indices.max() >= num_images:
-        raise UserError(f"{path} names images outside 0..{num_images - 1}; mine again with simclr.py --mine_only")
+        raise UserError(f"{path} names images outside 0..{num_images - 1}; {AGAIN}")
     if facts is None:
         say(f"{path} has no record of its data set (a published file): taken as it is")
     indices = _itself_first(path, indices.astype(np.int64, copy=False))
@@ -70,7 +68,7 @@ def _read(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path} is no readable .npy file ({error}); mine again with simclr.py --mine_only") from error
+        raise UserError(f"{path} is no readable .npy file ({error}); {AGAIN}") from error
 
 
 def _itself_first(path: Path, indices: np.ndarray) -> np.ndarray:
@@ -83,7 +81,7 @@ def _itself_first(path: Path, indices: np.ndarray) -> np.ndarray:
     if num_absent > max(1.0, ABSENT * len(indices)):
         raise UserError(
             f"{path}: {num_absent} of {len(indices)} images are not among their own neighbors, so the rows belong to "
-            "another data set or order; mine again with simclr.py --mine_only"
+            f"another data set or order; {AGAIN}"
         )
     warn(f"{path}: {len(moved)} images are not their own first neighbor (duplicates); moved to the front")
     indices = indices.copy()
