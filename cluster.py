@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)")
     parser.add_argument("--quick", action="store_true", help="few epochs of a small network: minutes on a CPU")
     parser.add_argument("--dry_run", action="store_true", help="choose and write configs, say the plan, run nothing")
+    parser.usage = "%(prog)s FOLDER --num_clusters K [--output DIR] [--quick] [--dry_run] [key=value ...]"
     args = parse(parser, argv)
     words, again = take_overwrite(args.overrides)
     root = Path(args.folder).expanduser()

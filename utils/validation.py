@@ -50,17 +50,15 @@ class Validator:
 
     def best_head(self, model: ClusteringModel) -> HeadScores:
         """The head with the lowest loss, the lower number in a tie."""
-        p, features = self.p, self._features(model)
-        best: HeadScores | None = None
-        for head, probabilities in enumerate(head_probabilities(model, features)):
-            loss = evaluate.validation_loss(probabilities, self.neighbors).total.item()
-            if best is None or loss < best.loss:
-                clusters = probabilities.argmax(1)
-                best = HeadScores(head, loss, torch.bincount(clusters, minlength=p.num_classes).cpu(), {})
-                kept = clusters
-        assert best is not None  # a model has at least one head
+        losses, clusters = [], []
+        for probabilities in head_probabilities(model, self._features(model)):
+            losses.append(evaluate.validation_loss(probabilities, self.neighbors).total.item())
+            clusters.append(probabilities.argmax(1))
+        head = losses.index(min(losses))
+        sizes = torch.bincount(clusters[head], minlength=self.p.num_classes).cpu()
+        best = HeadScores(head, losses[head], sizes, {})
         if self.val.has_labels:
-            scores = evaluate.score_clusters(kept, self.val.targets, p.num_classes, num_classes(self.val))
+            scores = evaluate.score_clusters(clusters[head], self.val.targets, len(sizes), num_classes(self.val))
             best.monitored["acc_from_labels"] = round(scores["acc"], 4)
         return distributed.from_main(best)  # ranks that rounded differently would part ways over it
 
