@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=cli.positive, metavar="N", help="runs at a time (default: one per GPU, or one)")
     parser.add_argument("--name", metavar="NAME", help="name of the folder of results (default: by what varies)")
     parser.add_argument("--dry_run", action="store_true", help="check all combinations and list them; run nothing")
+    parser.usage = "%(prog)s STAGE --config_exp FILE [--jobs N] [--name NAME] [--dry_run] [key=value ...]"
     args = parser.parse_intermixed_args(argv)
     words = [args.stage, *args.overrides]
     stages = [word for word in words if "=" not in word]
