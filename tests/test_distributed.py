@@ -24,6 +24,7 @@ from models import build_backbone
 from models.batchnorm import synchronize_batchnorm
 from models.models import ClusteringModel, ContrastiveModel
 from utils import cli, distributed
+from utils.errors import ConfigError, UserError
 from utils.inference import embed
 from utils.mining import mine_neighbors
 from utils.runtime import Runtime
@@ -132,11 +133,23 @@ def embedding():
     return embed(model, dataset, strategy, Runtime.start("cpu", "fp32"), batch_size=4)
 
 
+def refuse():
+    """Only rank 0 is asked, and all of them hear its refusal."""
+
+    def open_folder():
+        raise ConfigError(f"rank {distributed.rank()} says no")
+
+    try:
+        distributed.on_main(open_folder)
+    except UserError as error:
+        return str(error), error.exit_code, distributed.on_main(distributed.rank)
+
+
 def answers():
     found = {f"gradients of {name}": train(name, torch.float64, 1)[0] for name in LOSSES}
     for name in LOSSES:
         found |= {f"ten steps of {name}, {kind}": train(name, getattr(torch, kind), 10)[1] for kind in KINDS}
-    return found | {"neighbors": mine(), "embedding": embedding()}
+    return found | {"neighbors": mine(), "embedding": embedding(), "refusal": refuse()}
 
 
 def join(rank, world_size, port):
@@ -206,6 +219,11 @@ def test_neighbors_and_features_do_not_depend_on_the_ranks(pool):
     similarity = similarity @ similarity.T
     for i, row in enumerate(alone["neighbors"].tolist()):
         assert row == sorted(range(101), key=lambda j, i=i: (j != i, -round(float(similarity[i, j]), 11), j))[:10]
+
+
+def test_what_rank_0_is_refused_ends_every_rank(pool):
+    ranks, alone = pool
+    assert [found["refusal"] for found in [*ranks, alone]] == [("rank 0 says no", 2, 0)] * (len(ranks) + 1)
 
 
 # Whole stages
