@@ -5,6 +5,8 @@
 
 Writes benchmarks/results/precision.json; what was measured before and not now stays there. `auto` is what recipes do:
 on a CPU with fast bf16 training is in bf16, features, neighbors and scores in fp32; `bf16` computes these in it too.
+Beside the scores, which differ from run to run for many reasons, it tells what bf16 does to the gradients of a network
+that was trained so: how large its errors are, beside how far batches differ, and whether they average out.
 Labels only score.
 """
 
@@ -17,16 +19,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from easydict import EasyDict
+from torch import Tensor
+
 import demo
 import simclr
 from benchmarks import common
 from benchmarks.digits import METRICS, spread
+from data.loaders import ViewLoader
+from utils.common_config import get_criterion, get_model, get_train_dataset, get_train_transformations
 from utils.config import load_config
 from utils.errors import UserError
+from utils.runtime import Runtime
 
 PRECISIONS = ("fp32", "auto", "bf16")
+Run = dict[str, Any]
 ON_IMAGES = ("fp32", "bf16")  # in which training is the same as in auto
 SEEDS = (0, 1, 2)
+NUM_BATCHES = 24
 CONFIG = common.ROOT / "configs" / "pretext" / "simclr_cifar10_cpu.yml"
 
 
@@ -45,26 +56,44 @@ def on_digits(seeds: Sequence[int], folder: Path) -> dict[str, Any]:
     return {"seeds": list(seeds), "scores": found, "machine": common.machine()}
 
 
-def on_images(data: Path, words: Sequence[str], seeds: Sequence[int], folder: Path) -> dict[str, Any]:
-    """For each precision: loss of the last epoch, k-NN accuracy and purity of the training set's neighbors."""
+def on_images(data: Path, words: Sequence[str], seed: int, precision: str, folder: Path) -> tuple[EasyDict, Run]:
+    """Do the pretext task; returns its config, and loss of the last epoch, k-NN accuracy and purity."""
     roots = [f"train_db_kwargs.root={data / 'train'}", f"val_db_kwargs.root={data / 'test'}"]
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in ON_IMAGES}
-    for seed, precision in itertools.product(seeds, ON_IMAGES):
-        own = [*roots, *words, f"seed={seed}", f"precision={precision}", f"root_dir={folder / f'{precision}-{seed}'}"]
-        if simclr.main(["--config_exp", str(CONFIG), *own]):
-            raise UserError(f"the pretext task in {precision} with seed {seed} failed")
-        p = load_config(None, CONFIG, own)
-        result = json.loads((Path(p.pretext_dir) / "run.json").read_text(encoding="utf-8"))["result"]
-        last = json.loads((Path(p.pretext_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        scores = {"loss": last["loss"], "knn_acc": last["knn_acc"], "purity_20": result["purity_train"]["20"]}
-        for name, value in scores.items():
-            found[precision].setdefault(name, []).append(value)
-        print(json.dumps({"seed": seed, "precision": precision, **scores}), flush=True)
+    own = [*roots, *words, f"seed={seed}", f"precision={precision}", f"root_dir={folder / f'{precision}-{seed}'}"]
+    if simclr.main(["--config_exp", str(CONFIG), *own]):
+        raise UserError(f"the pretext task in {precision} with seed {seed} failed")
+    p = load_config(None, CONFIG, own)
+    result = json.loads((Path(p.pretext_dir) / "run.json").read_text(encoding="utf-8"))["result"]
+    last = json.loads((Path(p.pretext_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    run = {"seed": seed, "precision": precision, "epochs": p.epochs}
+    return p, run | {"loss": last["loss"], "knn_acc": last["knn_acc"], "purity_20": result["purity_train"]["20"]}
+
+
+def compare_gradients(p: EasyDict) -> dict[str, float]:
+    """What bf16 changes of a trained model's gradients, each as a share of the mean gradient over some batches.
+
+    `error` is that of a batch, `batches` how far the batches' own gradients are from their mean; `bias` is what is left
+    of the errors in their mean, `bias_by_chance` what would be left of as many independent errors without bias.
+    """
+    runtime = Runtime.start(p.device, "fp32", False)
+    train, augment, criterion = get_train_dataset(p, None), get_train_transformations(p), get_criterion(p)
+    model = runtime.place(get_model(p, p.pretext_model)).train()
+    loader = ViewLoader(train, [augment, augment], p.batch_size, runtime, (p.seed, "gradients"))
+    found: dict[torch.dtype, list[Tensor]] = {torch.float32: [], torch.bfloat16: []}
+    for views in itertools.islice(loader.epoch(0), NUM_BATCHES):
+        for dtype, gradients in found.items():
+            features = runtime.forward(model, torch.cat(views), dtype).unflatten(0, (2, -1)).transpose(0, 1)
+            parts = torch.autograd.grad(criterion(features), list(model.parameters()))
+            gradients.append(torch.cat([part.flatten() for part in parts]).double())
+    exact = torch.stack(found[torch.float32])
+    errors = torch.stack(found[torch.bfloat16]) - exact
+    length = exact.mean(0).norm()
     return {
-        "epochs": p.epochs,
-        "seeds": list(seeds),
-        "scores": {one: {name: spread(values) for name, values in scores.items()} for one, scores in found.items()},
-        "machine": common.machine(),
+        "num_batches": NUM_BATCHES,
+        "error": float(errors.norm(dim=1).mean() / length),
+        "batches": float((exact - exact.mean(0)).norm(dim=1).mean() / length),
+        "bias": float(errors.mean(0).norm() / length),
+        "bias_by_chance": float((errors - errors.mean(0)).norm(dim=1).mean() / NUM_BATCHES**0.5 / length),
     }
 
 
@@ -80,11 +109,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("words such as epochs=8 belong to the pretext task on images, which needs --data DIR")
     result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     with tempfile.TemporaryDirectory() as scratch:
-        if args.data:
-            result["pretext"] = on_images(args.data, args.overrides, args.seeds, Path(scratch))
-        else:
+        if not args.data:
             result["digits"] = on_digits(args.seeds, Path(scratch))
-    common.write_result(args.out, result)
+            common.write_result(args.out, result)
+        for seed, precision in itertools.product(args.seeds, ON_IMAGES) if args.data else ():
+            p, run = on_images(args.data, args.overrides, seed, precision, Path(scratch))
+            print(json.dumps(run), flush=True)
+            before = [one for one in result.get("pretext", {}).get("runs", []) if one["epochs"] == run["epochs"]]
+            others = [one for one in before if (one["seed"], one["precision"]) != (seed, precision)]
+            result["pretext"] = {"runs": [*others, run], "machine": common.machine()}
+            if precision == "bf16":
+                result["pretext"]["gradients"] = compare_gradients(p)
+            common.write_result(args.out, result)
     return 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
+from benchmarks.digits import spread
 from utils.files import write_text
 
 MARKED = re.compile(r"(^<!-- table:(?P<name>[\w-]+) -->\n).*?(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
@@ -66,18 +67,23 @@ def cifar10() -> str:
 def precision() -> str:
     """Accuracies of the same recipes in fp32 and bf16, on digits and of a pretext task on images."""
     result = json.loads((RESULTS / "precision.json").read_text(encoding="utf-8"))
-    digits, pretext = result["digits"], result["pretext"]
+    digits, pretext, gradients = result["digits"], result["pretext"], result["pretext"]["gradients"]
     precisions = list(digits["scores"])
     rows = [
         [f"digits, {row['title']}, ACC", *(percent(digits["scores"][one][key]["acc"]) for one in precisions)]
         for key, row in digits["scores"][precisions[0]].items()
     ]
     for key, title in {"knn_acc": "k-NN accuracy", "purity_20": "purity of 20 neighbours"}.items():
-        cells = [percent(pretext["scores"][one][key]) if one in pretext["scores"] else "" for one in precisions]
-        rows.append([f"CIFAR-10 (JPEG copy), SimCLR, {pretext['epochs']} epochs, {title}", *cells])
+        values = {one: [run[key] for run in pretext["runs"] if run["precision"] == one] for one in precisions}
+        cells = [percent(spread(found)) if found else "" for found in values.values()]
+        rows.append([f"CIFAR-10 (JPEG copy), SimCLR, {pretext['runs'][0]['epochs']} epochs, {title}", *cells])
+    shares = {name: f"{100 * value:.2g} %" for name, value in gradients.items()}
     notes = (
-        f"Mean ± sample standard deviation over {len(digits['seeds'])} seeds on digits, {len(pretext['seeds'])} on "
-        f"CIFAR-10. Digits: {where(digits['machine'])}. CIFAR-10: {where(pretext['machine'])}."
+        f"Mean ± sample standard deviation over {len(digits['seeds'])} seeds on digits, "
+        f"{len({run['seed'] for run in pretext['runs']})} on CIFAR-10. Gradients on CIFAR-10, as shares of the mean of "
+        f"{gradients['num_batches']} batches: a batch is off by {shares['error']} in bf16, and by {shares['batches']} "
+        f"from the others; of the errors {shares['bias']} are left in their mean, without any bias it would be "
+        f"{shares['bias_by_chance']}. Digits: {where(digits['machine'])}. CIFAR-10: {where(pretext['machine'])}."
     )
     return markdown(["%", *precisions], rows) + f"\n{notes}\n"
 
