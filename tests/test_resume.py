@@ -17,18 +17,15 @@ import pytest
 import torch
 from PIL import Image
 
-import scan
-import selflabel
-import simclr
 from data import digits
 from models.weights import read_weights
-from utils import checkpoint, cli, files, validation
+from tests import published
+from utils import checkpoint, files
 from utils.config import REPOSITORY
 from utils.neighbors import load_neighbors
 from utils.run import Run
 
-MAINS = {"pretext": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
-CONFIGS = {"pretext": "pretext/simclr_digits", "scan": "scan/scan_digits", "selflabel": "selflabel/selflabel_digits"}
+SCRIPTS = {"pretext": "simclr", "scan": "scan", "selflabel": "selflabel"}
 pytestmark = pytest.mark.usefixtures("signals", "small_digits")
 SPLITS = {"train": slice(0, 48), "val": slice(48, 96)}
 TINY = ["epochs=2", "batch_size=16", "width=4", "log_every=2", "num_workers=0", "optimizer_kwargs.lr=0.01"]
@@ -45,25 +42,57 @@ class Killed(BaseException):
     """Nobody catches it: the run is gone, but for what it wrote."""
 
 
-def words(stage, root, *more):
-    config = str(REPOSITORY / f"configs/{CONFIGS[stage]}.yml")
-    env = str(REPOSITORY / "configs/env.yml")
-    return ["--config_env", env, "--config_exp", config, f"root_dir={root}", *TINY, *OWN[stage], *more]
-
-
 def stage(name, root, *more):
     """Run a stage as its command would; returns the exit code."""
-    try:
-        return cli.run(MAINS[name], words(name, root, *more))
-    except SystemExit as end:
-        return end.code
+    config = REPOSITORY / f"configs/{name}/{SCRIPTS[name]}_digits.yml"
+    env = REPOSITORY / "configs/env.yml"
+    given = ["--config_env", env, "--config_exp", config, f"root_dir={root}", *TINY, *OWN[name]]
+    return published.command(SCRIPTS[name], *given, *more)
+
+
+def before(patch, owner, name, number, action):
+    """Do something before the given call of a function; the action may patch more."""
+    real, calls = getattr(owner, name), []
+
+    def call(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == number:
+            action(patch)
+        return real(*args, **kwargs)
+
+    patch.setattr(owner, name, call)
+
+
+def kill(patch):
+    raise Killed
+
+
+def kill_between_renames(patch):
+    before(patch, files, "_replace", 2, kill)
+
+
+def stop(patch, number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+def interrupted(name, root, method, number, action, *more):
+    """Run a stage as run x, to which something happens before the given call of a method of Run.
+
+    Returns the exit code; of a kill that is 137, as a shell would say.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        before(patch, Run, method, number, action)
+        try:
+            return stage(name, root, "run_name=x", *more)
+        except Killed:
+            return 137
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """All stages, uninterrupted."""
     root = tmp_path_factory.mktemp("reference")
-    for name in MAINS:
+    for name in SCRIPTS:
         assert stage(name, root) == 0
     return root / "digits"
 
@@ -100,90 +129,49 @@ def outcome(folder):
     return found
 
 
-def before(patch, owner, name, number, action):
-    """Do something before the given call of a method."""
-    real, calls = getattr(owner, name), []
-
-    def call(*args, **kwargs):
-        calls.append(name)
-        if len(calls) == number:
-            action()
-        return real(*args, **kwargs)
-
-    patch.setattr(owner, name, call)
-
-
-def kill():
-    raise Killed
-
-
-def kill_between_renames(patch):
-    before(patch, files, "_replace", 2, kill)
-
-
-# Six steps: three in each of two epochs.
-MOMENTS = {
-    "mid-epoch, saved every step": (Run, "step", 5, [EVERY_STEP]),
-    "mid-epoch, saved every epoch": (Run, "step", 6, []),
-    "after an epoch, before its checkpoint": (Run, "end_epoch", 2, []),
-    "after the last checkpoint": (Run, "finish", 1, []),
-    "in the first step": (Run, "step", 1, []),
-    "between the renames of a checkpoint": (checkpoint, "save", 2, []),
-}
-PLACES = [(name, moment) for name in MAINS for moment in MOMENTS if name == "scan" or moment in list(MOMENTS)[:4]]
-
-
-@pytest.mark.parametrize(("name", "moment"), PLACES)
-def test_killed_and_continued_ends_the_same(reference, root, name, moment):
-    owner, function, number, more = MOMENTS[moment]
-    with pytest.MonkeyPatch.context() as patch:
-        action = kill if owner is Run else lambda: kill_between_renames(patch)
-        before(patch, owner, function, number, action)
-        with pytest.raises(Killed):
-            stage(name, root, "run_name=x", *more)
+def assert_ends_the_same(reference, root, name="scan"):
+    """The same command goes on with run x, which leaves what an uninterrupted run leaves."""
     assert stage(name, root, "run_name=x") == 0
     assert outcome(root / "digits" / name / "x") == outcome(reference / name)
 
 
-@pytest.mark.parametrize("name", MAINS)
+# Six steps: three in each of two epochs. What happens before which call, the exit code, and more words of the command.
+INTERRUPTIONS = {
+    "killed mid-epoch, saved every step": ("step", 5, kill, 137, EVERY_STEP),
+    "killed mid-epoch, saved every epoch": ("step", 6, kill, 137),
+    "killed after an epoch, before its checkpoint": ("end_epoch", 2, kill, 137),
+    "killed after the last checkpoint": ("finish", 1, kill, 137),
+    "killed in the first step": ("step", 1, kill, 137),
+    "killed between the renames of a checkpoint": ("save", 2, kill_between_renames, 137),
+    "signalled in the last step of an epoch": ("step", 3, stop, 143),
+    "signalled at the end of an epoch": ("end_epoch", 1, stop, 143),
+    "signalled while the end is prepared": ("finish", 1, stop, 143),
+}
+PLACES = [(name, moment) for name in SCRIPTS for moment in list(INTERRUPTIONS)[: None if name == "scan" else 4]]
+
+
+@pytest.mark.parametrize(("name", "moment"), PLACES)
+def test_interrupted_and_continued_ends_the_same(reference, root, name, moment):
+    method, number, action, code, *more = INTERRUPTIONS[moment]
+    assert interrupted(name, root, method, number, action, *more) == code
+    assert_ends_the_same(reference, root, name)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_signal_saves_the_step_and_the_command_goes_on(reference, root, capfd, name):
     number, code = (signal.SIGINT, 130) if name == "scan" else (signal.SIGTERM, 143)
-    with pytest.MonkeyPatch.context() as patch:
-        before(patch, Run, "step", 5, lambda: os.kill(os.getpid(), number))
-        assert stage(name, root, "run_name=x") == code
+    assert interrupted(name, root, "step", 5, lambda patch: stop(patch, number)) == code
     folder = root / "digits" / name / "x"
     assert f"everything up to epoch 2, step 2 is in {folder}; the same command goes on" in capfd.readouterr().err
-    with pytest.MonkeyPatch.context() as patch:
-        before(patch, Run, "step", 2, lambda: pytest.fail("a step was done twice"))
-        assert stage(name, root, "run_name=x") == 0
+    assert interrupted(name, root, "step", 2, lambda _: pytest.fail("a step was done twice")) == 0
     assert outcome(folder) == outcome(reference / name)
-
-
-def test_a_signal_in_the_last_step_of_an_epoch_and_one_at_its_end(reference, root):
-    for function, number in (("step", 3), ("end_epoch", 1)):
-        with pytest.MonkeyPatch.context() as patch:
-            before(patch, Run, function, number, lambda: os.kill(os.getpid(), signal.SIGTERM))
-            assert stage("scan", root, f"run_name={function}") == 143
-        assert stage("scan", root, f"run_name={function}") == 0
-        assert outcome(root / "digits/scan" / function) == outcome(reference / "scan")
-
-
-def test_a_signal_while_the_end_is_prepared(reference, root):
-    with pytest.MonkeyPatch.context() as patch:
-        before(patch, Run, "finish", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert stage("scan", root, "run_name=x") == 143
-    assert stage("scan", root, "run_name=x") == 0
-    assert outcome(root / "digits/scan/x") == outcome(reference / "scan")
 
 
 def test_stopped_again_and_again(reference, root):
     """A run that is preempted after every single step."""
     for _ in range(6):
-        with pytest.MonkeyPatch.context() as patch:
-            before(patch, Run, "step", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-            assert stage("selflabel", root, "run_name=x") == 143
-    assert stage("selflabel", root, "run_name=x") == 0
-    assert outcome(root / "digits/selflabel/x") == outcome(reference / "selflabel")
+        assert interrupted("selflabel", root, "step", 1, stop) == 143
+    assert_ends_the_same(reference, root, "selflabel")
 
 
 def test_streamed_images_with_other_worker_counts(tmp_path):
@@ -192,10 +180,11 @@ def test_streamed_images_with_other_worker_counts(tmp_path):
     A shell's Ctrl-C and a scheduler signal the workers too, and these may be the first to know.
     """
 
-    def signal_workers():
+    def signal_workers_and_eight_steps_later_the_run(patch):
         assert multiprocessing.active_children()
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, signal.SIGTERM)
+        before(patch, Run, "step", 8, stop)
 
     for index, image in enumerate(digits.build(Path(), "train", 16).images[:48]):
         (tmp_path / "images").mkdir(exist_ok=True)
@@ -207,13 +196,9 @@ def test_streamed_images_with_other_worker_counts(tmp_path):
         "batch_size=4",
     ]
     assert stage("pretext", tmp_path, *folder, "num_workers=1") == 0
-    with pytest.MonkeyPatch.context() as patch:
-        before(patch, Run, "step", 4, kill)
-        with pytest.raises(Killed):
-            stage("pretext", tmp_path, *folder, "num_workers=2", "run_name=x", EVERY_STEP)
-        before(patch, Run, "step", 1, signal_workers)
-        before(patch, Run, "step", 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert stage("pretext", tmp_path, *folder, "num_workers=2", "run_name=x") == 143
+    two = [*folder, "num_workers=2"]
+    assert interrupted("pretext", tmp_path, "step", 4, kill, *two, EVERY_STEP) == 137
+    assert interrupted("pretext", tmp_path, "step", 1, signal_workers_and_eight_steps_later_the_run, *two) == 143
     assert stage("pretext", tmp_path, *folder, "run_name=x") == 0
     one = outcome(tmp_path / "images/pretext/x")
     other = outcome(tmp_path / "images/pretext")
@@ -224,33 +209,26 @@ def test_streamed_images_with_other_worker_counts(tmp_path):
 # A process of its own
 
 CHILD = """
-import sys, time
+import os, signal, sys
 from tests import test_resume as tests
-with tests.pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tests.digits, "SPLITS", tests.SPLITS)
-    tests.torch.set_num_threads(1)
-    def wait():
-        print("here", flush=True)
-        while True:
-            time.sleep(0.01)
-            if signalled.is_set():
-                return
-    import signal, threading
-    signalled = threading.Event()
-    real = signal.signal
-    def catch(number, handler):
-        real(number, lambda *args: (signalled.set(), handler(*args))[1])
-    patch.setattr(signal, "signal", catch)
-    tests.before(patch, tests.Run, "step", 5, wait)
-    sys.exit(tests.cli.run(tests.MAINS["scan"], sys.argv[1:]))
+
+def wait_for_a_signal(patch):
+    arrived, arrives = os.pipe()
+    os.set_blocking(arrives, False)
+    signal.set_wakeup_fd(arrives)
+    print("here", flush=True)
+    os.read(arrived, 1)
+
+tests.torch.set_num_threads(1)
+tests.digits.SPLITS = tests.SPLITS
+sys.exit(tests.interrupted("scan", sys.argv[1], "step", 5, wait_for_a_signal, tests.EVERY_STEP))
 """
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_process_that_is_signalled_mid_epoch(reference, root, capfd, number, code):
     """Another one is refused while it lives; afterwards the same command goes on."""
-    command = [sys.executable, "-c", CHILD, *words("scan", root, "run_name=x", EVERY_STEP)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", CHILD, root], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert any(line == "here\n" for line in process.stdout)
     assert stage("scan", root, "run_name=x") == 1
     assert f"is in use by another run (process {process.pid} on " in capfd.readouterr().err
@@ -258,14 +236,13 @@ def test_a_process_that_is_signalled_mid_epoch(reference, root, capfd, number, c
     process.communicate()
     assert process.returncode == code
     (root / "digits/scan/x" / f"model.pth.tar.1{files.TEMPORARY}").write_bytes(b"left by a kill")
-    assert stage("scan", root, "run_name=x") == 0
-    assert outcome(root / "digits/scan/x") == outcome(reference / "scan")
+    assert_ends_the_same(reference, root)
 
 
 # A run that is there already
 
 
-@pytest.mark.parametrize("name", MAINS)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_finished_run_says_so_and_changes_nothing(root, capsys, name):
     folder = root / "digits" / name
     old = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
@@ -297,10 +274,7 @@ def test_a_run_that_kept_nothing_holds_nobody_up(root):
 
 
 def test_another_precision_is_noted(root, capsys):
-    with pytest.MonkeyPatch.context() as patch:
-        before(patch, Run, "end_epoch", 2, kill)
-        with pytest.raises(Killed):
-            stage("scan", root, "run_name=x")
+    assert interrupted("scan", root, "end_epoch", 2, kill) == 137
     assert stage("scan", root, "run_name=x", "device=cpu") == 0
     assert "this run began with device=auto and goes on with device=cpu" in capsys.readouterr().out
 
@@ -373,40 +347,34 @@ def test_a_damaged_input_is_an_error(root, capsys, name, damage):
         assert damage in capsys.readouterr().err
 
 
-def killed_after_an_epoch(root, name="scan"):
-    with pytest.MonkeyPatch.context() as patch:
-        before(patch, Run, "step", 5, kill)
-        with pytest.raises(Killed):
-            stage(name, root, "run_name=x", EVERY_STEP)
-    return root / "digits" / name / "x"
+@pytest.fixture
+def killed(root):
+    """The folder of a run that was killed in its second epoch, with a checkpoint of every step."""
+    assert interrupted("scan", root, "step", 5, kill, EVERY_STEP) == 137
+    return root / "digits/scan/x"
 
 
-def test_a_damaged_newest_checkpoint_costs_a_step_not_the_run(reference, root, capsys):
-    folder = killed_after_an_epoch(root)
-    flip(folder / checkpoint.NEWEST)
-    assert stage("scan", root, "run_name=x") == 0
+def test_a_damaged_newest_checkpoint_costs_a_step_not_the_run(reference, root, killed, capsys):
+    flip(killed / checkpoint.NEWEST)
+    assert_ends_the_same(reference, root)
     assert "going on from checkpoint-previous.pth.tar (epoch 2, step 1) instead" in capsys.readouterr().err
-    assert outcome(folder) == outcome(reference / "scan")
 
 
-def test_both_checkpoints_damaged_is_an_error(root, capsys):
-    folder = killed_after_an_epoch(root)
+def test_both_checkpoints_damaged_is_an_error(root, killed, capsys):
     for name in (checkpoint.NEWEST, checkpoint.PREVIOUS):
-        flip(folder / name)
+        flip(killed / name)
     assert stage("scan", root, "run_name=x") == 1
     assert "overwrite=true starts again" in capsys.readouterr().err
     assert stage("scan", root, "run_name=x", "overwrite=true") == 0
 
 
 @pytest.mark.parametrize("name", ["config.yml", "manifest.json"])
-def test_what_a_run_is_known_by_is_damaged(reference, root, capsys, name):
-    folder = killed_after_an_epoch(root)
-    flip(folder / name)
+def test_what_a_run_is_known_by_is_damaged(reference, root, killed, capsys, name):
+    flip(killed / name)
     assert stage("scan", root, "run_name=x") == 1
     assert f"{name} is" in capsys.readouterr().err
-    (folder / name).unlink()
-    assert stage("scan", root, "run_name=x") == 0
-    assert outcome(folder) == outcome(reference / "scan")
+    (killed / name).unlink()
+    assert_ends_the_same(reference, root)
 
 
 def test_a_damaged_result_is_found_again(reference, root, capsys):
@@ -422,14 +390,6 @@ def test_a_finished_model_that_is_damaged_is_not_called_finished(root, capsys):
     assert "model.pth.tar is not the file that was written there" in capsys.readouterr().err
 
 
-def rewrite(folder, **changes):
-    """Change a checkpoint, with its record, as whoever can write the folder can."""
-    state = torch.load(folder / checkpoint.NEWEST, weights_only=True)
-    for key, value in changes.items():
-        state[key] = value(state[key])
-    checkpoint.save_weights(folder / checkpoint.NEWEST, state)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -442,14 +402,16 @@ def rewrite(folder, **changes):
         {"optimizer": lambda old: old | {"state": {0: {"exp_avg": torch.ones(2, 2)}}}},
         {"metrics": lambda old: "[1]"},
         {"metrics": lambda old: "{"},
-        {"sums": lambda old: {"loss": "high"}},
-        {"counts": lambda old: {"confident": None}},
+        {"totals": lambda old: old | {"sums": {"loss": "high"}}},
+        {"totals": lambda old: old | {"counts": {"confident": None}}},
     ],
     ids=range(11),
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(root, capsys, changes):
-    folder = killed_after_an_epoch(root)
-    rewrite(folder, **changes)
+def test_a_checkpoint_that_does_not_fit_is_refused(root, killed, capsys, changes):
+    """It is changed together with its record, as whoever can write the folder can."""
+    state = torch.load(killed / checkpoint.NEWEST, weights_only=True)
+    changed = {key: change(state[key]) for key, change in changes.items()}
+    checkpoint.save_weights(killed / checkpoint.NEWEST, state | changed)
     assert stage("scan", root, "run_name=x") == 1
     said = capsys.readouterr().err
     assert "does not fit this run" in said
@@ -475,8 +437,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_good_checkpoint(
     for path in folder.glob("*.pth.tar"):
         files.verify_file(path)
         assert all(torch.isfinite(value).all() for value in torch.load(path, weights_only=True)["model"].values())
-    assert stage("scan", root, "run_name=x") == 0
-    assert outcome(folder) == outcome(reference / "scan")
+    assert_ends_the_same(reference, root)
 
 
 def test_weights_that_blow_up_between_two_looks_are_never_saved(root, capsys):
@@ -488,47 +449,23 @@ def test_weights_that_blow_up_between_two_looks_are_never_saved(root, capsys):
 
 def test_an_epoch_without_a_confident_sample_says_where_they_would_appear(root, capsys):
     """Also when the highest confidence was seen before an interruption."""
-    said = []
-    for run in ("x", "y"):
-        words = ["confidence_threshold=1.0", f"run_name={run}"]
-        if run == "y":
-            with pytest.MonkeyPatch.context() as patch:
-                before(patch, Run, "step", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-                assert stage("selflabel", root, *words) == 143
-            capsys.readouterr()
-        assert stage("selflabel", root, *words) == 1
-        said.append(capsys.readouterr().err)
-    assert "no sample was more confident than confidence_threshold=1.0 in epoch 1" in said[0]
-    assert said[0] == said[1]
-    assert not (root / "digits/selflabel/x/model.pth.tar").exists()
+    never = "confidence_threshold=1.0"
+    assert stage("selflabel", root, "run_name=y", never) == 1
+    said = capsys.readouterr().err
+    assert "no sample was more confident than confidence_threshold=1.0 in epoch 1" in said
+    assert interrupted("selflabel", root, "step", 3, stop, never) == 143
+    capsys.readouterr()
+    assert stage("selflabel", root, "run_name=x", never) == 1
+    assert capsys.readouterr().err == said
+    assert not list(root.glob("digits/selflabel/[xy]/model.pth.tar"))
     files.verify_file(root / "digits/scan/model.pth.tar")
 
 
-@pytest.mark.parametrize(
-    ("sizes", "words"),
-    [
-        ([0, 90, 0], "100 % of the validation images are in one cluster: training has collapsed"),
-        ([1, 99, 0, 0], "99 % of the validation images are in one cluster: training has collapsed"),
-        ([30, 0, 30, 0], "2 of 4 clusters are empty"),
-        ([94, 4, 1, 1], "very unequal size"),
-        ([30, 20, 10], ""),
-        ([1, 1, 0, 0], ""),
-        ([5], ""),
-    ],
-)
-def test_collapse_is_told_in_plain_words(capsys, sizes, words):
-    validation.warn_of_collapse(torch.tensor(sizes), len(sizes))
-    said = capsys.readouterr().err
-    assert words in said
-    assert bool(said) == bool(words)
-
-
-def test_a_collapse_is_told_while_it_happens(root, capsys):
+def test_a_collapse_is_told_while_it_happens(root, capsys, monkeypatch):
     """Without the entropy term everything may fall into one cluster; here it is made to."""
-    with pytest.MonkeyPatch.context() as patch:
-        real = torch.bincount
-        patch.setattr(torch, "bincount", lambda x, **kwargs: real(torch.zeros_like(x), **kwargs))
-        assert stage("scan", root, "run_name=x", "epochs=1") == 0
+    real = torch.bincount
+    monkeypatch.setattr(torch, "bincount", lambda x, **kwargs: real(torch.zeros_like(x), **kwargs))
+    assert stage("scan", root, "run_name=x", "epochs=1") == 0
     assert capsys.readouterr().err.count("training has collapsed") == 1
 
 
@@ -538,9 +475,9 @@ def test_losses_below_zero_are_explained_once(root, capsys):
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint(reference, root, capsys):
-    with pytest.MonkeyPatch.context() as patch:
-        before(patch, Run, "step", 5, lambda: patch.setattr(files.shutil, "disk_usage", lambda _: FULL))
-        assert stage("scan", root, "run_name=x") == 1
+    def fill_the_disk(patch):
+        patch.setattr(files.shutil, "disk_usage", lambda _: FULL)
+
+    assert interrupted("scan", root, "step", 5, fill_the_disk) == 1
     assert "and 0.0 MiB are free there" in capsys.readouterr().err
-    assert stage("scan", root, "run_name=x") == 0
-    assert outcome(root / "digits/scan/x") == outcome(reference / "scan")
+    assert_ends_the_same(reference, root)
