@@ -2,6 +2,7 @@
 
     python -m benchmarks.precision                      # all stages on digits
     python -m benchmarks.precision --data DIR epochs=8  # the pretext task of the CIFAR-10 recipe for two CPU cores
+    python -m benchmarks.precision --data DIR epochs=8 --seeds 3 4  # more seeds of it
 
 Writes benchmarks/results/precision.json; what was measured before and not now stays there. `auto` is what recipes do:
 on a CPU with fast bf16 training is in bf16, features, neighbors and scores in fp32; `bf16` computes these in it too.
