@@ -61,13 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 plain_logits = gather(forward(plain)[0])
             strong_logits = gather(forward(strong)[0])
             confident = criterion.confident(plain_logits)
-            run.totals.maximum(confidence=plain_logits.softmax(1).max())
+            run.totals.maximum(highest_confidence=plain_logits.softmax(1).max())
             run.totals.count(confident=confident.sum(), confident_per_cluster=criterion.count(plain_logits))
             run.step(criterion(plain_logits, strong_logits), skip=~confident.any())
             for average in parts.values():
                 average.update()
         if run.totals.read("confident") == 0:
-            raise NothingConfidentError(nothing_confident(p.confidence_threshold, epoch, run.totals.read("confidence")))
+            highest = run.totals.read("highest_confidence")
+            raise NothingConfidentError(nothing_confident(p.confidence_threshold, epoch, highest))
         scores = validator.best_head(model)
         if scores.loss < run.values.get("best_loss", float("inf")):
             run.values |= {"best_loss": scores.loss, "best_epoch": epoch + 1}

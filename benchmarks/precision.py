@@ -4,7 +4,8 @@
     python -m benchmarks.precision --data DIR epochs=8  # the pretext task of the CIFAR-10 recipe for two CPU cores
     python -m benchmarks.precision --data DIR epochs=8 --seeds 3 4  # more seeds of it
 
-Writes benchmarks/results/precision.json; what was measured before and not now stays there. `auto` is what recipes do:
+Writes benchmarks/results/precision.json, where what was measured before stays, but for pretext runs that other words
+asked for: they make way. `auto` is what recipes do:
 on a CPU with fast bf16 training is in bf16, features, neighbors and scores in fp32; `bf16` computes these in it too.
 Beside the scores, which differ from run to run for many reasons, it tells what bf16 does to the gradients of a network
 that was trained so: how large its errors are, beside how far batches differ, and whether they average out.
@@ -32,10 +33,10 @@ from data.loaders import ViewLoader
 from utils.common_config import get_criterion, get_model, get_train_dataset, get_train_transformations
 from utils.config import load_config
 from utils.errors import UserError
+from utils.run_folder import git_commit
 from utils.runtime import Runtime
 
 PRECISIONS = ("fp32", "auto", "bf16")
-Run = dict[str, Any]
 ON_IMAGES = ("fp32", "bf16")  # in which training is the same as in auto
 SEEDS = (0, 1, 2)
 NUM_BATCHES = 24
@@ -57,8 +58,8 @@ def on_digits(seeds: Sequence[int], folder: Path) -> dict[str, Any]:
     return {"seeds": list(seeds), "scores": found, "machine": common.machine()}
 
 
-def on_images(data: Path, words: Sequence[str], seed: int, precision: str, folder: Path) -> tuple[EasyDict, Run]:
-    """Do the pretext task; returns its config, and loss of the last epoch, k-NN accuracy and purity."""
+def on_images(data: Path, words: Sequence[str], seed: int, precision: str, folder: Path) -> dict[str, Any]:
+    """Do the pretext task; returns what is recorded of it."""
     roots = [f"train_db_kwargs.root={data / 'train'}", f"val_db_kwargs.root={data / 'test'}"]
     own = [*roots, *words, f"seed={seed}", f"precision={precision}", f"root_dir={folder / f'{precision}-{seed}'}"]
     if simclr.main(["--config_exp", str(CONFIG), *own]):
@@ -66,8 +67,17 @@ def on_images(data: Path, words: Sequence[str], seed: int, precision: str, folde
     p = load_config(None, CONFIG, own)
     result = json.loads((Path(p.pretext_dir) / "run.json").read_text(encoding="utf-8"))["result"]
     last = json.loads((Path(p.pretext_dir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    run = {"seed": seed, "precision": precision, "epochs": p.epochs}
-    return p, run | {"loss": last["loss"], "knn_acc": last["knn_acc"], "purity_20": result["purity_train"]["20"]}
+    run = {
+        "words": list(words),
+        "seed": seed,
+        "precision": precision,
+        "epochs": p.epochs,
+        "loss": last["loss"],
+        "knn_acc": last["knn_acc"],
+        "purity_20": result["purity_train"]["20"],
+        "commit": git_commit(),
+    }
+    return run | {"gradients": compare_gradients(p)} if precision == "bf16" else run
 
 
 def compare_gradients(p: EasyDict) -> dict[str, float]:
@@ -85,16 +95,16 @@ def compare_gradients(p: EasyDict) -> dict[str, float]:
         for dtype, gradients in found.items():
             features = runtime.forward(model, torch.cat(views), dtype).unflatten(0, (2, -1)).transpose(0, 1)
             parts = torch.autograd.grad(criterion(features), list(model.parameters()))
-            gradients.append(torch.cat([part.flatten() for part in parts]).double())
+            gradients.append(torch.cat([part.flatten() for part in parts]))
     exact = torch.stack(found[torch.float32])
     errors = torch.stack(found[torch.bfloat16]) - exact
     length = exact.mean(0).norm()
     return {
-        "num_batches": NUM_BATCHES,
+        "num_batches": len(exact),
         "error": float(errors.norm(dim=1).mean() / length),
         "batches": float((exact - exact.mean(0)).norm(dim=1).mean() / length),
         "bias": float(errors.mean(0).norm() / length),
-        "bias_by_chance": float((errors - errors.mean(0)).norm(dim=1).mean() / NUM_BATCHES**0.5 / length),
+        "bias_by_chance": float((errors - errors.mean(0)).norm(dim=1).mean() / len(exact) ** 0.5 / length),
     }
 
 
@@ -113,14 +123,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.data:
             result["digits"] = on_digits(args.seeds, Path(scratch))
             common.write_result(args.out, result)
-        for seed, precision in itertools.product(args.seeds, ON_IMAGES) if args.data else ():
-            p, run = on_images(args.data, args.overrides, seed, precision, Path(scratch))
+            return 0
+        for seed, precision in itertools.product(args.seeds, ON_IMAGES):
+            run = on_images(args.data, args.overrides, seed, precision, Path(scratch))
             print(json.dumps(run), flush=True)
-            before = [one for one in result.get("pretext", {}).get("runs", []) if one["epochs"] == run["epochs"]]
-            others = [one for one in before if (one["seed"], one["precision"]) != (seed, precision)]
+            alike = [one for one in result.get("pretext", {}).get("runs", []) if one["words"] == run["words"]]
+            others = [one for one in alike if (one["seed"], one["precision"]) != (seed, precision)]
             result["pretext"] = {"runs": [*others, run], "machine": common.machine()}
-            if precision == "bf16":
-                result["pretext"]["gradients"] = compare_gradients(p)
             common.write_result(args.out, result)
     return 0
 

@@ -67,7 +67,7 @@ def cifar10() -> str:
 def precision() -> str:
     """Accuracies of the same recipes in fp32 and bf16, on digits and of a pretext task on images."""
     result = json.loads((RESULTS / "precision.json").read_text(encoding="utf-8"))
-    digits, pretext, gradients = result["digits"], result["pretext"], result["pretext"]["gradients"]
+    digits, pretext = result["digits"], result["pretext"]
     precisions = list(digits["scores"])
     rows = [
         [f"digits, {row['title']}, ACC", *(percent(digits["scores"][one][key]["acc"]) for one in precisions)]
@@ -77,13 +77,15 @@ def precision() -> str:
         values = {one: [run[key] for run in pretext["runs"] if run["precision"] == one] for one in precisions}
         cells = [percent(spread(found)) if found else "" for found in values.values()]
         rows.append([f"CIFAR-10 (JPEG copy), SimCLR, {pretext['runs'][0]['epochs']} epochs, {title}", *cells])
-    shares = {name: f"{100 * value:.2g} %" for name, value in gradients.items()}
+    gradients = [run["gradients"] for run in pretext["runs"] if "gradients" in run][-1]
+    shares = {name: number(100 * gradients[name]) + " %" for name in ("error", "batches", "bias", "bias_by_chance")}
     notes = (
         f"Mean ± sample standard deviation over {len(digits['seeds'])} seeds on digits, "
-        f"{len({run['seed'] for run in pretext['runs']})} on CIFAR-10. Gradients on CIFAR-10, as shares of the mean of "
-        f"{gradients['num_batches']} batches: a batch is off by {shares['error']} in bf16, and by {shares['batches']} "
-        f"from the others; of the errors {shares['bias']} are left in their mean, without any bias it would be "
-        f"{shares['bias_by_chance']}. Digits: {where(digits['machine'])}. CIFAR-10: {where(pretext['machine'])}."
+        f"{len({run['seed'] for run in pretext['runs']})} on CIFAR-10. Of the mean gradient over "
+        f"{gradients['num_batches']} batches at the end of a run on CIFAR-10, a batch's error in bf16 is "
+        f"{shares['error']}, its own distance {shares['batches']}; the mean of the errors is {shares['bias']}, where "
+        f"errors without bias would leave {shares['bias_by_chance']}. "
+        f"Digits: {where(digits['machine'])}. CIFAR-10: {where(pretext['machine'])}."
     )
     return markdown(["%", *precisions], rows) + f"\n{notes}\n"
 
@@ -99,8 +101,8 @@ def streaming() -> str:
     ]
     return (
         markdown(["streamed", "minutes", "views/s"], rows)
-        + f"\nThe workers alone decode {number(workers['views_per_second_alone'])} views/s; with training steps beside "
-        f"them {number(workers['views_per_second_with_steps'])} views/s, of whose time a step waits "
+        + f"\nThe workers alone decode and crop {number(workers['views_per_second_alone'])} views/s; with training steps beside "
+        f"them {number(workers['views_per_second_with_steps'])} views/s, of whose time "
         f"{100 * workers['waited']:.1f} % for views. {', '.join(words)}; {where(result['machine'])}.\n"
     )
 

@@ -94,7 +94,9 @@ def _read(path: Path) -> dict[str, Any]:
             "overwrite=true"
         )
     if state["format"] != FORMAT:
-        raise UserError(f"{path} has the format {state['format']!r}; this version reads {FORMAT}")
+        raise UserError(
+            f"{path} has the format {state['format']!r}; this version reads {FORMAT}; use the one that wrote it"
+        )
     for key, kind in TYPES.items():
         value = state.get(key)
         if not isinstance(value, kind) or (isinstance(value, int) and value < 0):

@@ -95,7 +95,7 @@ def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
         raise ConfigError(f"optimizer_kwargs of {name}: {key}: {problem}") from error
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = OPTIMIZERS[name](parameters, fused=True, **kwargs)
-    if kwargs.get("momentum"):  # its first step sets it otherwise, and a first step that is skipped leaves it unset
+    if kwargs.get("momentum"):  # otherwise made at the first step, and left without a value where that is skipped
         for parameter in parameters:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer

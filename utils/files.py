@@ -200,7 +200,7 @@ def verify_file(path: Path | str, replaceable: bool = False) -> dict[str, Any] |
         return None
     raise UserError(
         f"{path} is not the file that was written there: it was damaged or replaced; restore it or make it again (to "
-        f"use it unchecked, give it another name or remove {MANIFEST} beside it)"
+        f"use it unchecked, give it another name or remove its entry from {MANIFEST})"
     )
 
 

@@ -26,8 +26,8 @@ SCORES_BYTES = 32 << 20  # of scores made at once on the CPU, for the same reaso
 GROUP = 16  # scores of which only the largest is looked at first
 TIE = 2.0**-40  # similarities are rounded to multiples of 1e-12: what differs by less is noise of float64
 
-# Candidates [n, m] of queries [n, D] in a block [N, D]: float32 scores, their places, and limit [n]: no other row of
-# the block would have a score above it.
+# Candidates [n, m] of queries [n, D] in a block [N, D]: float32 scores, their places, and limit [n], above which the
+# product of no other row of the block is by more than a float32 product can be off.
 Found = tuple[Tensor, Tensor, Tensor]
 Search = tuple[Callable[[Tensor, Tensor, int, int], Found], int]  # and how many candidates it is to propose
 
@@ -104,16 +104,21 @@ def _limit(scores: Tensor, num_rows: int) -> Tensor:
 def _search(dtype: torch.dtype, queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
     """Candidates by products in bfloat16 or float32."""
     low_queries, low_unit = queries.to(dtype), unit.to(dtype)
-    # Cauchy-Schwarz for what rounding took from the factors; how far float32 products are off, `_choose` knows.
-    errors = 1.01 * ((queries - low_queries).norm(dim=1) + (unit - low_unit).norm(dim=1).max())
-    if dtype == torch.bfloat16:  # D sums in float32 (or a little less, on tensor cores), and a result below 1 rounded
-        errors += unit.shape[1] * 2.0**-22 + 2.0**-9
-    size = max(1, scores_bytes // (low_unit.element_size() * len(unit) + 4 * num * (unit.shape[1] + 4 * GROUP)))
+    errors = queries.new_zeros(len(queries))  # beside those of float32, which `_choose` knows
+    bytes_per_row = low_unit.element_size() * len(unit)
+    rescored = dtype != torch.float32
+    if rescored:
+        # Cauchy-Schwarz for what rounding took from the factors, D sums in float32 (or a little less, on tensor cores),
+        # and the rounding of a result below 1.
+        lost = (queries - low_queries).norm(dim=1) + (unit - low_unit).norm(dim=1).max()
+        errors = 1.01 * lost + unit.shape[1] * 2.0**-22 + 2.0**-9
+        bytes_per_row += 4 * num * (unit.shape[1] + 4 * GROUP)
+    size = max(1, scores_bytes // bytes_per_row)
     space = low_unit.new_empty(min(size, len(queries)), len(unit))  # new memory for each part would cost twice the time
     parts = []
     for some, low, error in zip(queries.split(size), low_queries.split(size), errors.split(size), strict=True):
         rough, indices = _largest(torch.mm(low, low_unit.T, out=space[: len(low)]), num)
-        scores = torch.bmm(functional.embedding(indices, unit), some.unsqueeze(2)).squeeze(2)
+        scores = torch.bmm(functional.embedding(indices, unit), some.unsqueeze(2)).squeeze(2) if rescored else rough
         parts.append((scores, indices, _limit(rough.float(), len(unit)) + error))
     scores, indices, limits = (torch.cat(part) for part in zip(*parts, strict=True))
     return scores, indices, limits
@@ -162,9 +167,8 @@ def mine_neighbors(
         )
     device = device or (features.device if isinstance(features, Tensor) else torch.device("cpu"))
     searches = _find_searches(backend, device, k)
-    budget_bytes = budget_bytes or (
-        max(BUDGET_BYTES, free_bytes(device) // 4) if device.type == "cuda" else BUDGET_BYTES
-    )
+    if not budget_bytes:
+        budget_bytes = max(BUDGET_BYTES, free_bytes(device) // 4) if device.type == "cuda" else BUDGET_BYTES
     bank = Bank(features, torch.device("cpu") if backend == "faiss" else device, budget_bytes)
     rows = range(num_rows) if rows is None else rows
     scores_bytes = SCORES_BYTES if bank.search.type == "cpu" else budget_bytes // 4

@@ -40,7 +40,7 @@ def load_neighbors(path: Path | str, num_images: int, num_neighbors: int, finger
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"the neighbor file {path} is missing; run the pretext stage first (simclr.py or moco.py)")
+        raise UserError(f"the neighbor file {path} is missing; run the pretext stage first (simclr.py, moco.py)")
     facts = verify_file(path, replaceable=True)
     indices = _read(path)
     if indices.ndim != 2 or indices.dtype.kind not in "iu" or indices.shape[1] < 2:
@@ -53,8 +53,8 @@ def load_neighbors(path: Path | str, num_images: int, num_neighbors: int, finger
         raise UserError(f"{path} holds the neighbors of another data set ({found}); {AGAIN}")
     if indices.shape[1] <= num_neighbors:
         raise UserError(
-            f"{path} holds {indices.shape[1] - 1} neighbors per image, but {num_neighbors} are asked for; {AGAIN} "
-            f"num_mined_train={num_neighbors} (num_mined_val for the validation images)"
+            f"{path} holds {indices.shape[1] - 1} neighbors per image, but {num_neighbors} are asked for; {AGAIN}, "
+            f"and with num_mined_train={num_neighbors} (num_mined_val for the validation images)"
         )
     if indices.min() < 0 or indices.max() >= num_images:
         raise UserError(f"{path} names images outside 0..{num_images - 1}; {AGAIN}")

@@ -92,7 +92,7 @@ class RunFolder:
         kept = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
         if not path.exists() or not any((self.folder / name).exists() for name in kept):
             return  # a run that kept nothing yet has nothing to lose
-        advice = "delete it to go on with the config given now, or start again with overwrite=true"
+        advice = f"delete {CONFIG} to go on with the config given now, or start again with overwrite=true"
         try:
             files.verify_file(path)
             old = yaml.safe_load(path.read_text(encoding="utf-8"))
