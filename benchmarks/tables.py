@@ -101,9 +101,9 @@ def streaming() -> str:
     ]
     return (
         markdown(["streamed", "minutes", "views/s"], rows)
-        + f"\nThe workers alone decode and crop {number(workers['views_per_second_alone'])} views/s; with training steps beside "
-        f"them {number(workers['views_per_second_with_steps'])} views/s, of whose time "
-        f"{100 * workers['waited']:.1f} % for views. {', '.join(words)}; {where(result['machine'])}.\n"
+        + f"\nThe workers alone decode and crop {number(workers['views_per_second_alone'])} views/s; with steps "
+        f"beside them {number(workers['views_per_second_with_steps'])} views/s, and a step waits for them "
+        f"{100 * workers['waited']:.1f} % of its time. {', '.join(words)}; {where(result['machine'])}.\n"
     )
 
 
