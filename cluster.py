@@ -43,13 +43,11 @@ FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretex
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the clustering; returns the exit code."""
-    parser = cli.base_parser(__doc__)
-    parser.add_argument("folder", metavar="FOLDER", help="the directory of images, read recursively")
+    parser = cli.base_parser(__doc__, folder="the directory of images, read recursively")
     parser.add_argument("--num_clusters", type=int, required=True, metavar="K", help="how many groups to find")
     parser.add_argument("--output", metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)")
     parser.add_argument("--quick", action="store_true", help="few epochs of a small network: minutes on a CPU")
     parser.add_argument("--dry_run", action="store_true", help="choose and write configs, say the plan, run nothing")
-    parser.usage = "%(prog)s FOLDER --num_clusters K [--output DIR] [--quick] [--dry_run] [key=value ...]"
     args = parse(parser, argv)
     words, again = take_overwrite(args.overrides)
     root = Path(args.folder).expanduser()

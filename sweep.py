@@ -30,14 +30,12 @@ from utils.words import STAGE_OF
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the sweep; returns the exit code."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("stage", metavar="STAGE", help="the last stage: simclr, scan or selflabel")
+    parser = cli.parser(__doc__, stage="the last stage: simclr, scan or selflabel")
     parser.add_argument("--pretext_config", metavar="FILE", help="simclr.py's config (default: by the same name)")
     parser.add_argument("--scan_config", metavar="FILE", help="scan.py's config (default: by the same name)")
     parser.add_argument("--jobs", type=cli.positive, metavar="N", help="runs at a time (default: one per GPU, or one)")
     parser.add_argument("--name", metavar="NAME", help="name of the folder of results (default: by what varies)")
     parser.add_argument("--dry_run", action="store_true", help="check all combinations and list them; run nothing")
-    parser.usage = "%(prog)s STAGE --config_exp FILE [--jobs N] [--name NAME] [--dry_run] [key=value ...]"
     args = parser.parse_intermixed_args(argv)
     words = [args.stage, *args.overrides]
     stages = [word for word in words if "=" not in word]

@@ -4,12 +4,11 @@
     python -m benchmarks.precision --data DIR epochs=8  # the pretext task of the CIFAR-10 recipe for two CPU cores
     python -m benchmarks.precision --data DIR epochs=8 --seeds 3 4  # more seeds of it
 
-Writes benchmarks/results/precision.json, where what was measured before stays, but for pretext runs that other words
-asked for: they make way. `auto` is what recipes do:
-on a CPU with fast bf16 training is in bf16, features, neighbors and scores in fp32; `bf16` computes these in it too.
-Beside the scores, which differ from run to run for many reasons, it tells what bf16 does to the gradients of a network
-that was trained so: how large its errors are, beside how far batches differ, and whether they average out.
-Labels only score.
+Writes benchmarks/results/precision.json, where what was measured before stays, but for pretext runs with other words:
+they make way. `auto` is what recipes do: on a CPU with fast bf16 training is in bf16, features, neighbors and scores in
+fp32; `bf16` computes these in it too. Beside the scores, which differ from run to run for many reasons, it tells what
+bf16 does to the gradients of a network that was trained so: how large its errors are beside how far batches differ, and
+whether they average out. Labels only score.
 """
 
 import argparse

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import common
+from benchmarks.published import NUM_NEIGHBORS
 from data.dataset import ImageDataset
 from data.loaders import NeighborPartner, ViewLoader
 from utils.common_config import (
@@ -27,7 +28,6 @@ CONFIGS = {
     "scan": "scan/scan_cifar10_jpeg.yml",
     "selflabel": "selflabel/selflabel_cifar10_jpeg.yml",
 }
-NUM_NEIGHBORS = 20
 
 
 def make_images(num: int, size: int = 32) -> ImageDataset:
@@ -85,6 +85,7 @@ def selflabel(step: Step, plain: Tensor, strong: Tensor) -> None:
     with torch.no_grad():
         plain_logits = step.forward(plain)[0]
     confident = step.criterion.confident(plain_logits)
+    step.run.totals.maximum(highest_confidence=plain_logits.softmax(1).max())
     step.run.totals.count(confident=confident.sum(), confident_per_cluster=step.criterion.count(plain_logits))
     step.run.step(step.criterion(plain_logits, step.forward(strong)[0]), skip=~confident.any())
 

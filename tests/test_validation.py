@@ -1,9 +1,30 @@
 """What is told of a clustering stage while it trains."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from easydict import EasyDict
 
-from utils.validation import warn_of_collapse
+from models.models import ClusteringModel
+from utils.validation import Validator, warn_of_collapse
+
+
+def test_the_head_of_lowest_loss_is_the_best_and_the_first_in_a_tie():
+    """Two pairs of points, each the other's neighbor; a sharper head agrees more, with the same mean."""
+    points = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    model = ClusteringModel({"backbone": torch.nn.Identity(), "dim": 2}, 2, nheads=3).requires_grad_(False)
+    for head, sharpness in zip(model.cluster_head, (1.0, 5.0, 5.0), strict=True):
+        head.weight.copy_(sharpness * torch.eye(2))
+        head.bias.zero_()
+    val = SimpleNamespace(images=points, has_labels=False)
+    neighbors = torch.tensor([[0, 1], [1, 0], [2, 3], [3, 2]])
+    validator = Validator(EasyDict(num_classes=2), val, neighbors, runtime=None)
+    validator._features = lambda model: points
+    best = validator.best_head(model)
+    p = torch.tensor(5.0).sigmoid()
+    assert best.head == 1 and best.cluster_sizes.tolist() == [2, 2] and best.monitored == {}
+    assert best.loss == pytest.approx(float(-(p * p + (1 - p) ** 2).log()) - torch.tensor(2.0).log().item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(

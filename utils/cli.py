@@ -24,9 +24,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def base_parser(doc: str) -> argparse.ArgumentParser:
-    """A parser for any number of `key=value` words; `doc` is the script's docstring."""
+def base_parser(doc: str, **first: str) -> argparse.ArgumentParser:
+    """A parser for any number of `key=value` words, after a `first` one, by its name and help, that is no such word.
+
+    `doc` is the script's docstring.
+    """
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, help in first.items():
+        made.add_argument(name, metavar=name.upper(), help=help)
     made.add_argument(
         "overrides",
         nargs="*",
@@ -36,9 +41,9 @@ def base_parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
+def parser(doc: str, **first: str) -> argparse.ArgumentParser:
     """A parser that also takes `--config_env` and `--config_exp`."""
-    made = base_parser(doc)
+    made = base_parser(doc, **first)
     made.add_argument("--config_env", metavar="FILE", help="where results and data lie (default: configs/env.yml)")
     made.add_argument("--config_exp", metavar="FILE", required=True, help="the experiment's YAML")
     return made
