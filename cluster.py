@@ -26,14 +26,16 @@ from recipes.choose import STAGES
 from recipes.display import Display, Work, duration
 from recipes.look import look_at
 from recipes.project import Project, make_recipe
-from utils import cli, reporting, validation
+from report import collect as reporting
+from system.console import say, warn
+from system.errors import ConfigError, NothingConfidentError
+from system.files import write_text
+from system.runtime import Runtime
+from utils import cli
+from utils import clusters as validation
 from utils.common_config import get_val_dataset
 from utils.config import apply_overrides
-from utils.console import say, warn
-from utils.errors import ConfigError, NothingConfidentError
-from utils.files import write_text
-from utils.runtime import Runtime
-from utils.words import split_stage
+from utils.overrides import split_stage
 
 MAINS = {"simclr": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
 TITLES = {"simclr": "learning features", "scan": "finding clusters", "selflabel": "refining clusters"}

@@ -18,13 +18,16 @@ import eval as evaluation
 import scan
 import selflabel
 import simclr
-from utils import cli, evaluate, plots, validation
+from clustering import scores as evaluate
+from report import plots
+from system.console import say
+from system.errors import UserError
+from system.files import write_text
+from system.runtime import Runtime, generator
+from utils import cli
+from utils import clusters as validation
 from utils.common_config import get_train_dataset, get_val_dataset
 from utils.config import REPOSITORY, load_config
-from utils.console import say
-from utils.errors import UserError
-from utils.files import write_text
-from utils.runtime import Runtime, generator
 
 CONFIGS = {
     "pretext": REPOSITORY / "configs/pretext/simclr_digits.yml",

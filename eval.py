@@ -17,17 +17,21 @@ from typing import Any
 import torch
 from easydict import EasyDict
 
-from utils import cli, evaluate, plots, pretext, reporting, validation
+from clustering import scores as evaluate
+from clustering.mining import mine_neighbors
+from clustering.neighbors import purity
+from report import collect as reporting
+from report import plots
+from system.console import say, warn
+from system.distributed import is_main
+from system.errors import ConfigError, UserError
+from system.files import write_text
+from system.runtime import Runtime
+from training.folder import to_plain
+from utils import cli, pretext
+from utils import clusters as validation
 from utils.common_config import get_model, get_train_dataset, get_val_dataset
 from utils.config import require
-from utils.console import say, warn
-from utils.distributed import is_main
-from utils.errors import ConfigError, UserError
-from utils.files import write_text
-from utils.mining import mine_neighbors
-from utils.neighbors import purity
-from utils.run_folder import to_plain
-from utils.runtime import Runtime
 from utils.schema import STAGE_OF
 
 

@@ -22,12 +22,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data.unseen import list_inputs, read_blocks
-from utils import cli, prediction, validation
-from utils.console import say, warn
-from utils.errors import ConfigError, UserError
-from utils.files import write_file
-from utils.runtime import Runtime
+from data.files.unseen import list_inputs, read_blocks
+from system.console import say, warn
+from system.errors import ConfigError, UserError
+from system.files import write_file
+from system.runtime import Runtime
+from utils import cli
+from utils import clusters as validation
+from utils import saved as prediction
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,8 +14,13 @@ from collections.abc import Sequence
 
 from data.features import Unchanged
 from data.loaders import NeighborPartner
-from utils import cli, inspection, validation
-from utils.checkpoint import save_weights
+from system.console import say
+from system.distributed import gather
+from training.checkpoint import save_weights
+from training.run import Run
+from utils import cli
+from utils import clusters as validation
+from utils import stage as inspection
 from utils.common_config import (
     get_criterion,
     get_model,
@@ -26,10 +31,7 @@ from utils.common_config import (
     get_view_loader,
 )
 from utils.config import TRAINING_KEYS
-from utils.console import say
-from utils.distributed import gather
 from utils.pretext import frozen_features, load_train_neighbors, load_val_neighbors
-from utils.run import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,8 +13,14 @@ from pathlib import Path
 
 import torch
 
-from utils import cli, inspection, validation
-from utils.checkpoint import save_weights
+from system.distributed import gather
+from system.errors import NothingConfidentError
+from training.checkpoint import save_weights
+from training.ema import EMA
+from training.run import Run
+from utils import cli
+from utils import clusters as validation
+from utils import stage as inspection
 from utils.common_config import (
     get_criterion,
     get_model,
@@ -26,11 +32,7 @@ from utils.common_config import (
     get_view_loader,
 )
 from utils.config import TRAINING_KEYS
-from utils.distributed import gather
-from utils.ema import EMA
-from utils.errors import NothingConfidentError
 from utils.pretext import find_val_neighbors
-from utils.run import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

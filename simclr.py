@@ -15,8 +15,12 @@ from typing import Any
 
 import torch
 
-from utils import cli, inspection, pretext
-from utils.checkpoint import save_weights
+from system.console import say
+from system.distributed import gather
+from training.checkpoint import save_weights
+from training.run import Run
+from utils import cli, pretext
+from utils import stage as inspection
 from utils.common_config import (
     get_criterion,
     get_model,
@@ -27,9 +31,6 @@ from utils.common_config import (
     get_view_loader,
 )
 from utils.config import TRAINING_KEYS
-from utils.console import say
-from utils.distributed import gather
-from utils.run import Run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

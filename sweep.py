@@ -22,10 +22,10 @@ from pathlib import Path
 from sweeps import figures, summary
 from sweeps.plan import Plan, make_plan
 from sweeps.runner import Runner, make_slots
+from system.console import say, warn
+from system.errors import ConfigError, UserError
 from utils import cli
-from utils.console import say, warn
-from utils.errors import ConfigError, UserError
-from utils.words import STAGE_OF
+from utils.overrides import STAGE_OF
 
 
 def main(argv: Sequence[str] | None = None) -> int:

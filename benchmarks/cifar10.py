@@ -27,12 +27,12 @@ import scan
 import selflabel
 import simclr
 from benchmarks import common
+from system.errors import UserError
+from system.runtime import Runtime
 from utils import cli
 from utils.common_config import get_model, get_train_dataset, get_train_transformations
 from utils.config import load_config
-from utils.errors import UserError
-from utils.runtime import Runtime
-from utils.words import words_of
+from utils.overrides import words_of
 
 STAGES: dict[str, Callable[..., int]] = {"pretext": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
 NAMES = ("pretext/simclr_cifar10", "scan/scan_cifar10", "selflabel/selflabel_cifar10")

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from utils.files import write_text
-from utils.run_folder import git_commit
-from utils.runtime import describe
+from system.files import write_text
+from system.runtime import describe
+from training.folder import git_commit
 
 try:
     import resource  # absent on Windows

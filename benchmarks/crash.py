@@ -33,11 +33,13 @@ import scan
 import selflabel
 import simclr
 from benchmarks import common
+from clustering.neighbors import load_neighbors
 from models.resnet_cifar import resnet18
 from models.weights import read_weights
-from utils import checkpoint, cli, files
-from utils.errors import UserError
-from utils.neighbors import load_neighbors
+from system import files
+from system.errors import UserError
+from training import checkpoint
+from utils import cli
 
 STAGES = {
     "pretext": (simclr.main, "pretext/simclr_digits.yml", []),

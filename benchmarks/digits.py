@@ -18,13 +18,13 @@ from typing import Any
 
 import demo
 from benchmarks import common
-from utils.checkpoint import save_weights
+from clustering.mining import mine_neighbors
+from clustering.neighbors import save_neighbors
+from system.errors import UserError
+from system.runtime import seed_everything
+from training.checkpoint import save_weights
 from utils.common_config import get_model, get_train_dataset, get_val_dataset
 from utils.config import load_config
-from utils.errors import UserError
-from utils.mining import mine_neighbors
-from utils.neighbors import save_neighbors
-from utils.runtime import seed_everything
 
 SEEDS = (0, 1, 2, 3, 4)
 METRICS = ("acc", "nmi", "ari")

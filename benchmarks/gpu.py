@@ -30,12 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import common, gpu_profile
 from benchmarks.gpu_smoke import CHECKS
 from benchmarks.steps import CONFIGS, make_images
+from clustering import scores as evaluate
+from clustering.features import embed
+from clustering.mining import mine_neighbors
 from data.augment import build_evaluation
 from models import build_backbone
-from utils import evaluate
-from utils.inference import embed
-from utils.mining import mine_neighbors
-from utils.runtime import Runtime
+from system.runtime import Runtime
 
 NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import common
 from benchmarks.steps import CONFIGS, Step
+from system.runtime import Runtime
 from utils.config import load_config
-from utils.runtime import Runtime
 
 NUM_TRAIN = 50_000  # images of CIFAR-10
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize")  # the last, for the whole device, is the profile's own

@@ -17,15 +17,15 @@ import selflabel
 import simclr
 from benchmarks import common
 from benchmarks.steps import CONFIGS, Step, make_images
+from clustering import scores as evaluate
+from clustering.mining import mine_neighbors
+from clustering.neighbors import weighted_knn
 from data.augment import Strategy
 from models.weights import read_weights
-from utils import evaluate
+from system.runtime import Runtime
+from training.run import Run
 from utils.common_config import get_train_transformations, get_val_transformations
 from utils.config import load_config
-from utils.mining import mine_neighbors
-from utils.neighbors import weighted_knn
-from utils.run import Run
-from utils.runtime import Runtime
 
 CPU = torch.device("cpu")
 MAINS = {"simclr": simclr.main, "scan": scan.main, "selflabel": selflabel.main}

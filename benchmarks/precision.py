@@ -29,11 +29,11 @@ import simclr
 from benchmarks import common
 from benchmarks.digits import METRICS, spread
 from data.loaders import ViewLoader
+from system.errors import UserError
+from system.runtime import Runtime
+from training.folder import git_commit
 from utils.common_config import get_criterion, get_model, get_train_dataset, get_train_transformations
 from utils.config import load_config
-from utils.errors import UserError
-from utils.run_folder import git_commit
-from utils.runtime import Runtime
 
 PRECISIONS = ("fp32", "auto", "bf16")
 ON_IMAGES = ("fp32", "bf16")  # in which training is the same as in auto

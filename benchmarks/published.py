@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from data.images import num_cores
+from data.files.decode import num_cores
 from losses import CRITERIA
 from models import build_backbone
 from models.models import ClusteringModel, ContrastiveModel

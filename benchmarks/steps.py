@@ -12,6 +12,8 @@ from benchmarks import common
 from benchmarks.published import NUM_NEIGHBORS
 from data.dataset import ImageDataset
 from data.loaders import NeighborPartner, ViewLoader
+from system.runtime import Runtime
+from training.run import Run
 from utils.common_config import (
     get_criterion,
     get_model,
@@ -20,8 +22,6 @@ from utils.common_config import (
     get_val_transformations,
 )
 from utils.config import load_config
-from utils.run import Run
-from utils.runtime import Runtime
 
 CONFIGS = {
     "simclr": "pretext/simclr_cifar10_jpeg.yml",

@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common
 from benchmarks.cifar10 import STAGES, run_stage
+from system.runtime import Runtime
+from training.run import Run
 from utils import cli
 from utils.common_config import (
     get_criterion,
@@ -30,9 +32,7 @@ from utils.common_config import (
     get_view_loader,
 )
 from utils.config import load_config
-from utils.run import Run
-from utils.runtime import Runtime
-from utils.words import words_of
+from utils.overrides import words_of
 
 CONFIGS = {
     stage: common.ROOT / "configs" / folder / f"{name}_imagenette.yml"

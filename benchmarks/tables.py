@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.digits import spread
-from utils.files import write_text
+from system.files import write_text
 
 MARKED = re.compile(r"(^<!-- table:(?P<name>[\w-]+) -->\n).*?(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 

@@ -27,12 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common, published
 from benchmarks.steps import Step, make_images
+from clustering import scores as evaluate
+from clustering.features import embed
+from clustering.mining import mine_neighbors
 from data.augment import Strategy, build_augmentation
-from utils import evaluate
+from system.runtime import Runtime, can_compile
 from utils.common_config import get_val_transformations
-from utils.inference import embed
-from utils.mining import mine_neighbors
-from utils.runtime import Runtime, can_compile
 from utils.schema import Config
 
 NORMALIZE = {"mean": published.MEAN, "std": published.STD}

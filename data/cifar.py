@@ -15,7 +15,7 @@ import torch
 
 from data.dataset import ImageDataset
 from data.download import locate
-from utils.errors import UserError
+from system.errors import UserError
 
 SIDE = 32
 NUM_CLASSES = {"cifar-10": 10, "cifar-20": 20}

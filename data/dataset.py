@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.transfer import send
+from system.transfer import send
 
 UNLABELED = "unlabeled"
 

@@ -4,8 +4,8 @@ import socket
 from pathlib import Path
 
 from data.lock import locked
-from utils.console import say
-from utils.errors import UserError
+from system.console import say
+from system.errors import UserError
 
 TIMEOUT = 20.0  # seconds without a byte
 

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import torch
 
-from data.cache import open_cache
 from data.dataset import ImageDataset
-from data.files import ImageFiles, first_level, list_images, read_into_memory, shown
-from data.images import SUFFIXES
-from data.stream import StreamDataset
-from utils.console import say
-from utils.errors import UserError
+from data.files.cache import open_cache
+from data.files.decode import SUFFIXES
+from data.files.listing import ImageFiles, first_level, list_images, read_into_memory, shown
+from data.files.stream import StreamDataset
+from system.console import say
+from system.errors import UserError
 
 MEMORY_BUDGET = 8e9  # bytes of decoded images; a directory that needs more is streamed
 CROP_SHARE = 0.875  # 224 / 256: what a centre crop shows of a streamed image's short side

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 
 from data.dataset import ImageDataset
-from data.files import ImageFiles, first_level, list_images, shown
+from data.files.listing import ImageFiles, first_level, list_images, shown
+from data.files.stream import StreamDataset
 from data.folder import open_files
-from data.stream import StreamDataset
-from utils.console import say
-from utils.errors import UserError
+from system.console import say
+from system.errors import UserError
 
 RESIZE = 256
 LISTS = Path(__file__).parent / "imagenet_subsets"

@@ -20,13 +20,13 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
 from data.augment import Strategy
-from data.augment.strategies import Params
+from data.augment.strategy import Params
 from data.dataset import ImageDataset
-from data.images import num_cores
-from data.transfer import send
-from utils import distributed
-from utils.errors import ConfigError, UserError
-from utils.runtime import Runtime, generator
+from data.files.decode import num_cores
+from system import distributed
+from system.errors import ConfigError, UserError
+from system.runtime import Runtime, generator
+from system.transfer import send
 
 PREFETCHED = 2  # steps that each worker has ready
 PIXELS_AT_ONCE, MOST_STEPS_AT_ONCE = 2**23, 32  # of views made together on a GPU: 8,192 images of 32 x 32

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.lock import fcntl, locked_files
+from system.lock import fcntl, locked_files
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import torch
 
 from data.dataset import ImageDataset
 from data.download import locate
-from utils.errors import ConfigError, UserError
+from system.errors import ConfigError, UserError
 
 SIDE = 96
 NUM_BYTES = 3 * SIDE * SIDE

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from models import resnet, resnet_cifar
-from utils.errors import ConfigError
+from system.errors import ConfigError
 
 Builder = Callable[..., dict[str, Any]]
 

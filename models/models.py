@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.errors import ConfigError
+from system.errors import ConfigError
 
 
 def _mlp(dim: int, features_dim: int) -> nn.Module:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.untrusted import load_untrusted
-from utils import files
-from utils.console import say
-from utils.errors import UserError
+from system import files
+from system.console import say
+from system.errors import UserError
+from system.pickles import load_untrusted
 
 PREFIXES = ("backbone.", "contrastive_head.", "cluster_head.")
 DTYPES = frozenset(

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.files import ImageFiles, shown
+from data.files.decode import BadImageError, read_image
+from data.files.listing import ImageFiles, shown
 from data.folder import find_images
-from data.images import BadImageError, read_image
-from utils.console import warn
-from utils.errors import ConfigError, UserError
+from system.console import warn
+from system.errors import ConfigError, UserError
 
 NUM_LOOKED_AT = 256
 SIDE = 32  # to which an image is brought to be looked at

@@ -12,15 +12,15 @@ from easydict import EasyDict
 
 from recipes.choose import STAGES, Recipe, choose
 from recipes.look import Look
-from utils import inspection
+from system.errors import ConfigError, UserError
+from system.files import write_text
+from system.lock import lock_folder
+from system.runtime import Runtime
+from training.folder import RunFolder
+from utils import stage as inspection
 from utils.common_config import get_model
 from utils.config import REPOSITORY, apply_overrides, load_config
-from utils.errors import ConfigError, UserError
-from utils.files import write_text
-from utils.lock import lock_folder
-from utils.run_folder import RunFolder
-from utils.runtime import Runtime
-from utils.words import STAGE_OF, words_of
+from utils.overrides import STAGE_OF, words_of
 
 RECORD, ALIAS = "cluster.json", "runs"
 COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1

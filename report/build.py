@@ -17,10 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from clustering import scores as evaluate
 from report import charts, projection, summary, thumbnails
 from report.summary import Cluster, Labels
-from utils import evaluate
-from utils.files import write_text
+from system.files import write_text
 
 FOLDER = Path(__file__).parent
 SHEET_BYTES, MAP_BYTES = 6_000_000, 5_000_000  # of the thumbnails, before base64 makes them a third larger

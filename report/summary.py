@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from utils import evaluate
+from clustering import scores as evaluate
 
 MAX_SHEET_IMAGES = 2400  # thumbnails in all sheets together, which bounds the size of the page
 MAX_MEMBERS = 12  # images of one sheet

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from utils.errors import UserError
+from system.errors import UserError
 
 SHEET_SIDE = 128
 MAP_SIDE = 64

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from clustering import scores as evaluate
+from report.plots import arrange_confusion, save_figure
 from sweeps.plan import Job, Plan
 from sweeps.runner import read_result
 from sweeps.summary import COLUMNS, label_free, present
-from utils import evaluate, validation
+from system.runtime import Runtime
+from utils import clusters as validation
 from utils.common_config import get_val_dataset
-from utils.plots import arrange_confusion, save_figure
-from utils.runtime import Runtime
 
 MAX_CLUSTERS = 40  # prototypes of one row
 SHOWN = ("acc", "nmi", "ari", "purity@5")

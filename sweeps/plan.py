@@ -9,9 +9,9 @@ from pathlib import Path
 
 from easydict import EasyDict
 
+from system.errors import ConfigError
 from utils.config import load_config
-from utils.errors import ConfigError
-from utils.words import STAGES, split_stage, split_values
+from utils.overrides import STAGES, split_stage, split_values
 
 SCRIPTS = {"pretext": "simclr", "scan": "scan", "selflabel": "selflabel"}
 OWN_KEYS = ("run_name", "pretext_run", "scan_run", "overwrite", "root_dir")

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import yaml
 
-from data.images import num_cores
+from data.files.decode import num_cores
 from sweeps.plan import SCRIPTS, Job
+from system.console import say, warn
+from training.folder import CONFIG, RECORD, differing_keys, to_plain
 from utils.config import REPOSITORY
-from utils.console import say, warn
-from utils.run_folder import CONFIG, RECORD, differing_keys, to_plain
 
 
 def is_finished(job: Job) -> bool:

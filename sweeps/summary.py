@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.plan import Plan
 from sweeps.runner import read_result
-from utils.files import write_text
+from system.files import write_text
 
 # Columns of the table, the place of each in a run's result, and whether it is a share of 1, shown as percent.
 COLUMNS: dict[str, tuple[tuple[str, ...], bool]] = {

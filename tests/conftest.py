@@ -7,7 +7,7 @@ import torch
 from hypothesis import settings
 
 from data import digits
-from utils import plots
+from report import plots
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)

@@ -5,7 +5,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.augment import geometry
-from utils.errors import UserError
+from system.errors import UserError
 
 
 def textured(num_images: int, height: int, width: int, seed: int = 0) -> Tensor:

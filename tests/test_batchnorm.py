@@ -4,7 +4,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from models import build_backbone
-from models.batchnorm import GlobalBatchNorm2d, synchronize_batchnorm
+from training.batchnorm import GlobalBatchNorm2d, synchronize_batchnorm
 
 SHARES = ([3, 2], [1, 4])  # unequal slices of the same five images
 

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks import gpu_profile, gpu_smoke
 from benchmarks.steps import CONFIGS, Step
-from utils.runtime import Runtime
+from system.runtime import Runtime
 
 
 @pytest.fixture

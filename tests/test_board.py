@@ -5,9 +5,9 @@ import torch
 from easydict import EasyDict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils.board import FOLDER, Board
-from utils.errors import UserError
-from utils.run import Run
+from system.errors import UserError
+from training.board import FOLDER, Board
+from training.run import Run
 
 
 def test_numbers_and_pictures_are_shown(tmp_path):

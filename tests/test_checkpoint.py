@@ -8,9 +8,10 @@ import random
 import pytest
 import torch
 
-from utils import checkpoint, files
-from utils.checkpoint import NEWEST, PREVIOUS
-from utils.errors import UserError
+from system import files
+from system.errors import UserError
+from training import checkpoint
+from training.checkpoint import NEWEST, PREVIOUS
 
 
 def state(epoch):

@@ -11,16 +11,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import cluster
 import eval as evaluation
-from data.files import ImageFiles
-from data.images import read_image
+from data.files.decode import read_image
+from data.files.listing import ImageFiles
 from recipes.choose import STAGES, choose
 from recipes.display import Clock, Display, Work, duration
 from recipes.look import Look, look_at
 from recipes.project import Project
+from report.collect import encode_rows, safe_path
+from system.errors import ConfigError, UserError
 from utils import cli
 from utils.config import load_config
-from utils.errors import ConfigError, UserError
-from utils.reporting import encode_rows, safe_path
 from utils.schema import Config
 
 HOSTILE = [

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from utils import runtime
-from utils.errors import UserError
-from utils.runtime import WORTH_COMPILING, Runtime
+from system import runtime
+from system.errors import UserError
+from system.runtime import WORTH_COMPILING, Runtime
 
 
 def test_auto_compiles_long_runs_only(monkeypatch):

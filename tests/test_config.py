@@ -8,6 +8,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from system.errors import ConfigError
 from utils import config, schema
 from utils.common_config import (
     get_criterion,
@@ -17,7 +18,6 @@ from utils.common_config import (
     get_val_transformations,
 )  # fmt: skip
 from utils.config import create_config, load_config, merge
-from utils.errors import ConfigError
 from utils.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_NODES, load_yaml, parse_yaml
 
 CONFIGS = config.REPOSITORY / "configs"

@@ -4,8 +4,9 @@ import io
 
 import pytest
 
-from utils import cli, console
-from utils.errors import UserError
+from system import console
+from system.errors import UserError
+from utils import cli
 
 COLORS = ("NO_COLOR", "FORCE_COLOR", "ANSI_COLORS_DISABLED")
 

@@ -19,7 +19,7 @@ from data import DATASETS
 from data.cifar import read_pickle
 from data.dataset import ImageDataset
 from data.lock import locked
-from utils.errors import ConfigError, UserError
+from system.errors import ConfigError, UserError
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from data import DATASETS
-from data.files import list_images
-from data.images import MAX_PIXELS, SUFFIXES, BadImageError, frame_size, read_image, read_square
-from utils.errors import UserError
+from data.files.decode import MAX_PIXELS, SUFFIXES, BadImageError, frame_size, read_image, read_square
+from data.files.listing import list_images
+from system.errors import UserError
 
 build = DATASETS["folder"]
 

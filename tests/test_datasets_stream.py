@@ -12,9 +12,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from data import DATASETS, cache, folder
-from data.images import frame_size, read_square
-from utils.errors import UserError
+from data import DATASETS, folder
+from data.files import cache
+from data.files.decode import frame_size, read_square
+from system.errors import UserError
 
 build = DATASETS["folder"]
 

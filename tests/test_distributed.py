@@ -17,17 +17,18 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from clustering.features import embed
+from clustering.mining import mine_neighbors
 from data.augment import build_evaluation
 from data.dataset import ImageDataset
 from losses import CRITERIA
 from models import build_backbone
-from models.batchnorm import synchronize_batchnorm
 from models.models import ClusteringModel, ContrastiveModel
-from utils import cli, distributed
-from utils.errors import ConfigError, UserError
-from utils.inference import embed
-from utils.mining import mine_neighbors
-from utils.runtime import Runtime
+from system import distributed
+from system.errors import ConfigError, UserError
+from system.runtime import Runtime
+from training.batchnorm import synchronize_batchnorm
+from utils import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -299,7 +300,7 @@ def run_stages(rank, world_size, ports, root):
 
 def interrupt(rank, root):
     """A scan run that a signal stops at the end of its first epoch."""
-    from utils.run import Run
+    from training.run import Run
 
     end_epoch = Run.end_epoch
 
@@ -330,7 +331,7 @@ import os, sys
 import simclr
 from losses import SimCLRLoss
 from utils import cli
-from utils.errors import UserError
+from system.errors import UserError
 
 compute = SimCLRLoss.forward
 

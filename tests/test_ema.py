@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from utils.ema import EMA
+from training.ema import EMA
 
 
 def parameters(*values):

@@ -14,8 +14,8 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, nor
 
 from models.models import ClusteringModel, ContrastiveModel
 from models.resnet_cifar import resnet8, resnet18
+from report import plots
 from tests import published
-from utils import plots
 from utils.config import REPOSITORY
 
 NUM_VAL = 120

@@ -8,10 +8,10 @@ import pytest
 import torch
 from sklearn import metrics
 
-import utils.evaluate
-from utils.agreement import agreement, expected_information
-from utils.errors import UserError
-from utils.evaluate import contingency, kmeans, match, prototypes, score, score_clusters, validation_loss
+import clustering.scores
+from clustering.agreement import agreement, expected_information
+from clustering.scores import contingency, kmeans, match, prototypes, score, score_clusters, validation_loss
+from system.errors import UserError
 
 
 def integers(high, *shape, seed=0):
@@ -26,7 +26,7 @@ def predictions(num, num_clusters, seed=0):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Every test sees several blocks, the last one partial."""
-    monkeypatch.setitem(utils.evaluate.BLOCK_BYTES, "cpu", 1000)
+    monkeypatch.setitem(clustering.scores.BLOCK_BYTES, "cpu", 1000)
 
 
 def test_contingency_counts_pairs():
@@ -208,4 +208,4 @@ def test_kmeans_finds_separate_groups_whatever_their_length():
 
 
 def test_mean_and_sample_deviation():
-    assert utils.evaluate._mean_and_std([1.0, 2.0, 3.0, 4.0]) == (2.5, pytest.approx(math.sqrt(5 / 3)))
+    assert clustering.scores._mean_and_std([1.0, 2.0, 3.0, 4.0]) == (2.5, pytest.approx(math.sqrt(5 / 3)))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from utils import files
-from utils.errors import UserError
+from system import files
+from system.errors import UserError
 
 OLD, NEW = b"old" * 1000, b"the new content" * 1000
 
@@ -257,7 +257,7 @@ def test_killed_between_any_two_lines_two_files_are_kept(tmp_path, unsynced):
 WRITER = """
 import sys
 from pathlib import Path
-from utils.files import write_file
+from system.files import write_file
 print("ready", flush=True)
 for number in range(10**9):
     data = (b"%d " % number) * 20000

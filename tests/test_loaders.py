@@ -7,7 +7,7 @@ from data import loaders
 from data.augment import build_augmentation, build_evaluation
 from data.dataset import ImageDataset
 from data.loaders import InferenceLoader, NeighborPartner, ViewLoader
-from utils.runtime import Runtime
+from system.runtime import Runtime
 
 NORMALIZE = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 STRONG = {"crop_size": 8, "num_strong_augs": 2, "cutout_kwargs": {"n_holes": 1, "length": 4}, "normalize": NORMALIZE}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from utils import lock
-from utils.errors import UserError
+from system import lock
+from system.errors import UserError
 
 ROOT = Path(lock.__file__).parent.parent
-HOLD = "import sys; from pathlib import Path; from utils.lock import lock_folder; lock_folder(Path(sys.argv[1]));"
+HOLD = "import sys; from pathlib import Path; from system.lock import lock_folder; lock_folder(Path(sys.argv[1]));"
 
 
 @pytest.fixture

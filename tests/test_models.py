@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from models import BACKBONES, build_backbone, resnet, resnet_cifar, resnet_stl
 from models.models import ClusteringModel, ContrastiveModel
-from utils.errors import ConfigError
+from system.errors import ConfigError
 
 
 def resnet18_keys():

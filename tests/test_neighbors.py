@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-import utils.mining
-from utils.errors import UserError
-from utils.neighbors import load_neighbors, mine_neighbors, purity, save_neighbors, weighted_knn
+import clustering.mining
+from clustering.neighbors import load_neighbors, mine_neighbors, purity, save_neighbors, weighted_knn
+from system.errors import UserError
 
 
 @pytest.fixture(params=["faiss", "torch", "torch after bf16"])
 def backend(request, monkeypatch):
     """A backend, on a machine that multiplies bfloat16 fast or does not, whatever this one does."""
     name, _, low = request.param.partition(" after ")
-    monkeypatch.setattr(utils.mining, "has_fast_bf16", lambda device: bool(low))
+    monkeypatch.setattr(clustering.mining, "has_fast_bf16", lambda device: bool(low))
     return name
 
 
@@ -94,9 +94,9 @@ def test_shares_of_the_rows_join_to_the_whole(backend):
 def test_float32_alone_would_be_wrong(monkeypatch):
     """The float64 search really runs where float32 proves nothing, and only there."""
     searched = []
-    original = utils.mining._search_again
+    original = clustering.mining._search_again
     monkeypatch.setattr(
-        utils.mining,
+        clustering.mining,
         "_search_again",
         lambda bank, rows, k: (searched.append(len(rows)), original(bank, rows, k))[1],
     )
@@ -108,16 +108,16 @@ def test_float32_alone_would_be_wrong(monkeypatch):
 
 def test_bfloat16_hands_on_what_it_cannot_prove(monkeypatch):
     """90 points on a circle, 4 degrees apart or 10^-4 of that: bfloat16 tells the former apart, not the latter."""
-    monkeypatch.setattr(utils.mining, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(clustering.mining, "has_fast_bf16", lambda device: True)
     handed_on = []
-    search = utils.mining._search
+    search = clustering.mining._search
 
     def recording(dtype, queries, *rest):
         if dtype == torch.float32:
             handed_on.append(len(queries))
         return search(dtype, queries, *rest)
 
-    monkeypatch.setattr(utils.mining, "_search", recording)
+    monkeypatch.setattr(clustering.mining, "_search", recording)
     for step, expected in ((4, []), (4e-4, [90])):
         angles = torch.deg2rad(step * torch.arange(90, dtype=torch.float64))
         neighbors = mine_neighbors(torch.stack([angles.cos(), angles.sin()], 1), 2, "torch")
@@ -128,7 +128,7 @@ def test_bfloat16_hands_on_what_it_cannot_prove(monkeypatch):
 @pytest.mark.parametrize("num_columns", [3, 40, 16 * 12, 16 * 13, 16 * 40 + 7])
 def test_the_largest_of_groups_are_the_largest(num_columns):
     scores = normal(30, num_columns).round(decimals=1)  # with ties
-    largest, columns = utils.mining._largest(scores, 3)
+    largest, columns = clustering.mining._largest(scores, 3)
     assert torch.equal(largest, scores.sort(dim=1, descending=True).values[:, :3])
     assert torch.equal(scores.gather(1, columns), largest)
     assert all(len(set(row)) == 3 for row in columns.tolist())
@@ -144,7 +144,7 @@ def test_other_precisions(dtype, backend):
 
 def test_auto_works_without_faiss(monkeypatch):
     expected = mine_neighbors(CASES["distinct"], 3)
-    monkeypatch.setattr(utils.mining.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(clustering.mining.importlib.util, "find_spec", lambda name: None)
     assert np.array_equal(mine_neighbors(CASES["distinct"], 3), expected)
     with pytest.raises(UserError, match="pip install faiss"):
         mine_neighbors(CASES["distinct"], 3, "faiss")

@@ -6,7 +6,7 @@ import torch
 from matplotlib.axes import Axes
 from PIL import Image
 
-from utils import plots
+from report import plots
 
 TABLE = np.array([[1, 8, 0], [6, 0, 0], [3, 2, 0], [0, 0, 0]])  # clusters x classes
 MATCHING = [(0, 1), (1, 0), (2, 2)]

@@ -12,13 +12,16 @@ import yaml
 from PIL import Image
 
 import predict
-from utils import cli, files, prediction, validation
-from utils.checkpoint import save_weights
+from system import files
+from system.errors import ConfigError, UserError
+from system.runtime import Runtime
+from training.checkpoint import save_weights
+from training.folder import to_plain
+from utils import cli
+from utils import clusters as validation
+from utils import saved as prediction
 from utils.common_config import get_model, get_val_dataset
 from utils.config import load_config
-from utils.errors import ConfigError, UserError
-from utils.run_folder import to_plain
-from utils.runtime import Runtime
 
 CONFIG = {
     "setup": "scan",
@@ -97,8 +100,8 @@ def test_predictions_are_those_of_evaluation(base, capfd, kwargs):
 def test_blocks_give_what_one_pass_gives(base, capfd, monkeypatch):
     _, folder = make_run(base)
     whole = run(capfd, "--model", folder, base / "images")[1]
-    monkeypatch.setattr("data.unseen.LEAST", 2)
-    monkeypatch.setattr("data.unseen.BLOCK_BYTES", 1)
+    monkeypatch.setattr("data.files.listing.unseen.LEAST", 2)
+    monkeypatch.setattr("data.files.listing.unseen.BLOCK_BYTES", 1)
     code, out, _ = run(capfd, "--model", folder, base / "images", "--embeddings", base / "e.npy")
     assert code == 0 and np.load(base / "e.npy").shape == (7, 16)
     for one, other in zip(read(whole), read(out), strict=True):

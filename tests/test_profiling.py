@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from utils import distributed
-from utils.profiling import WARM_UP, StepProfiler
+from system import distributed
+from training.profiling import WARM_UP, StepProfiler
 
 
 @pytest.mark.parametrize("rank", [0, 1])

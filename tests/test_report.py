@@ -13,8 +13,8 @@ from PIL import Image
 
 from data import DATASETS
 from report import ReportData, build, charts, projection, summary, thumbnails, write_report
-from utils.errors import UserError
-from utils.reporting import Thumbnails
+from report.collect import Thumbnails
+from system.errors import UserError
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'.png"
 

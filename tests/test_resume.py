@@ -17,13 +17,14 @@ import pytest
 import torch
 from PIL import Image
 
+from clustering.neighbors import load_neighbors
 from data import digits
 from models.weights import read_weights
+from system import files
 from tests import published
-from utils import checkpoint, files
+from training import checkpoint
+from training.run import Run
 from utils.config import REPOSITORY
-from utils.neighbors import load_neighbors
-from utils.run import Run
 
 SCRIPTS = {"pretext": "simclr", "scan": "scan", "selflabel": "selflabel"}
 pytestmark = pytest.mark.usefixtures("signals", "small_digits")

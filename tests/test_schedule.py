@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from utils.schedule import SCHEDULES, learning_rate
+from training.schedule import SCHEDULES, learning_rate
 
 
 def test_constant():

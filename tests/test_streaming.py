@@ -13,14 +13,15 @@ import moco
 import scan
 import selflabel
 import simclr
+from clustering import features as inference
 from data import loaders
 from data.augment import Evaluation, build_augmentation, build_evaluation
 from data.folder import build as build_folder
 from data.loaders import InferenceLoader, NeighborPartner, ViewLoader
 from models import build_backbone
 from models.models import ContrastiveModel
-from utils import cli, inference
-from utils.runtime import Runtime
+from system.runtime import Runtime
+from utils import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -13,13 +13,14 @@ import yaml
 import sweep
 from sweeps import runner, summary
 from sweeps.plan import Setting, make_plan
-from utils import cli, files
-from utils.checkpoint import save_weights
+from system import files
+from system.errors import ConfigError
+from training.checkpoint import save_weights
+from training.folder import to_plain
+from utils import cli
 from utils.common_config import get_model
 from utils.config import REPOSITORY
-from utils.errors import ConfigError
-from utils.run_folder import to_plain
-from utils.words import split_stage, split_values, words_of
+from utils.overrides import split_stage, split_values, words_of
 
 SELFLABEL = str(REPOSITORY / "configs/selflabel/selflabel_digits.yml")
 SCAN = str(REPOSITORY / "configs/scan/scan_digits.yml")

@@ -1,6 +1,6 @@
 import torch
 
-from utils.totals import Totals
+from training.totals import Totals
 
 
 def steps(totals, values):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data import transfer
+from system import transfer
 
 
 def test_every_dtype_and_shape_survives():

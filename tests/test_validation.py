@@ -7,7 +7,7 @@ import torch
 from easydict import EasyDict
 
 from models.models import ClusteringModel
-from utils.validation import Validator, warn_of_collapse
+from utils.clusters import Validator, warn_of_collapse
 
 
 def test_the_head_of_lowest_loss_is_the_best_and_the_first_in_a_tie():

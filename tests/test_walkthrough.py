@@ -10,9 +10,11 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.utils.data import DataLoader
 
+from clustering.scores import score
 from models.models import ClusteringModel, ContrastiveModel
 from models.resnet_cifar import resnet18
 from tests import published
+from training.schedule import learning_rate
 from utils.common_config import (
     get_criterion,
     get_model,
@@ -25,8 +27,6 @@ from utils.common_config import (
     get_val_transformations,
 )  # fmt: skip
 from utils.config import create_config
-from utils.evaluate import score
-from utils.schedule import learning_rate
 
 
 @pytest.fixture(scope="module")

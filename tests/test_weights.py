@@ -11,8 +11,8 @@ from torch import nn
 from models import build_backbone
 from models.models import ClusteringModel, ContrastiveModel
 from models.weights import best_head, keep_head, load_backbone, load_clusters, load_contrastive, read_weights
-from utils.errors import UserError
-from utils.files import write_file
+from system.errors import UserError
+from system.files import write_file
 
 
 def small(width=4):

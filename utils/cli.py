@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from easydict import EasyDict
 
-from utils import distributed
+from system import distributed
+from system.console import paint
+from system.errors import ConfigError, UserError
 from utils.config import load_config
-from utils.console import paint
-from utils.errors import ConfigError, UserError
 
 
 def positive(text: str) -> int:

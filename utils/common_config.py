@@ -15,7 +15,7 @@ from data.loaders import NeighborPartner, ViewLoader
 from losses import CRITERIA
 from models import build_backbone, weights
 from models.models import ClusteringModel, ContrastiveModel
-from utils.errors import ConfigError
+from system.errors import ConfigError
 from utils.schema import OPTIMIZER_KWARGS
 
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
@@ -159,5 +159,5 @@ def get_train_dataloader(p: Any, dataset: Any) -> DataLoader:
 
 
 def get_val_dataloader(p: Any, dataset: Any) -> DataLoader:
-    """A plain DataLoader over items in order, for code of one's own; the stages use `utils.inference`."""
+    """A plain DataLoader over items in order, for code of one's own; the stages use `clustering.features`."""
     return DataLoader(dataset, p.get("batch_size") or 256, num_workers=p.get("num_workers") or 0)

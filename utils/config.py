@@ -17,8 +17,8 @@ from data import DATASETS
 from data.augment import AUGMENTATIONS, build_augmentation, build_evaluation
 from losses import CRITERIA
 from models import BACKBONES
+from system.errors import ConfigError
 from utils import schema
-from utils.errors import ConfigError
 from utils.yaml_file import MAX_DEPTH, load_yaml, parse_yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent

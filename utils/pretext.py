@@ -9,21 +9,23 @@ import torch
 from easydict import EasyDict
 from torch import Tensor, nn
 
+from clustering import scores as evaluate
+from clustering.features import embed, embed_to_file
+from clustering.mining import mine_neighbors
+from clustering.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
 from data.augment import Strategy
 from data.features import FeatureSet
-from utils import distributed, evaluate, plots
-from utils.checkpoint import save_weights
+from report import plots
+from system import distributed
+from system.console import say
+from system.errors import UserError
+from system.files import write_file
+from system.lock import lock_folder
+from system.runtime import Runtime, generator
+from training.checkpoint import save_weights
+from training.folder import RECORD, RunFolder, to_plain
 from utils.common_config import get_model, get_train_dataset, get_val_dataset, get_val_transformations
 from utils.config import require
-from utils.console import say
-from utils.errors import UserError
-from utils.files import write_file
-from utils.inference import embed, embed_to_file
-from utils.lock import lock_folder
-from utils.mining import mine_neighbors
-from utils.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
-from utils.run_folder import RECORD, RunFolder, to_plain
-from utils.runtime import Runtime, generator
 
 NUM_MINED = {"simclr": 20, "moco": 50}
 MINED_FEATURES = {"simclr": "head", "moco": "backbone"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from utils.errors import ConfigError
+from system.errors import ConfigError
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 1 << 18, 20, 20_000
 

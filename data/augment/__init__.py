@@ -5,8 +5,8 @@ from typing import Any
 
 from data.augment import options
 from data.augment.affine import Affine
-from data.augment.strategies import Evaluation, SimCLR, Standard, Strategy, Strong, build_evaluation
-from utils.errors import ConfigError
+from data.augment.strategy import Evaluation, SimCLR, Standard, Strategy, Strong, build_evaluation
+from system.errors import ConfigError
 
 AUGMENTATIONS: dict[str, type[Strategy]] = {
     "standard": Standard,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.augment import color, geometry, options
-from data.augment.strategies import Params, Strategy, uniform
+from data.augment.strategy import Params, Strategy, uniform
 
 BLUR_KERNEL = (0.25, 0.5, 0.25)
 

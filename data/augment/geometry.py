@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from utils.errors import UserError
+from system.errors import UserError
 
 NUM_TRIES = 10  # boxes tried before the central one, as torchvision's RandomResizedCrop does
 FIXED_POINT = 65536  # PIL samples nearest neighbors at coordinates in 16.16 fixed point

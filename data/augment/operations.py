@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.augment import color, geometry
-from data.transfer import send
+from system.transfer import send
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from utils.errors import ConfigError
+from system.errors import ConfigError
 
 
 def section(name: str, values: Any, required: Collection[str], optional: Collection[str] = ()) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Arrays of a whole split, without gradient: features, neighbors, clusters, scores."""

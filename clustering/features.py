@@ -1,0 +1,111 @@
+"""Features and cluster probabilities of a whole data set, the same for any number of ranks."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.augment import Strategy
+from data.loaders import InferenceLoader
+from system import distributed
+from system.console import progress
+from system.files import write_file
+from system.runtime import Runtime
+
+
+@torch.no_grad()
+def _own_outputs(
+    module: nn.Module,
+    dataset: Any,
+    strategy: Strategy,
+    runtime: Runtime,
+    batch_size: int,
+    num_workers: int,
+    dtype: torch.dtype | None,
+    desc: str,
+) -> Iterator[Tensor]:
+    """This rank's share of the outputs, float32 `[b, D]` a batch, in order."""
+    was_training = module.training
+    module.eval()
+    loader = InferenceLoader(dataset, strategy, batch_size, runtime, num_workers)
+    for images in progress(loader, len(loader), desc):
+        yield runtime.forward(module, images, dtype or runtime.inference)
+    module.train(was_training)
+
+
+def embed(
+    module: nn.Module,
+    dataset: Any,
+    strategy: Strategy,
+    runtime: Runtime,
+    *,
+    batch_size: int = 512,
+    num_workers: int = 0,
+    dtype: torch.dtype | None = None,
+    desc: str = "features",
+) -> Tensor:
+    """The module's outputs float32 `[N, D]` in eval mode under the evaluation transform, in data set order.
+
+    `dtype` is the runtime's inference precision unless given.
+    """
+    share = distributed.slice_of(len(dataset))
+    rows, first = torch.empty(0), 0
+    for outputs in _own_outputs(module, dataset, strategy, runtime, batch_size, num_workers, dtype, desc):
+        if first == 0:  # filled batch by batch: a list put together at the end would need twice the memory
+            rows = outputs.new_empty(share.stop - share.start, *outputs.shape[1:])
+        rows[first : first + len(outputs)] = outputs
+        first += len(outputs)
+    return distributed.gather_rows(rows)
+
+
+def embed_to_file(
+    path: Path,
+    module: nn.Module,
+    dataset: Any,
+    strategy: Strategy,
+    runtime: Runtime,
+    *,
+    batch_size: int = 512,
+    num_workers: int = 0,
+    desc: str = "features",
+) -> np.memmap:
+    """What `embed` returns, written to a .npy file as it is computed, and memory-mapped: for what memory cannot hold.
+
+    Every rank writes its share beside the file, and rank 0 puts the shares together.
+    """
+
+    def write(file: BinaryIO) -> None:
+        for outputs in _own_outputs(module, dataset, strategy, runtime, batch_size, num_workers, None, desc):
+            if distributed.is_main() and file.tell() == 0:
+                shape = (len(dataset), *outputs.shape[1:])
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(outputs.cpu().numpy().data)
+
+    def write_whole(file: BinaryIO) -> None:
+        write(file)
+        distributed.barrier()
+        for share in shares[1:]:
+            with share.open("rb") as part:
+                shutil.copyfileobj(part, file, 1 << 24)
+            share.unlink()
+
+    shares = [path.with_name(f"{path.name}.share{rank}.partial") for rank in range(distributed.world_size())]
+    if distributed.is_main():
+        write_file(path, write_whole)
+    else:
+        write_file(shares[distributed.rank()], write, record=False)
+        distributed.barrier()
+    distributed.barrier()
+    return np.load(path, mmap_mode="r")
+
+
+@torch.no_grad()
+def head_probabilities(model: Any, features: Tensor) -> Iterator[Tensor]:
+    """For each cluster head in turn the probabilities `[N, C]` of features `[N, D]`; one head is held at a time."""
+    for head in model.cluster_head:
+        yield torch.softmax(head(features), dim=1)

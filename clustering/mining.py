@@ -1,0 +1,297 @@
+"""Exact nearest neighbors by inner product of L2-normalised features, in blocks, on any device.
+
+A search in low precision proposes more candidates than are needed. Where its error bound proves that no other row can
+be among the neighbors, float32 scores order the candidates, and float64 products those that are closer than float32
+can tell apart. Rows without a proof go to the next search: bfloat16 where the device multiplies it fast, float32,
+float64. The result therefore depends on the features alone: not on blocks, backend, device or number of ranks.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from system.console import progress
+from system.errors import UserError
+from system.runtime import exact_products, free_bytes, has_fast_bf16
+
+BUDGET_BYTES = 2 << 30
+CACHE_BYTES = 4 << 20  # of candidates compared at once on the CPU, so that they stay in its cache
+SCORES_BYTES = 32 << 20  # of scores made at once on the CPU, for the same reason
+GROUP = 16  # scores of which only the largest is looked at first
+TIE = 2.0**-40  # similarities are rounded to multiples of 1e-12: what differs by less is noise of float64
+
+# Candidates [n, m] of queries [n, D] in a block [N, D]: float32 scores, their places, and limit [n], above which the
+# product of no other row of the block is by more than a float32 product can be off.
+Found = tuple[Tensor, Tensor, Tensor]
+Search = tuple[Callable[[Tensor, Tensor, int, int], Found], int]  # and how many candidates it is to propose
+
+
+class Bank:
+    """All features [N, D], a tensor or a memory map, served in blocks to the devices that compute with them.
+
+    `search` is the device of float32 blocks, `exact` that of float64 values (the CPU where `search` has none).
+    """
+
+    def __init__(self, features: Tensor | np.ndarray, search: torch.device, budget_bytes: int) -> None:
+        with warnings.catch_warnings():  # that a memory map may be read only: nothing writes to it
+            warnings.simplefilter("ignore", UserWarning)
+            self.features = torch.as_tensor(features)
+        self.search = search
+        self.exact = torch.device("cpu") if search.type == "mps" else search
+        self.num_rows, self.num_dims = self.features.shape
+        # A block takes a quarter of the budget while it is normalised, 8 + 4 bytes a value.
+        size = max(1, budget_bytes // (4 * 12 * self.num_dims))
+        self.blocks = [slice(i, min(i + size, self.num_rows)) for i in range(0, self.num_rows, size)]
+        norms = torch.cat([self.values(block).norm(dim=1) for block in self.blocks])
+        if not bool(torch.isfinite(norms).all()):
+            row = int((~torch.isfinite(norms)).nonzero()[0])
+            raise UserError(
+                f"the features of image {row} hold NaN or infinite values, so it has no neighbors; the model has "
+                "diverged or its file is damaged"
+            )
+        self.norms = torch.where(norms > 0, norms, 1.0)  # a row of zeros has similarity 0 to all
+        self.whole = self._normalise(self.blocks[0]) if len(self.blocks) == 1 else None
+
+    def values(self, rows: slice | Tensor) -> Tensor:
+        """Features as they were given, float64 [n, D]; may share memory with them for a slice of float64 rows."""
+        if isinstance(rows, slice):
+            return self.features[rows].to(self.exact).double()
+        return self.features.index_select(0, rows.to(self.features.device)).to(self.exact).double()
+
+    def unit(self, rows: slice | Tensor) -> Tensor:
+        """L2-normalised features, float32 [n, D]."""
+        return self._normalise(rows) if self.whole is None else self.whole[rows]
+
+    def _normalise(self, rows: slice | Tensor) -> Tensor:
+        return (self.values(rows) / self.norms[rows].unsqueeze(1)).float().to(self.search)
+
+    def similarity(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Cosine similarity of rows [n] and others [n, m], float64 [n, m], every pair by the same operations."""
+        values = self.values(others.reshape(-1)).view(*others.shape, self.num_dims)
+        products = values.mul_(self.values(rows).unsqueeze(1)).sum(2)
+        cosine = products / (self.norms[rows].unsqueeze(1) * self.norms[others])
+        return (cosine / TIE).round_().mul_(TIE)
+
+
+def _largest(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """The `num` largest of every row of scores [n, N], falling, and their columns.
+
+    They lie in the `num` groups of columns that have the largest maxima, and maxima are found faster than ranks.
+    """
+    num_groups = scores.shape[1] // GROUP
+    if num_groups <= 4 * num:
+        return scores.topk(num, dim=1)
+    whole = num_groups * GROUP
+    groups = scores[:, :whole].view(-1, GROUP, num_groups).amax(1).topk(num, dim=1, sorted=False).indices
+    columns = (groups.unsqueeze(2) + num_groups * torch.arange(GROUP, device=groups.device)).flatten(1)
+    rest = torch.arange(whole, scores.shape[1], device=groups.device).expand(len(scores), -1)
+    columns = torch.cat([columns, rest], dim=1)
+    largest, place = scores.gather(1, columns).topk(num, dim=1)
+    return largest, columns.gather(1, place)
+
+
+def _limit(scores: Tensor, num_rows: int) -> Tensor:
+    """The lowest score of each row, or -inf where all rows are candidates and none is left."""
+    return scores[:, -1] if scores.shape[1] < num_rows else torch.full_like(scores[:, -1], -torch.inf)
+
+
+def _search(dtype: torch.dtype, queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
+    """Candidates by products in bfloat16 or float32."""
+    low_queries, low_unit = queries.to(dtype), unit.to(dtype)
+    errors = queries.new_zeros(len(queries))  # beside those of float32, which `_choose` knows
+    bytes_per_row = low_unit.element_size() * len(unit)
+    rescored = dtype != torch.float32
+    if rescored:
+        # Cauchy-Schwarz for what rounding took from the factors, D sums in float32 (or a little less, on tensor cores),
+        # and the rounding of a result below 1.
+        lost = (queries - low_queries).norm(dim=1) + (unit - low_unit).norm(dim=1).max()
+        errors = 1.01 * lost + unit.shape[1] * 2.0**-22 + 2.0**-9
+        bytes_per_row += 4 * num * (unit.shape[1] + 4 * GROUP)
+    size = max(1, scores_bytes // bytes_per_row)
+    space = low_unit.new_empty(min(size, len(queries)), len(unit))  # new memory for each part would cost twice the time
+    parts = []
+    for some, low, error in zip(queries.split(size), low_queries.split(size), errors.split(size), strict=True):
+        rough, indices = _largest(torch.mm(low, low_unit.T, out=space[: len(low)]), num)
+        scores = torch.bmm(functional.embedding(indices, unit), some.unsqueeze(2)).squeeze(2) if rescored else rough
+        parts.append((scores, indices, _limit(rough.float(), len(unit)) + error))
+    scores, indices, limits = (torch.cat(part) for part in zip(*parts, strict=True))
+    return scores, indices, limits
+
+
+def _search_faiss(queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
+    import faiss  # optional: auto falls back to torch
+
+    scores, indices = map(
+        torch.from_numpy, faiss.knn(queries.numpy(), unit.numpy(), num, metric=faiss.METRIC_INNER_PRODUCT)
+    )
+    return scores, indices, _limit(scores, len(unit))
+
+
+@torch.no_grad()
+def mine_neighbors(
+    features: Tensor | np.ndarray,
+    k: int,
+    backend: str = "auto",
+    budget_bytes: int | None = None,
+    rows: range | None = None,
+    device: torch.device | None = None,
+) -> np.ndarray:
+    """Return the k nearest neighbors of every row by cosine similarity, int64 [N, k + 1], or of some rows only.
+
+    Column 0 is the row itself, also where it has duplicates; the others follow by falling similarity (float64, rounded
+    to 1e-12), ties by index. A row of zeros has similarity 0 to every other.
+
+    Args:
+        features: [N, D], normalised or not; a tensor on any device, or a memory map, which is streamed.
+        k: neighbors per row, below N.
+        backend: faiss (on the CPU), torch (any device), or auto: torch for bfloat16 and on accelerators, and for
+            float32 on the CPU faiss where it is installed.
+        budget_bytes: working memory besides features and result, by default 2 GiB, on a GPU a quarter of what is
+            free; it changes the speed only.
+        rows: the rows to mine, a range of step 1, for sharing the work out over ranks.
+        device: where to search; by default where the features are.
+
+    Raises:
+        UserError: k is not below N, a feature is not finite, or faiss is asked for and not installed.
+    """
+    num_rows = len(features)
+    if not 1 <= k < num_rows:
+        raise UserError(
+            f"cannot mine {k} neighbors among {num_rows} images; mine at least 1 and at most {num_rows - 1}"
+        )
+    device = device or (features.device if isinstance(features, Tensor) else torch.device("cpu"))
+    searches = _find_searches(backend, device, k)
+    if not budget_bytes:
+        budget_bytes = max(BUDGET_BYTES, free_bytes(device) // 4) if device.type == "cuda" else BUDGET_BYTES
+    bank = Bank(features, torch.device("cpu") if backend == "faiss" else device, budget_bytes)
+    rows = range(num_rows) if rows is None else rows
+    scores_bytes = SCORES_BYTES if bank.search.type == "cpu" else budget_bytes // 4
+    size = max(1, budget_bytes // (4 * 4 * (bank.num_dims + 12 * (k + 8))))
+    starts = range(rows.start, rows.stop, size)
+    result = np.empty((len(rows), k + 1), dtype=np.int64)
+    with exact_products():
+        for start in progress(starts, total=len(starts), desc="neighbors"):
+            part = torch.arange(start, min(start + size, rows.stop), device=bank.exact)
+            found = _mine_part(bank, part, k, searches, min(scores_bytes, budget_bytes // 4))
+            result[start - rows.start :][: len(part)] = torch.cat([part.unsqueeze(1), found], dim=1).cpu().numpy()
+    return result
+
+
+def _find_searches(backend: str, device: torch.device, k: int) -> list[Search]:
+    """What proposes candidates, in rising precision; bfloat16 has to propose more of them for a proof."""
+    installed = importlib.util.find_spec("faiss") is not None
+    if backend == "faiss" and not installed:
+        raise UserError(
+            "neighbors=faiss needs faiss, which is not installed; pip install faiss-cpu, or neighbors=torch"
+        )
+    if backend not in ("auto", "torch", "faiss"):
+        raise UserError(f"neighbors={backend} is no way to search; use auto, torch or faiss")
+    by_faiss = backend == "faiss" or (backend == "auto" and installed and device.type == "cpu")
+    full = (_search_faiss if by_faiss else partial(_search, torch.float32), k + 9)
+    fast = (partial(_search, torch.bfloat16), 2 * k + 10)
+    return [fast, full] if backend != "faiss" and has_fast_bf16(device) else [full]
+
+
+def _mine_part(bank: Bank, rows: Tensor, k: int, searches: list[Search], scores_bytes: int) -> Tensor:
+    """The neighbors of some rows, int64 [n, k]: each search hands on the rows for which it proves nothing."""
+    neighbors = torch.empty(len(rows), k, dtype=torch.int64, device=bank.exact)
+    left = torch.arange(len(rows), device=bank.exact)
+    for search in searches:
+        candidates = _propose(bank, rows[left], k, search, scores_bytes)
+        neighbors[left], proven = _choose(bank, rows[left], k, *candidates)
+        left = left[~proven]
+        if not len(left):
+            return neighbors
+    neighbors[left] = _search_again(bank, rows[left], k)
+    return neighbors
+
+
+def _propose(bank: Bank, rows: Tensor, k: int, search: Search, scores_bytes: int) -> Found:
+    """Candidates among all rows of the bank, searched block by block; scores fall."""
+    find, num = search
+    queries = bank.unit(rows)
+    scores, indices = queries.new_empty(len(rows), 0), torch.empty(len(rows), 0, dtype=torch.int64, device=bank.search)
+    limits = queries.new_full((len(rows),), -torch.inf)
+    for block in bank.blocks:
+        unit = bank.unit(block)
+        new_scores, new_indices, new_limits = find(queries, unit, min(num, len(unit)), scores_bytes)
+        scores, order = torch.cat([scores, new_scores], dim=1).sort(dim=1, descending=True)
+        indices = torch.cat([indices, new_indices + block.start], dim=1).gather(1, order)
+        limits = torch.maximum(limits, new_limits)
+        if scores.shape[1] > num:
+            limits = torch.maximum(limits, scores[:, num])
+            scores, indices = scores[:, :num], indices[:, :num]
+    return scores.to(bank.exact).double(), indices.to(bank.exact), limits.to(bank.exact).double()
+
+
+def _choose(
+    bank: Bank, rows: Tensor, k: int, scores: Tensor, candidates: Tensor, limits: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return k neighbors [n, k] out of candidates [n, m], and whether they are proven to be the right ones [n]."""
+    # Products of D float32 values are off by D·2^-24 at most, normalised factors by 2^-24 each.
+    error = 1.01 * (bank.num_dims + 4) * 2.0**-24 + TIE
+    limits = limits + error
+    # Scores further apart than both can be off stand in their true order, and so does all that comes after them.
+    apart = (-scores[:, : k + 2].diff(dim=1) > 2 * error).all(1)
+    proven = apart & (candidates[:, 0] == rows) & (scores[:, k] - error > limits)
+    neighbors = candidates[:, 1 : k + 1].clone()
+    bytes_per_row = candidates.shape[1] * bank.num_dims * 8
+    cache = CACHE_BYTES if bank.exact.type == "cpu" else 64 * CACHE_BYTES
+    for some in (~proven).nonzero().squeeze(1).split(max(1, cache // bytes_per_row)):
+        similarities, neighbors[some] = _rank(bank, rows[some], candidates[some], k)
+        proven[some] = similarities[:, -1] > limits[some]
+    return neighbors, proven
+
+
+def _rank(bank: Bank, rows: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return float64 similarities and indices [n, k] of the best candidates [n, m] but the row itself."""
+    candidates = candidates.sort(dim=1).values
+    similarities = bank.similarity(rows, candidates)
+    similarities.masked_fill_(candidates == rows.unsqueeze(1), -torch.inf)
+    similarities, order = similarities.sort(dim=1, descending=True, stable=True)
+    return similarities[:, :k], candidates.gather(1, order[:, :k])
+
+
+def _search_again(bank: Bank, rows: Tensor, k: int) -> Tensor:
+    """Return the k neighbors [n, k] of rows [n] by float64 products with the whole bank.
+
+    Rows with the same content share one search for k + 1 neighbors, from which each leaves out itself: features that
+    have collapsed to one point cost no more than others.
+    """
+    contents: dict[bytes, list[int]] = {}
+    for position, values in enumerate(bank.values(rows).cpu().numpy()):
+        contents.setdefault(values.tobytes(), []).append(position)
+    groups = list(contents.values())
+    result = torch.empty(len(rows), k, dtype=torch.int64, device=rows.device)
+    size = max(1, 16 * CACHE_BYTES // (8 * bank.blocks[0].stop))
+    for start in range(0, len(groups), size):
+        some = groups[start : start + size]
+        found = _exact_neighbors(bank, rows[[members[0] for members in some]], k + 1)
+        for members, best in zip(some, found, strict=True):
+            kept = best != rows[members].unsqueeze(1)
+            kept[:, -1] &= kept[:, :-1].all(1).logical_not()
+            result[members] = best.expand(len(members), -1)[kept].view(len(members), k)
+    return result
+
+
+def _exact_neighbors(bank: Bank, rows: Tensor, num: int) -> list[Tensor]:
+    """Return for each of a few rows the `num` best of the whole bank, itself included where it is among them."""
+    queries = bank.values(rows) / bank.norms[rows].unsqueeze(1)
+    best = [(queries.new_empty(0), rows.new_empty(0)) for _ in rows]
+    for block in bank.blocks:
+        rough = queries @ (bank.values(block) / bank.norms[block].unsqueeze(1)).T
+        # Matrix products may round equal pairs differently: they only say which pairs are worth an exact look.
+        lowest = rough.topk(min(num, rough.shape[1]), dim=1).values[:, -1:] - 4 * TIE
+        for i, near in enumerate(rough >= lowest):
+            index = near.nonzero().squeeze(1) + block.start
+            similarity = bank.similarity(rows[i : i + 1], index.unsqueeze(0)).squeeze(0)
+            merged, index = torch.cat([best[i][0], similarity]), torch.cat([best[i][1], index])
+            order = merged.sort(descending=True, stable=True).indices[:num]
+            best[i] = (merged[order], index[order])
+    return [index for _, index in best]

@@ -1,0 +1,1 @@
+"""Folders of image files: found, decoded, kept in memory, cached or streamed."""

@@ -1,0 +1,105 @@
+"""One pass over many image files, kept: their squares as one memory-mapped file of bytes."""
+
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from data.dataset import ImageDataset
+from data.files.decode import read_squares
+from data.files.listing import ImageFiles, leave_out, shown
+from data.lock import locked
+from system.console import say
+from system.errors import UserError
+from system.files import TEMPORARY, write_file, write_text
+
+
+def open_cache(files: ImageFiles, split: str, side: int, folder: Path, on_bad_image: str) -> ImageDataset:
+    """Open the cache of these files in `folder`, writing it when it is missing or its sources have changed.
+
+    Images have their short side scaled to `side` and the centre square cut, and are read from disk when they
+    are gathered. Several processes write it once. Raises UserError when the disk has no room (naming the size
+    needed) or images are bad and `on_bad_image` is not "skip".
+    """
+    folder = folder.expanduser()
+    place = hashlib.sha256(os.fsencode(files.root.resolve())).hexdigest()[:8]
+    path = folder / f"{files.name}-{split}-{side}-{place}.bin"
+    try:
+        with locked(path.with_suffix(".lock")):
+            facts = _read_facts(path, files, side)
+            if facts is None:
+                facts = _write(path, files, side, on_bad_image)
+    except OSError as error:
+        raise UserError(f"cache_dir {shown(folder)} cannot be used: {error.strerror or error}") from error
+    bad = {i: facts["bad"][name] for i, name in enumerate(files.paths) if name in facts["bad"]}
+    good = leave_out(files, bad, on_bad_image)
+    columns = np.memmap(path, dtype=np.uint8, mode="r", shape=(len(good), 3, side, side))
+    with warnings.catch_warnings():  # PyTorch warns that these pages cannot be written to; nobody does
+        warnings.simplefilter("ignore", UserWarning)
+        images = torch.from_numpy(columns)
+    return ImageDataset(
+        good.name,
+        images,
+        good.targets,
+        good.classes,
+        good.paths,
+        root=good.root,
+        fingerprint=facts["fingerprint"],
+    )
+
+
+def _read_facts(path: Path, files: ImageFiles, side: int) -> dict[str, Any] | None:
+    """What was recorded with the cache; None when it is missing, torn, or of other sources."""
+    record = path.with_suffix(".json")
+    if not (path.exists() and record.exists()):
+        return None
+    try:
+        facts = json.loads(record.read_text(encoding="utf-8"))
+        num_images = len(files) - len(facts["bad"])
+        whole = path.stat().st_size == num_images * 3 * side * side and facts["bad"].keys() <= set(files.paths)
+        current = whole and "fingerprint" in facts and facts["sources"] == files.fingerprint(times=True)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        current = False
+    if not current:
+        say(f"the cache {shown(path)} is not of these images as they are now; it is made anew")
+    return facts if current else None
+
+
+def _write(path: Path, files: ImageFiles, side: int, on_bad_image: str) -> dict[str, Any]:
+    num_bytes = len(files) * 3 * side * side
+    for stale in path.parent.glob(f"{path.name}.*{TEMPORARY}"):  # of a process that was killed: this one has the lock
+        stale.unlink(missing_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)  # never an old record beside a new file
+    sources = files.fingerprint(times=True)
+    bad: dict[int, str] = {}
+
+    def write(file: BinaryIO) -> None:
+        first = 0
+        for squares, reasons in read_squares(files.full_paths(), side, desc="writing the cache"):
+            bad.update(reasons)
+            good = [i for i in range(len(squares)) if first + i not in reasons]
+            first += len(squares)
+            if bad and on_bad_image != "skip":
+                continue  # to count them all; nothing will be kept
+            try:
+                file.write(squares[good].data)
+            except OSError as error:
+                raise UserError(
+                    f"the cache {shown(path)} needs {num_bytes / 1e9:.3g} GB and cannot be written: {error.strerror}"
+                ) from error
+        leave_out(files, bad, on_bad_image)
+
+    say(f"writing the cache {shown(path)} ({num_bytes / 1e9:.3g} GB), once")
+    write_file(path, write, num_bytes=num_bytes, record=False)
+    facts = {
+        "sources": sources,
+        "fingerprint": files.without(bad).fingerprint(),
+        "bad": {files.paths[i]: reason for i, reason in bad.items()},
+    }
+    write_text(path.with_suffix(".json"), json.dumps(facts))
+    return facts

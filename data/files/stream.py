@@ -1,0 +1,99 @@
+"""Images too many for memory: decoded when asked for, in the caller's process (a DataLoader's worker)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.dataset import LabeledImages
+from data.files.decode import (
+    MAX_PIXELS,
+    BadImageError,
+    center_box,
+    cut,
+    frame_size,
+    read_image,
+    read_squares,
+)
+from data.files.listing import ImageFiles, ascii_or_quoted, leave_out, shown
+from system.errors import UserError
+
+CHECK_SIDE = 8  # JPEGs are checked at an eighth of their size: the whole file is read, few pixels are computed
+
+
+class UnreadableImageError(UserError):
+    """A bad image was asked for. A DataLoader hands on a worker's error as a traceback in a string; this unwraps it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
+class StreamDataset(LabeledImages):
+    """Image files whose frame is the image with its short side scaled to `resize`; `images` is None.
+
+    With `on_bad_image` "skip" every file is decoded once now, and bad ones are left out; otherwise a bad one
+    raises UserError when it is asked for.
+    """
+
+    images = None
+
+    def __init__(self, files: ImageFiles, resize: int, on_bad_image: str = "error") -> None:
+        if on_bad_image == "skip":
+            bad: dict[int, str] = {}
+            for _, reasons in read_squares(files.full_paths(), CHECK_SIDE, desc="checking images"):
+                bad |= reasons
+            files = leave_out(files, bad, on_bad_image)
+        super().__init__(files.name, files.targets, files.classes, files.paths, root=files.root)
+        self.resize = resize
+        self._files = files
+        self._fingerprint: str | None = None
+
+    def decode(
+        self, index: int, boxes: Callable[[int, int], Tensor | Sequence[Sequence[int]]], out_size: int
+    ) -> Tensor:
+        """Decode an image once and resize crops of it: uint8 [V, 3, out_size, out_size].
+
+        `boxes(height, width)` is told the frame's size and returns int64 [V, 4]: top, left, height, width in
+        the frame. Raises UserError when the file is bad.
+        """
+        image, frame = self._read(index)
+        found = boxes(*frame)
+        return torch.from_numpy(cut(image, frame, found.tolist() if isinstance(found, Tensor) else found, out_size))
+
+    def image(self, index: int) -> Tensor:
+        """One whole frame: uint8 [3, H, W]."""
+        image, (height, width) = self._read(index)
+        if height * width > MAX_PIXELS:  # a line of pixels, stretched
+            raise self._bad(index, BadImageError(f"{height}x{width} pixels after resizing"))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        return pixels.view(height, width, 3).permute(2, 0, 1).contiguous()
+
+    def load(self, indices: Tensor, device: torch.device | str) -> Tensor:
+        """Centre squares of the frames, for showing a few: uint8 [B, 3, resize, resize] on the device."""
+        side = self.resize
+        squares = [self.decode(i, lambda h, w: [center_box(h, w, side)], side) for i in indices.tolist()]
+        return torch.cat(squares).to(device) if squares else torch.empty((0, 3, side, side), dtype=torch.uint8)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over relative paths and file sizes, in order; computed once."""
+        if self._fingerprint is None:
+            self._fingerprint = self._files.fingerprint()
+        return self._fingerprint
+
+    def _path(self, index: int) -> str:
+        return f"{self._files.root}/{self.paths[index]}"
+
+    def _read(self, index: int) -> tuple[Image.Image, tuple[int, int]]:
+        try:
+            image, size = read_image(self._path(index), 2 * self.resize)  # a JPEG's own shrinking is coarser than PIL's
+        except BadImageError as error:
+            raise self._bad(index, error) from error
+        return image, frame_size(*size, self.resize)
+
+    def _bad(self, index: int, error: BadImageError) -> UnreadableImageError:
+        return UnreadableImageError(
+            f"the image {ascii_or_quoted(self.paths[index])} in {shown(self._files.root)} cannot be read: "
+            f"{error}; mend or remove it, or leave bad ones out with on_bad_image: skip"
+        )

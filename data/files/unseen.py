@@ -1,0 +1,74 @@
+"""Image files that a model is applied to, block by block, read as the folder it was trained on was read."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.dataset import ImageDataset
+from data.files.decode import read_squares
+from data.files.listing import ImageFiles, list_images
+from data.files.stream import CHECK_SIDE, StreamDataset
+
+BLOCK_BYTES = 256e6  # decoded images that are in memory at once
+MOST, LEAST = 8192, 64  # images of a block
+
+
+def list_inputs(words: Iterable[str]) -> Iterator[str]:
+    """Every image file that the words name: a file is itself, a directory all images below it, in sorted order.
+
+    Raises UserError when a directory cannot be read.
+    """
+    for word in words:
+        if Path(word).is_dir():
+            for path in list_images(Path(word))[0]:
+                yield str(Path(word) / path)
+        else:
+            yield word
+
+
+def read_blocks(
+    paths: Iterable[str], side: int, *, streamed: bool
+) -> Iterator[tuple[ImageDataset | StreamDataset | None, list[str], dict[str, str]]]:
+    """Yield data sets of a few thousand readable files each, their paths, and why others (by path) cannot be read.
+
+    `side` is what the short side is scaled to; streamed images keep their shape, others are cut to a square. The data
+    set is None when no file of the block can be read.
+    """
+    size = int(min(max(BLOCK_BYTES // (3 * side * side), LEAST), MOST))
+    remaining = iter(paths)
+    while block := list(islice(remaining, size)):
+        dataset, bad = (_open_stream if streamed else _open_memory)(block, side)
+        yield dataset, [path for i, path in enumerate(block) if i not in bad], {block[i]: bad[i] for i in bad}
+
+
+def _open_memory(paths: Sequence[str], side: int) -> tuple[ImageDataset | None, dict[int, str]]:
+    parts, bad = [], dict[int, str]()
+    for squares, reasons in read_squares(paths, side):
+        parts.append(torch.from_numpy(squares))
+        bad.update(reasons)
+    good = [i for i in range(len(paths)) if i not in bad]
+    if not good:
+        return None, bad
+    images = torch.cat(parts)
+    images = images[good] if bad else images
+    return ImageDataset("images", images, _unknown(good), [], [paths[i] for i in good]), bad
+
+
+def _open_stream(paths: Sequence[str], side: int) -> tuple[StreamDataset | None, dict[int, str]]:
+    bad: dict[int, str] = {}
+    for _, reasons in read_squares(paths, CHECK_SIDE, desc="checking images"):
+        bad |= reasons
+    good = [i for i in range(len(paths)) if i not in bad]
+    if not good:
+        return None, bad
+    # Relative to one root, whatever mixture of absolute and relative paths there is.
+    files = ImageFiles("images", Path(), [os.path.relpath(paths[i]) for i in good], _unknown(good), [])
+    return StreamDataset(files, side), bad
+
+
+def _unknown(good: Sequence[Any]) -> torch.Tensor:
+    return torch.full((len(good),), -1)

@@ -1,0 +1,219 @@
+"""Files that are whole or absent, and known to be the ones that were written.
+
+`write_file` is the only place of this project that writes a result. It writes beside the target, syncs, and renames;
+the checksum goes to `manifest.json` in the same folder. Around the rename the manifest knows the old and the new
+file, so that a kill between any two steps leaves a file that verifies. The manifest holds its own checksum too.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from system.errors import UserError
+
+MANIFEST = "manifest.json"
+TEMPORARY = ".partial"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
+
+Entry = dict[str, Any]  # one file that may be at a path: its sha256 and the facts recorded with it
+Manifest = dict[str, list[Entry]]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder; its rename is journalled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB"
+
+
+@contextlib.contextmanager
+def _explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
+    """Turn what the system says of a failed write into a sentence; `needed` tells how many bytes the file has."""
+    try:
+        yield
+    except OSError as error:
+        room = ""
+        if error.errno in FULL:
+            room = f": it needs {_mib(needed())} and {_mib(shutil.disk_usage(path.parent).free)} are free there"
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}{room}; what was there before is untouched; mend that and "
+            "run the same command again"
+        ) from error
+
+
+def _write_beside(path: Path, write: Callable[[BinaryIO], object], num_bytes: int = 0) -> Path:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    written = 0
+    try:
+        with _explained(path, lambda: max(num_bytes, written)), temporary.open("wb") as file:
+            try:
+                write(file)
+            finally:
+                written = file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    try:
+        with _explained(path, lambda: 0):
+            temporary.replace(path)
+            _sync_folder(path.parent)
+    except UserError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _dump(manifest: Manifest) -> str:
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    return json.dumps({"files": manifest, "sha256": hashlib.sha256(text.encode()).hexdigest()}, indent=1)
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text)["files"]
+        known = all(isinstance(entry["sha256"], str) for entries in manifest.values() for entry in entries)
+        if not known or _dump(manifest) != text:
+            raise ValueError
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged, so the files beside it cannot be checked; restore it, or delete it to use them "
+            "unchecked"
+        ) from error
+    return manifest
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    data = _dump(manifest).encode()
+    _replace(_write_beside(folder / MANIFEST, lambda file: file.write(data), len(data)), folder / MANIFEST)
+
+
+def _entries(path: Path, manifest: Manifest) -> list[Entry]:
+    """What the manifest knows of the file that is at a path now."""
+    entries = manifest.get(path.name, [])
+    if len(entries) > 1:  # a kill came around a rename: only the file can tell which of the two it is
+        checksum = _sha256(path) if path.exists() else None
+        entries = [entry for entry in entries if entry["sha256"] == checksum]
+    return entries
+
+
+def write_file(
+    path: Path | str,
+    write: Callable[[BinaryIO], object],
+    *,
+    num_bytes: int = 0,
+    record: bool = True,
+    keep: str | None = None,
+    **facts: Any,
+) -> None:
+    """Write a file whole or not at all.
+
+    A file that is read again is recorded: its checksum and `facts` (JSON values) go to the folder's manifest.
+    `num_bytes` is about what will be written; room for it is checked first. The file that was there before takes the
+    name `keep` in the same folder, if one is given.
+    Raises UserError when it cannot be written; the file that was there before is then untouched.
+    """
+    path = Path(path)
+    with _explained(path, lambda: num_bytes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+    if free < num_bytes:
+        raise UserError(
+            f"cannot write {path}: it needs {_mib(num_bytes)} and {_mib(free)} are free there; what was there before "
+            "is untouched; make room and run the same command again"
+        )
+    temporary = _write_beside(path, write, num_bytes)
+    try:
+        if record:
+            _replace_recorded(temporary, path, path.with_name(keep) if keep else None, facts)
+        else:
+            _replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _replace_recorded(temporary: Path, path: Path, kept: Path | None, facts: dict[str, Any]) -> None:
+    manifest = _read_manifest(path.parent)
+    old = _entries(path, manifest)
+    new = [{**facts, "length": temporary.stat().st_size, "sha256": _sha256(temporary)}]
+    during = {path.name: new + old}
+    after = {path.name: new}
+    if kept and path.exists():
+        during[kept.name] = old + _entries(kept, manifest)
+        after[kept.name] = old
+    _write_manifest(path.parent, manifest | during)
+    if kept and path.exists():
+        with _explained(kept, lambda: 0):
+            path.replace(kept)
+    _replace(temporary, path)
+    _write_manifest(path.parent, manifest | after)
+
+
+def write_text(path: Path | str, text: str, *, record: bool = False, **facts: Any) -> None:
+    """Write a UTF-8 text file whole or not at all."""
+    data = text.encode("utf-8", errors="surrogateescape")
+    write_file(path, lambda file: file.write(data), num_bytes=len(data), record=record, **facts)
+
+
+def verify_file(path: Path | str, replaceable: bool = False) -> dict[str, Any] | None:
+    """Check a file against its recorded checksum and return the facts recorded with it.
+
+    Returns None for a file that has no record (a published one). Where a user may have laid a file of their own over
+    ours and the reader finds out truncation (`replaceable`), a file of another length has no record either.
+    Raises UserError when the file does not match.
+    """
+    path = Path(path)
+    entries = _read_manifest(path.parent).get(path.name)
+    if not entries:
+        return None
+    checksum = _sha256(path) if path.exists() else None
+    for entry in entries:
+        if entry["sha256"] == checksum:
+            return {key: value for key, value in entry.items() if key not in ("length", "sha256")}
+    if replaceable and path.exists() and path.stat().st_size not in [entry.get("length") for entry in entries]:
+        return None
+    raise UserError(
+        f"{path} is not the file that was written there: it was damaged or replaced; restore it or make it again (to "
+        f"use it unchecked, give it another name or remove its entry from {MANIFEST})"
+    )
+
+
+def remove(path: Path | str) -> None:
+    """Remove a file and its record; nothing happens when there is none."""
+    path = Path(path)
+    path.unlink(missing_ok=True)
+    manifest = _read_manifest(path.parent)
+    if manifest.pop(path.name, None) is not None:
+        _write_manifest(path.parent, manifest)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writers that were killed left behind in a folder."""
+    for path in folder.glob(f"*{TEMPORARY}"):
+        path.unlink(missing_ok=True)

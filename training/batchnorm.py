@@ -1,0 +1,75 @@
+"""BatchNorm whose statistics are those of the global batch, also on the CPU, where PyTorch has none."""
+
+import torch
+from torch import Tensor, nn
+
+from system import distributed
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d over the slices of all ranks, which may differ in length; the same state_dict keys.
+
+    Forward, backward and running statistics are those of one process that holds the whole batch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise this rank's slice `[B, C, H, W]`; in eval mode by the running statistics."""
+        if not self.training or distributed.world_size() == 1:
+            return super().forward(x)
+        return self.forward_global(x)
+
+    def forward_global(self, x: Tensor) -> Tensor:
+        """Normalise by the mean and the biased variance over all ranks, and update the running statistics.
+
+        https://arxiv.org/abs/1502.03167, algorithm 1. The variance takes a second pass and a second
+        reduction: the difference of mean square and squared mean loses digits where the mean is large. Formed
+        from differentiable sums, both carry the gradient of every rank's outputs to every rank's inputs.
+        """
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        num_local = values.new_tensor([values.numel() // values.shape[1]])
+        sums = distributed.all_reduce_sum(torch.cat([values.sum(dim=(0, 2, 3)), num_local]))
+        num = sums[-1].detach()
+        mean = sums[:-1] / num
+        centered = values - mean[:, None, None]
+        variance = distributed.all_reduce_sum(centered.square().sum(dim=(0, 2, 3))) / num
+        self._update(mean.detach(), variance.detach() * num / (num - 1))
+        scale = torch.rsqrt(variance + self.eps)
+        if self.affine:
+            scale = scale * self.weight
+        out = centered * scale[:, None, None]
+        if self.affine:
+            out = out + self.bias[:, None, None]
+        return out.to(x.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean += momentum * (mean - self.running_mean)
+        self.running_var += momentum * (variance - self.running_var)
+
+
+def _adopt(module: nn.BatchNorm2d) -> GlobalBatchNorm2d:
+    # Parameters and buffers are handed over as they are: an optimizer that holds them goes on to work.
+    adopted = GlobalBatchNorm2d(
+        module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+    )
+    adopted._parameters.update(module._parameters)
+    adopted._buffers.update(module._buffers)
+    return adopted.train(module.training)
+
+
+def synchronize_batchnorm(model: nn.Module) -> nn.Module:
+    """Let every BatchNorm2d of a model that lies on its device share its statistics between the ranks.
+
+    nn.SyncBatchNorm on CUDA, GlobalBatchNorm2d elsewhere; state_dict keys and parameters stay the same.
+    """
+    if any(parameter.is_cuda for parameter in model.parameters()):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if type(model) is nn.BatchNorm2d:
+        return _adopt(model)
+    for name, child in model.named_children():
+        setattr(model, name, synchronize_batchnorm(child))
+    return model

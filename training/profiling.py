@@ -1,0 +1,34 @@
+"""A trace of a few training steps, to be opened in a browser's tracing page or Perfetto."""
+
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from system import distributed
+from system.console import say
+
+WARM_UP = 3
+
+
+class StepProfiler:
+    """Records `num_steps` steps after three of warm-up, writes the trace, shows the costliest operators, and exits."""
+
+    def __init__(self, num_steps: int, path: Path) -> None:
+        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
+        self.path, self._left = path, num_steps + WARM_UP
+        self._profiler = profile(activities=activities, schedule=schedule(wait=0, warmup=WARM_UP, active=num_steps))
+        self._profiler.start()
+
+    def step(self) -> None:
+        """Count one step; ends the process with exit code 0 after the last."""
+        self._profiler.step()
+        self._left -= 1
+        if self._left == 0:
+            self._profiler.stop()
+            if distributed.is_main():  # one trace stands for all ranks, whose steps are alike
+                self._profiler.export_chrome_trace(str(self.path))
+                by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+                say(self._profiler.key_averages().table(sort_by=by, row_limit=20))
+                say(f"trace: {self.path}")
+            raise SystemExit(0)

@@ -1,0 +1,300 @@
+"""A run: its keys of randomness, its steps, its metrics, its checkpoints.
+
+The loop stands in the stage script. `Run` is what lies behind it: it continues an interrupted run at the very step,
+counts on the device without waiting for it, and stops in good order.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from easydict import EasyDict
+from torch import Tensor, nn
+
+from system import distributed
+from system.console import progress, say, warn
+from system.errors import UserError
+from system.runtime import Runtime, describe, seed_everything
+from training import checkpoint
+from training.batchnorm import synchronize_batchnorm
+from training.board import Board, find_writer
+from training.folder import RunFolder, to_plain
+from training.profiling import StepProfiler
+from training.schedule import learning_rate
+from training.totals import Totals
+from utils.config import require
+from utils.schema import STAGE_OF
+
+AGREE_EVERY = 8  # steps between two moments at which several ranks agree whether to save or stop
+
+
+class Run:
+    """One stage's run; made by `Run.start`. `result` is set when the run was finished before."""
+
+    def __init__(self, config: EasyDict, runtime: Runtime) -> None:
+        self.config, self.runtime = config, runtime
+        self.stage = STAGE_OF[config.setup]
+        self.folder = Path(config[f"{self.stage}_dir"])
+        self.key = (config.seed, config.setup)
+        self.values: dict[str, Any] = {}
+        """Numbers and words that a stage remembers between epochs; part of every checkpoint."""
+        self.metrics: list[dict[str, Any]] = []
+        """The lines of metrics.jsonl so far."""
+        self.result: dict[str, Any] | None = None
+        self.epoch = self.step_in_epoch = self.num_steps = 0
+        self.totals = Totals()
+        """What this epoch adds up, on the device."""
+        self._files = RunFolder(self.folder, to_plain(config))
+        self._parts: dict[str, Any] = {}
+        self._optimizer: Any = None
+        self._profiler: StepProfiler | None = None
+        self._board = Board(self.folder, wanted=False)
+        self._signal = 0
+        self._training = False
+        self._started = self._saved_at = time.monotonic()
+        self._seconds_before = 0.0
+
+    @classmethod
+    def start(cls, config: EasyDict, *needed: str, script: str) -> "Run":
+        """Open or continue the run that a config describes.
+
+        `needed` are the keys this stage demands. Raises ConfigError when one is missing or the folder holds a run
+        with another config, UserError when another process holds the folder.
+        """
+        require(config, *needed, script=script)
+        if config.tensorboard:
+            find_writer()
+        run = cls(config, Runtime.of(config))
+        run._catch_signals()
+        run.result = distributed.on_main(run._open)
+        seed_everything(*run.key, "weights")
+        return run
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds that this run has taken, over all its continuations."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _open(self) -> dict[str, Any] | None:
+        result = self._files.open()
+        if result is None:
+            self._write_record("running")
+        return result
+
+    def _write_record(self, status: str, result: dict[str, Any] | None = None) -> None:
+        self._files.write_record(
+            status=status,
+            stage=self.stage,
+            seconds=round(self.seconds, 3),
+            device=describe(self.runtime.device),
+            precision=str(self.runtime.training).removeprefix("torch."),
+            result=result,
+        )
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Mark the run as finished, with the result that a second call prints."""
+        if distributed.is_main():
+            self._write_record("finished", result)
+        self.result = result
+        distributed.barrier()
+
+    # Model, optimizer and what else a checkpoint holds
+
+    def prepare(self, model: nn.Module, optimizer: Any, **parts: Any) -> Any:
+        """Take the model and optimizer under the run's care and continue from its checkpoint, if there is one.
+
+        `parts` are further objects with `state_dict` and `load_state_dict` (an EMA). Returns what a step calls:
+        `forward(images)` computes in the training precision, over all ranks, and returns float32.
+        """
+        self._optimizer = optimizer
+        self._parts = {"model": model, "optimizer": optimizer, **parts}
+        self._restore(distributed.on_main(lambda: checkpoint.load(self.folder)))
+        if distributed.world_size() > 1:
+            model = self._parts["model"] = synchronize_batchnorm(model)
+        network = self.runtime.optimize(distributed.data_parallel(model, self.runtime.device))
+        return lambda images, **kwargs: self.runtime.forward(network, images, self.runtime.training, **kwargs)
+
+    def _restore(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            return
+        try:
+            self._take(state)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            problem = str(error).split("\n")[0]
+            raise UserError(
+                f"the checkpoint in {self.folder} does not fit this run ({problem}); move it away or "
+                "start again with overwrite=true"
+            ) from error
+        if self.epoch < self.config.epochs:
+            say(f"continuing at epoch {self.epoch + 1} of {self.config.epochs}, step {self.step_in_epoch + 1}")
+
+    def _take(self, state: dict[str, Any]) -> None:
+        checkpoint.check_optimizer(self._optimizer, state["optimizer"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.epoch, self.step_in_epoch, self.num_steps = state["epoch"], state["step"], state["num_steps"]
+        self.values, self.metrics = state["values"], [dict(line) for line in json.loads(state["metrics"])]
+        self.totals.load_state_dict(state["totals"], self.runtime.device)
+        self._seconds_before = state["seconds"]
+        if state["scaler"]:
+            self.runtime.scaler.load_state_dict(state["scaler"])
+
+    def save(self) -> None:
+        """Write a checkpoint of this very instant; refuses to write weights that are not finite."""
+        self._check_finite()
+        if distributed.is_main():
+            state = {
+                "epoch": self.epoch,
+                "step": self.step_in_epoch,
+                "num_steps": self.num_steps,
+                "values": self.values,
+                "metrics": json.dumps(self.metrics),
+                "totals": self.totals.state_dict(),
+                "seconds": self.seconds,
+                "scaler": self.runtime.scaler.state_dict(),
+            }
+            checkpoint.save(self.folder, state | {name: part.state_dict() for name, part in self._parts.items()})
+        self._saved_at = time.monotonic()
+        distributed.barrier()
+
+    # The loop
+
+    def epochs(self) -> Iterator[int]:
+        """Yield the epochs that are left, from 0; the body ends with `end_epoch`."""
+        if distributed.is_main():
+            self._files.write_metrics(self.metrics)
+            self._board = Board(self.folder, self.config.tensorboard, self.epoch)
+        self._training = True
+        try:
+            while self.epoch < self.config.epochs:
+                yield self.epoch
+        finally:
+            self._board.close()
+        self._training = False
+
+    def profile(self, num_steps: int) -> None:
+        """Record the first `num_steps` steps of training as trace.json in the run folder, then stop; 0 does nothing."""
+        if num_steps:
+            self._profiler = StepProfiler(num_steps, self.folder / "trace.json")
+
+    def steps(self, loader: Any) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the views of the steps that are left in this epoch; saves and stops between steps when it is time."""
+        total = len(loader)
+        description = f"{self.stage} {self.epoch + 1}/{self.config.epochs}"
+        views_of_steps = loader.epoch(self.epoch, self.step_in_epoch)
+        for views in progress(views_of_steps, total - self.step_in_epoch, description):
+            self._set_rate(self.step_in_epoch / total)
+            yield views
+            # The body is through with this step, an EMA's update included: what is saved now is consistent.
+            self.step_in_epoch += 1
+            if self._profiler:
+                self._profiler.step()
+            self._between_steps(last=self.step_in_epoch == total)
+        self._check_finite()  # before anything is chosen or saved by what these weights predict
+
+    def _set_rate(self, progress_in_epoch: float) -> None:
+        p = self.config
+        base = p.optimizer_kwargs.lr
+        rate = learning_rate(p.scheduler, base, self.epoch, p.epochs, progress_in_epoch, **p.scheduler_kwargs)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(self, loss: Tensor, skip: Tensor | None = None, **values: Tensor) -> None:
+        """One optimizer step down `loss`; its mean and that of `values` become the epoch's metrics.
+
+        Where `skip` (a boolean tensor on the device) is true, weights and optimizer state stay as they are, without
+        waiting for the device to know; such batches are counted and left out of the means.
+        """
+        scaler = self.runtime.scaler
+        self._optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        if skip is None:
+            scaler.step(self._optimizer)
+        elif scaler.is_enabled():  # the scaler needs the fused optimizers' flag for itself, so fp16 waits here
+            if not skip.item():
+                scaler.step(self._optimizer)
+        else:
+            self._optimizer.grad_scale, self._optimizer.found_inf = None, skip.to(torch.float32)
+            self._optimizer.step()
+        scaler.update()
+        self.num_steps += 1
+        self.totals.add(loss=loss, **values)
+        if skip is not None:
+            self.totals.count(skipped_batches=skip)
+
+    def _between_steps(self, last: bool) -> None:
+        if self.num_steps % self.config.log_every == 0:
+            self._check_finite()
+        if distributed.world_size() > 1 and self.num_steps % AGREE_EVERY and not last:
+            return
+        due = time.monotonic() - self._saved_at > 60 * self.config.checkpoint_every.minutes
+        if distributed.any_rank(bool(self._signal)):
+            self.save()
+            self._stop()
+        elif distributed.from_main(due) and not last:
+            self.save()
+
+    def end_epoch(self, **scores: Any) -> None:
+        """Close an epoch: its line goes to metrics.jsonl, and a checkpoint is written when one is due."""
+        self._check_finite()
+        rate = self._optimizer.param_groups[0]["lr"]
+        line = {"epoch": self.epoch + 1, "lr": rate, **self.totals.metrics(self.step_in_epoch), **scores}
+        line = {key: value for key, value in line.items() if value is not None}
+        self.metrics.append(line)
+        self.epoch, self.step_in_epoch, self.totals = self.epoch + 1, 0, Totals()
+        if distributed.is_main():
+            self._files.write_metrics(self.metrics)
+            self._board.scalars(line, self.epoch)
+        say(f"epoch {self.epoch}/{self.config.epochs}  {_words(line)}")
+        stop = distributed.any_rank(bool(self._signal))
+        if stop or self.epoch % self.config.checkpoint_every.epochs == 0 or self.epoch == self.config.epochs:
+            self.save()
+        if stop:
+            self._stop()
+
+    # What can go wrong
+
+    def _check_finite(self) -> None:
+        weights = [parameter.detach() for group in self._optimizer.param_groups for parameter in group["params"]]
+        values = [*self.totals.sums.values(), *weights]
+        if values and not bool(torch.stack([value.isfinite().all() for value in values]).all()):
+            newest = self.folder / checkpoint.NEWEST
+            kept = f"the last good checkpoint is {newest}" if newest.exists() else "no checkpoint was written yet"
+            rate = self._optimizer.param_groups[0]["lr"]
+            raise UserError(
+                f"loss or weights are no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch}, learning "
+                f"rate {rate:g}; {kept}. Try a lower optimizer_kwargs.lr or precision=fp32, with another run_name or "
+                "overwrite=true"
+            )
+
+    def _catch_signals(self) -> None:
+        def handle(number: int, frame: Any) -> None:
+            if self._signal:  # a second signal ends at once; files are whole at every instant
+                os._exit(128 + number)
+            self._signal = number
+            if not self._training:
+                self._stop()
+
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, handle)
+
+    def _stop(self) -> None:
+        done = f"epoch {self.epoch + 1}, step {self.step_in_epoch}" if self._training else "the last checkpoint"
+        again = "the command without overwrite=true" if self.config.overwrite else "the same command"
+        warn(f"stopped by a signal; everything up to {done} is in {self.folder}; {again} goes on from there")
+        raise SystemExit(128 + (self._signal or signal.SIGTERM))
+
+
+def _words(line: dict[str, Any]) -> str:
+    def show(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+
+    return "  ".join(f"{k} {show(v)}" for k, v in line.items() if k != "epoch" and not isinstance(v, list | dict))
