@@ -100,8 +100,8 @@ def test_predictions_are_those_of_evaluation(base, capfd, kwargs):
 def test_blocks_give_what_one_pass_gives(base, capfd, monkeypatch):
     _, folder = make_run(base)
     whole = run(capfd, "--model", folder, base / "images")[1]
-    monkeypatch.setattr("data.files.listing.unseen.LEAST", 2)
-    monkeypatch.setattr("data.files.listing.unseen.BLOCK_BYTES", 1)
+    monkeypatch.setattr("data.files.unseen.LEAST", 2)
+    monkeypatch.setattr("data.files.unseen.BLOCK_BYTES", 1)
     code, out, _ = run(capfd, "--model", folder, base / "images", "--embeddings", base / "e.npy")
     assert code == 0 and np.load(base / "e.npy").shape == (7, 16)
     for one, other in zip(read(whole), read(out), strict=True):
