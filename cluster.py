@@ -12,32 +12,28 @@ when they begin with its name; overwrite=true starts again. If every image lies 
 taken for its class, which only scores the result.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import scan
-import selflabel
-import simclr
+from clustering.prediction import predict
 from data.folder import find_images
 from recipes.choose import STAGES
 from recipes.display import Display, Work, duration
 from recipes.look import look_at
 from recipes.project import Project, make_recipe
-from report import collect as reporting
+from report.outputs import write_clusters
 from system.console import say, warn
 from system.errors import ConfigError, NothingConfidentError
 from system.files import write_text
 from system.runtime import Runtime
-from utils import cli
-from utils import clusters as validation
-from utils.common_config import get_val_dataset
-from utils.config import apply_overrides
-from utils.overrides import split_stage
+from training.folder import read_record
+from utils import cli, clusters
+from utils.common_config import get_embedder, get_val_dataset
+from utils.overrides import apply_overrides, split_stage
+from utils.stage import main_of
 
-MAINS = {"simclr": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
 TITLES = {"simclr": "learning features", "scan": "finding clusters", "selflabel": "refining clusters"}
 RESULTS, UNREADABLE = ("report.html", "clusters.csv"), "unreadable.txt"
 FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
@@ -153,7 +149,7 @@ def run_stages(project: Project, display: Display) -> str:
             files = find_images(root, "images", None)
             project.check_unchanged(files.fingerprint(), len(files))
             try:
-                MAINS[stage](project.arguments(stage))
+                main_of(stage)(project.arguments(stage))
             except NothingConfidentError as error:
                 nothing = str(error)
             else:
@@ -161,7 +157,7 @@ def run_stages(project: Project, display: Display) -> str:
         if nothing:
             warn(f"refining was left out, and the clusters are those before it: {nothing}")
             return "scan"
-        seconds = json.loads((work.folder / "run.json").read_text(encoding="utf-8"))["seconds"]
+        seconds = read_record(work.folder).get("seconds", 0.0)
         display.line(f"{number}/3 {work.title}: done, {duration(seconds)}")
     return "selflabel"
 
@@ -172,10 +168,10 @@ def show(project: Project, stage: str) -> dict[str, Any]:
     path = Path(p[f"{stage}_model"])
     runtime = Runtime.of(p)
     dataset = get_val_dataset(p)
-    prediction = validation.predict(p, *validation.load_clustering(p, path), dataset, runtime)
-    scores = validation.score(prediction, dataset)
-    reporting.write_clusters(project.folder / "clusters.csv", dataset.paths, prediction)
-    reporting.write_report(project.folder / "report.html", p, path, dataset, prediction, scores)
+    prediction = predict(*clusters.load_clustering(p, path), dataset, get_embedder(p, runtime))
+    scores = clusters.score_prediction(prediction, dataset)
+    write_clusters(project.folder / "clusters.csv", dataset.paths, prediction)
+    clusters.write_report(project.folder / "report.html", p, path, dataset, prediction, scores)
     left_out = sorted(set(find_images(Path(project.request["folder"]), "images", None).paths) - set(dataset.paths))
     write_text(project.folder / UNREADABLE, "".join(f"{name}\n" for name in left_out))
     return {key: value for key, value in scores.items() if key not in ("confusion", "matching")}
@@ -185,7 +181,7 @@ def report(project: Project) -> None:
     """Say what came out and where it is."""
     result = project.facts["result"]
     if result["scores"]:
-        say("labels only score: " + validation.words(result["scores"]), "green")
+        say("labels only score: " + clusters.words(result["scores"]), "green")
     unreadable = project.folder / UNREADABLE
     if unreadable.exists() and unreadable.stat().st_size:
         num_files = unreadable.read_bytes().count(b"\n")

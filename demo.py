@@ -15,26 +15,24 @@ from typing import Any
 import torch
 
 import eval as evaluation
-import scan
-import selflabel
-import simclr
-from clustering import scores as evaluate
+from clustering.kmeans import score_kmeans
+from clustering.prediction import predict
 from report import plots
 from system.console import say
 from system.errors import UserError
 from system.files import write_text
 from system.runtime import Runtime, generator
-from utils import cli
-from utils import clusters as validation
-from utils.common_config import get_train_dataset, get_val_dataset
+from training.folder import read_record
+from utils import cli, clusters
+from utils.common_config import get_embedder, get_train_dataset, get_val_dataset
 from utils.config import REPOSITORY, load_config
+from utils.stage import main_of
 
 CONFIGS = {
     "pretext": REPOSITORY / "configs/pretext/simclr_digits.yml",
     "scan": REPOSITORY / "configs/scan/scan_digits.yml",
     "selflabel": REPOSITORY / "configs/selflabel/selflabel_digits.yml",
 }
-STAGES = {"pretext": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
 KMEANS_RUNS = 5
 SHOWN = 20  # images of a cluster in the picture
 ROWS = {
@@ -48,12 +46,12 @@ ROWS = {
 def run_recipe(overrides: Sequence[str] = ()) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """Run what is left of the stages; returns ACC, NMI, ARI of each row and the seconds of each stage."""
     seconds = {}
-    for stage, main in STAGES.items():
-        code = main(["--config_exp", str(CONFIGS[stage]), *overrides])
+    for stage, config in CONFIGS.items():
+        p = load_config(None, config, overrides)
+        code = main_of(p.setup)(["--config_exp", str(config), *overrides])
         if code:
             raise UserError(f"the stage {stage} ended with exit code {code}")
-        p = load_config(None, CONFIGS[stage], overrides)
-        seconds[stage] = json.loads((Path(p[f"{stage}_dir"]) / "run.json").read_text())["seconds"]
+        seconds[stage] = read_record(Path(p[f"{stage}_dir"]))["seconds"]
     scores = {
         "kmeans-pixels": kmeans_of_pixels(overrides),
         "kmeans-pretext": evaluate_stage("pretext", [*overrides, "--kmeans"])["kmeans"],
@@ -85,7 +83,7 @@ def kmeans_of_pixels(overrides: Sequence[str]) -> dict[str, Any]:
     p = load_config(None, CONFIGS["pretext"], overrides)
     train, val = get_train_dataset(p, None), get_val_dataset(p)
     pixels = [dataset.images.flatten(1).float() for dataset in (train, val)]
-    found = evaluate.kmeans(pixels[0], pixels[1], val.targets, p.num_classes, KMEANS_RUNS, p.seed)
+    found = score_kmeans(pixels[0], pixels[1], val.targets, p.num_classes, KMEANS_RUNS, p.seed)
     return {name: {"mean": mean} for name, (mean, _) in found.items()}
 
 
@@ -94,10 +92,10 @@ def draw_clusters(overrides: Sequence[str], path: Path) -> None:
     p = load_config(None, CONFIGS["scan"], overrides)
     val = get_val_dataset(p)
     runtime = Runtime.of(p)
-    prediction = validation.predict(p, *validation.load_clustering(p, p.scan_model), val, runtime)
-    clusters = prediction.probabilities.argmax(1).cpu()
+    prediction = predict(*clusters.load_clustering(p, p.scan_model), val, get_embedder(p, runtime))
+    assigned = prediction.probabilities.argmax(1).cpu()
     shuffled = torch.randperm(len(val), generator=generator(p.seed, "picture"))
-    members = [shuffled[clusters[shuffled] == cluster] for cluster in clusters.unique()]
+    members = [shuffled[assigned[shuffled] == cluster] for cluster in assigned.unique()]
     columns = min(SHOWN, min(len(found) for found in members))
     images = torch.stack([val.load(found[:columns], "cpu") for found in members])
     plots.image_sheet(path, images, [""] * columns)

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from easydict import EasyDict
 
-from clustering import scores as evaluate
+from clustering.kmeans import score_kmeans
 from clustering.mining import mine_neighbors
 from clustering.neighbors import purity
-from report import collect as reporting
+from clustering.prediction import find_prototypes, predict
+from clustering.scores import count_classes
 from report import plots
 from system.console import say, warn
 from system.distributed import is_main
@@ -28,11 +29,10 @@ from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.runtime import Runtime
 from training.folder import to_plain
-from utils import cli, pretext
-from utils import clusters as validation
-from utils.common_config import get_model, get_train_dataset, get_val_dataset
+from utils import cli, clusters, pretext
+from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
 from utils.config import require
-from utils.schema import STAGE_OF
+from utils.schema import SETUPS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="write report.html, a page to look through the clusters")
     parser.add_argument("--out", metavar="DIR", help="where pictures go (default: beside the model)")
     parser.add_argument("--json", metavar="FILE", help="also write what is printed as JSON")
-    p, args = cli.configure(parser, argv, "simclr", "moco", "scan", "selflabel")
+    p, args = cli.configure(parser, argv, *SETUPS)
     require(p, "transformation_kwargs", script="eval.py")
-    stage = STAGE_OF[p.setup]
+    stage = SETUPS[p.setup].stage
     if args.report and stage == "pretext":
         raise ConfigError("--report shows clusters; give the config of a scan or self-label model")
     runtime = Runtime.of(p)
@@ -82,7 +82,7 @@ class PretextEvaluation:
             say("there are no labels, so purity cannot be told")
             return {}
         num_neighbors = min(max(pretext.PURITY_AT), len(dataset) - 1)
-        features = pretext.embed_split(self.p, self.module, dataset, runtime, desc="features")
+        features = get_embedder(self.p, runtime).embed(self.module, dataset)
         found = mine_neighbors(features, num_neighbors, self.p.neighbors)
         shares = purity(found, dataset.targets.numpy(), [k for k in pretext.PURITY_AT if k <= num_neighbors])
         for k, share in shares.items():
@@ -96,29 +96,29 @@ class ClusterEvaluation:
     def __init__(self, p: EasyDict, path: Path) -> None:
         require(p, "num_classes", script="eval.py")
         self.p, self.path = p, path
-        self.model, self.head = validation.load_clustering(p, path)
+        self.model, self.head = clusters.load_clustering(p, path)
         self.module = self.model.backbone
 
     def scores(self, dataset: Any, runtime: Runtime, out: Path, args: Any) -> dict[str, Any]:
         """Print and return the scores; pictures go to `out`."""
-        prediction = validation.predict(self.p, self.model, self.head, dataset, runtime)
-        scores = validation.score(prediction, dataset)
+        prediction = predict(self.model, self.head, dataset, get_embedder(self.p, runtime))
+        scores = clusters.score_prediction(prediction, dataset)
         if scores:
-            say(validation.words(scores), "green")
+            say(clusters.words(scores), "green")
             if is_main():
-                validation.draw_confusion(out / "confusion_matrix.png", scores, dataset)
+                clusters.draw_confusion(out / "confusion_matrix.png", scores, dataset)
                 say(f"confusion matrix: {out / 'confusion_matrix.png'}")
         else:
             say("there are no labels to score with")
         if args.visualize_prototypes and is_main():
             self._draw_prototypes(prediction, scores, dataset, out / "prototypes.png")
         if args.report and is_main():
-            reporting.write_report(out / "report.html", self.p, self.path, dataset, prediction, scores)
+            clusters.write_report(out / "report.html", self.p, self.path, dataset, prediction, scores)
             say(f"report: {out / 'report.html'}")
         return {key: value for key, value in scores.items() if key != "confusion"}
 
     def _draw_prototypes(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:
-        chosen = evaluate.prototypes(prediction.features, prediction.probabilities)
+        chosen = find_prototypes(prediction.features, prediction.probabilities)
         names = {cluster: dataset.classes[label] for cluster, label in scores.get("matching", []) if dataset.classes}
         labels = [f"{cluster}: {names[cluster]}" if cluster in names else str(cluster) for cluster in chosen]
         plots.prototype_sheet(path, dataset.load(torch.tensor(list(chosen.values())), "cpu"), labels)
@@ -132,12 +132,13 @@ def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtim
     train = dataset if args.split == "train" else get_train_dataset(p, None)
     scores: dict[str, Any] = {}
     if args.kmeans:
-        num_classes = validation.num_classes(dataset)
+        num_classes = count_classes(dataset)
         num_clusters = p.num_classes or num_classes
-        train_features = pretext.embed_split(p, module, train, runtime, desc="K-means fit")
-        features = train_features if dataset is train else pretext.embed_split(p, module, dataset, runtime)
+        embedder = get_embedder(p, runtime)
+        train_features = embedder.embed(module, train, desc="K-means fit")
+        features = train_features if dataset is train else embedder.embed(module, dataset)
         sizes = {"num_clusters": num_clusters, "num_runs": args.kmeans_runs, "num_classes": num_classes}
-        runs = evaluate.kmeans(train_features, features, dataset.targets, seed=p.seed, **sizes)
+        runs = score_kmeans(train_features, features, dataset.targets, seed=p.seed, **sizes)
         scores["kmeans"] = {name: {"mean": mean, "std": std} for name, (mean, std) in runs.items()}
         line = "  ".join(f"{name.upper()} {100 * mean:.2f} ± {100 * std:.2f} %" for name, (mean, std) in runs.items())
         say(f"K-means on features, {args.kmeans_runs} runs: {line}")

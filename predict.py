@@ -22,14 +22,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from clustering.prediction import Prediction, predict
 from data.files.unseen import list_inputs, read_blocks
+from report.outputs import TABLES, NpyRows, Sorter, copy_file, link_file
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.files import write_file
 from system.runtime import Runtime
-from utils import cli
-from utils import clusters as validation
-from utils import saved as prediction
+from utils import cli, clusters, saved
+from utils.common_config import get_embedder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     messages = contextlib.redirect_stdout(sys.stderr) if args.output == "-" else contextlib.nullcontext()
     table = sys.stdout.buffer
     with messages:
-        model = prediction.find_model(Path(args.model))
-        p = prediction.load_model_config(model, args.config_env, args.config_exp)
+        model = saved.find_model(Path(args.model))
+        p = saved.load_model_config(model, args.config_env, args.config_exp)
         if args.top_k > p.num_classes:
             raise ConfigError(f"--top_k is {args.top_k}, but the model has {p.num_classes} clusters")
         runtime = Runtime.start(args.device, p.precision, deterministic=p.deterministic)
@@ -71,8 +72,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config_exp", metavar="FILE", help="the model's config, when none lies beside it")
     parser.add_argument("--config_env", metavar="FILE", help="goes with --config_exp")
     args = parser.parse_intermixed_args(argv)
-    if args.output != "-" and Path(args.output).suffix not in prediction.TABLES:
-        raise ConfigError(f"--output is {args.output}, but must end with {' or '.join(prediction.TABLES)}, or be -")
+    if args.output != "-" and Path(args.output).suffix not in TABLES:
+        raise ConfigError(f"--output is {args.output}, but must end with {' or '.join(TABLES)}, or be -")
     return args
 
 
@@ -89,23 +90,24 @@ class Predictor:
     """A model and the places where its predictions go."""
 
     def __init__(self, p: Any, model: Path, runtime: Runtime, args: argparse.Namespace) -> None:
-        self.p, self.runtime, self.args = p, runtime, args
-        self.p.eval_batch_size = args.batch_size or p.eval_batch_size
-        self.model, self.head = validation.load_clustering(p, model)
-        self.side, self.streamed = prediction.reading(p, model)
+        self.args = args
+        p.eval_batch_size = args.batch_size or p.eval_batch_size
+        self.embedder = get_embedder(p, runtime)
+        self.model, self.head = clusters.load_clustering(p, model)
+        self.side, self.streamed = saved.reading(p, model)
         self.num_images = self.num_bad = 0
-        self.sorter: prediction.Sorter | None = None
-        for folder, place in ((args.copy_to, prediction.copy_file), (args.link_to, prediction.link_file)):
+        self.sorter: Sorter | None = None
+        for folder, place in ((args.copy_to, copy_file), (args.link_to, link_file)):
             if folder:
-                self.sorter = prediction.Sorter(Path(folder), place, p.num_classes)
+                self.sorter = Sorter(Path(folder), place, p.num_classes)
 
     def run(self, file: BinaryIO) -> None:
         """Write the table to an open file, and the features to theirs when they are asked for."""
         kind = ".csv" if self.args.output == "-" else Path(self.args.output).suffix
-        table = prediction.TABLES[kind](file, self.args.top_k)
+        table = TABLES[kind](file, self.args.top_k)
 
         def write_all(features: BinaryIO | None) -> None:
-            rows = prediction.NpyRows(features, self.model.backbone_dim) if features else None
+            rows = NpyRows(features, self.model.backbone_dim) if features else None
             for paths, found in self.predictions():
                 table.write(paths, found)
                 if rows:
@@ -122,7 +124,7 @@ class Predictor:
         else:
             write_all(None)
 
-    def predictions(self) -> Iterator[tuple[list[str], validation.Prediction]]:
+    def predictions(self) -> Iterator[tuple[list[str], Prediction]]:
         """Paths and predictions, block by block; unreadable files are named and counted.
 
         Raises UserError when none can be read.
@@ -133,7 +135,7 @@ class Predictor:
             self.num_bad += len(bad)
             if dataset is not None:
                 self.num_images += len(paths)
-                yield paths, validation.predict(self.p, self.model, self.head, dataset, self.runtime)
+                yield paths, predict(self.model, self.head, dataset, self.embedder)
         if self.num_images == 0:
             what = f"none of the {self.num_bad:,} files can be read" if self.num_bad else "no images are given"
             raise UserError(f"{what}; IMAGES are image files, directories of them, or - for a list on stdin")

@@ -10,78 +10,84 @@ usually negative: a consistency (at best 0) minus entropy_weight times an entrop
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from clustering.validation import Validator, warn_of_collapse
 from data.features import Unchanged
 from data.loaders import NeighborPartner
+from losses.scan import SCANTerms
+from models.weights import save_weights
 from system.console import say
 from system.distributed import gather
-from training.checkpoint import save_weights
 from training.run import Run
-from utils import cli
-from utils import clusters as validation
-from utils import stage as inspection
+from utils import cli, clusters
 from utils.common_config import (
     get_criterion,
+    get_embedder,
     get_model,
     get_optimizer,
-    get_train_dataset,
+    get_splits,
     get_train_transformations,
-    get_val_dataset,
     get_view_loader,
 )
-from utils.config import TRAINING_KEYS
-from utils.pretext import frozen_features, load_train_neighbors, load_val_neighbors
+from utils.pretext import load_train_neighbors, load_val_neighbors
+from utils.stage import run_stage
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; returns the exit code."""
-    p, args = cli.configure(cli.training_parser(__doc__), argv, "scan")
-    if args.dry_run:
-        return inspection.dry_run(p, *TRAINING_KEYS, "num_classes", script="scan.py", starts_from=p.pretext_model)
+def step(
+    forward: Callable[[Tensor], list[Tensor]], criterion: Callable[[Tensor, Tensor], SCANTerms], *views: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The SCAN loss of anchors and neighbors, summed over the heads, and a head's mean consistency and entropy."""
+    heads = zip(*map(forward, views), strict=True)
+    losses = [criterion(gather(anchor), gather(neighbor)) for anchor, neighbor in heads]
+    total, consistency, entropy = (sum(terms[1:], terms[0]) for terms in zip(*losses, strict=True))
+    return total, consistency / len(losses), entropy / len(losses)
 
-    run = Run.start(p, *TRAINING_KEYS, "num_classes", script="scan.py")
-    if run.result is not None:
-        return validation.report(p, run.result, again=True)
+
+def train(p: Any, run: Run) -> dict[str, Any]:
+    """Train what is left of the run; returns its result."""
     model = run.runtime.place(get_model(p, p.pretext_model))
-    train = get_train_dataset(p, None)
-    val = get_val_dataset(p, classes=train.classes)
-    partner = NeighborPartner(load_train_neighbors(p, train), p.num_neighbors)
-    validator = validation.Validator(p, val, load_val_neighbors(p, val), run.runtime)
+    train_set, val_set = get_splits(p)
+    partner = NeighborPartner(load_train_neighbors(p, train_set), p.num_neighbors)
+    embedder = get_embedder(p, run.runtime)
+    validator = Validator(val_set, load_val_neighbors(p, val_set), embedder, frozen=p.update_cluster_head_only)
     augment = get_train_transformations(p)
-    shown, part = train, "default"
+    shown, part = train_set, "default"
     if p.update_cluster_head_only and augment.is_fixed:  # every epoch would compute the same features again
-        shown, part = frozen_features(p, model, train, augment, run.runtime), "head"
+        features = Path(p.scan_dir) / "features-train.npy"
+        shown, part = embedder.under(augment).freeze(model, train_set, features), "head"
         augment = Unchanged()
     loader = get_view_loader(p, shown, [augment, augment], run, [None, partner])
     criterion = get_criterion(p)
-    forward = run.prepare(model, get_optimizer(p, model))
-    run.profile(args.profile)
+    forward = partial(run.prepare(model, get_optimizer(p, model), loader), forward_pass=part)
     say(
         "the loss is usually negative: a consistency (at best 0) minus entropy_weight times an entropy (at best "
         "log C); lower is better"
     )
 
-    for epoch in run.epochs():
+    for _ in run.epochs():
         model.train(not p.update_cluster_head_only)
-        for anchors, neighbors in run.steps(loader):
-            heads = zip(forward(anchors, forward_pass=part), forward(neighbors, forward_pass=part), strict=True)
-            losses = [criterion(gather(anchor), gather(neighbor)) for anchor, neighbor in heads]
-            run.step(
-                sum(loss.total for loss in losses),
-                consistency=sum(loss.consistency for loss in losses) / len(losses),
-                entropy=sum(loss.entropy for loss in losses) / len(losses),
-            )
+        for batch in run.steps(loader):
+            total, consistency, entropy = step(forward, criterion, *batch.views)
+            run.step(total, consistency=consistency, entropy=entropy)
         best = validator.best_head(model)
-        if best.loss < run.values.get("best_loss", float("inf")):
-            run.values |= {"best_loss": best.loss, "best_loss_head": best.head, "best_epoch": epoch + 1}
+        if run.improved(best.loss):
+            run.values["best_loss_head"] = best.head
             save_weights(p.scan_model, {"model": model.state_dict(), "head": best.head}, setup="scan")
         run.end_epoch(val_loss=best.loss, head=best.head, **best.monitored)
-        validation.warn_of_collapse(best.cluster_sizes, p.num_classes)
+        warn_of_collapse(best.cluster_sizes, p.num_classes)
 
-    result = validation.final_scores(p, p.scan_model, val, run.runtime) | run.values
-    run.finish(result)
-    return validation.report(p, result)
+    return clusters.final_scores(p, p.scan_model, val_set, run.runtime) | run.values
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    return run_stage("scan", train, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -8,81 +8,76 @@ with the lowest label-free validation loss. The same command continues an interr
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from clustering.validation import Validator, warn_of_collapse
+from losses.selflabel import ConfidenceBasedCE, Labels
+from models.weights import save_weights
 from system.distributed import gather
 from system.errors import NothingConfidentError
-from training.checkpoint import save_weights
 from training.ema import EMA
 from training.run import Run
-from utils import cli
-from utils import clusters as validation
-from utils import stage as inspection
+from utils import cli, clusters
 from utils.common_config import (
     get_criterion,
+    get_embedder,
     get_model,
     get_optimizer,
-    get_train_dataset,
+    get_splits,
     get_train_transformations,
-    get_val_dataset,
     get_val_transformations,
     get_view_loader,
 )
-from utils.config import TRAINING_KEYS
 from utils.pretext import find_val_neighbors
+from utils.stage import run_stage
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage; returns the exit code."""
-    p, args = cli.configure(cli.training_parser(__doc__), argv, "selflabel")
-    if args.dry_run:
-        return inspection.dry_run(p, *TRAINING_KEYS, "num_classes", script="selflabel.py", starts_from=p.scan_model)
+def step(
+    forward: Callable[[Tensor], list[Tensor]], criterion: ConfidenceBasedCE, plain: Tensor, strong: Tensor
+) -> tuple[Tensor, Labels]:
+    """The loss of the strong views against what the plain ones say of themselves, and what that is."""
+    with torch.no_grad():
+        labels = criterion.label(gather(forward(plain)[0]))
+    return criterion.loss(labels, gather(forward(strong)[0])), labels
 
-    run = Run.start(p, *TRAINING_KEYS, "num_classes", script="selflabel.py")
-    if run.result is not None:
-        return validation.report(p, run.result, again=True)
+
+def train(p: Any, run: Run) -> dict[str, Any]:
+    """Train what is left of the run; returns its result."""
     model = run.runtime.place(get_model(p, p.scan_model))
-    train = get_train_dataset(p, None)
-    val = get_val_dataset(p, classes=train.classes)
-    validator = validation.Validator(p, val, find_val_neighbors(p, val, model, run.runtime), run.runtime)
-    loader = get_view_loader(p, train, [get_val_transformations(p), get_train_transformations(p)], run)
+    train_set, val_set = get_splits(p)
+    validator = Validator(val_set, find_val_neighbors(p, val_set, model, run.runtime), get_embedder(p, run.runtime))
+    loader = get_view_loader(p, train_set, [get_val_transformations(p), get_train_transformations(p)], run)
     criterion = get_criterion(p)
     run.values["scan_loss"] = validator.best_head(model).loss
     parts = {"ema": EMA(model.parameters(), p.ema_alpha)} if p.use_ema else {}
-    forward = run.prepare(model, get_optimizer(p, model), **parts)
-    best_model = Path(p.selflabel_dir) / "model-best.pth.tar"
-    run.profile(args.profile)
+    forward = run.prepare(model, get_optimizer(p, model), loader, **parts)
 
     for epoch in run.epochs():
         model.train()
-        for plain, strong in run.steps(loader):
-            with torch.no_grad():
-                plain_logits = gather(forward(plain)[0])
-            strong_logits = gather(forward(strong)[0])
-            confident = criterion.confident(plain_logits)
-            run.totals.maximum(highest_confidence=plain_logits.softmax(1).max())
-            run.totals.count(confident=confident.sum(), confident_per_cluster=criterion.count(plain_logits))
-            run.step(criterion(plain_logits, strong_logits), skip=~confident.any())
+        for batch in run.steps(loader):
+            loss, labels = step(forward, criterion, *batch.views)
+            run.totals.maximum(highest_confidence=labels.probability.max())
+            run.totals.count(confident=labels.confident.sum(), confident_per_cluster=labels.counts)
+            run.step(loss, skip=~labels.confident.any())
             for average in parts.values():
                 average.update()
         if run.totals.read("confident") == 0:
             highest = run.totals.read("highest_confidence")
             raise NothingConfidentError(nothing_confident(p.confidence_threshold, epoch, highest))
         scores = validator.best_head(model)
-        if scores.loss < run.values.get("best_loss", float("inf")):
-            run.values |= {"best_loss": scores.loss, "best_epoch": epoch + 1}
-            save_weights(best_model, model.state_dict(), setup="selflabel")
+        if run.improved(scores.loss):
+            save_weights(Path(p.selflabel_dir) / "model-best.pth.tar", model.state_dict(), setup="selflabel")
         run.values["last_loss"] = scores.loss
         run.end_epoch(val_loss=scores.loss, **scores.monitored)
-        validation.warn_of_collapse(scores.cluster_sizes, p.num_classes)
+        warn_of_collapse(scores.cluster_sizes, p.num_classes)
 
     save_weights(p.selflabel_model, model.state_dict(), setup="selflabel")
-    result = validation.final_scores(p, p.selflabel_model, val, run.runtime) | run.values
-    run.finish(result)
-    return validation.report(p, result)
+    return clusters.final_scores(p, p.selflabel_model, val_set, run.runtime) | run.values
 
 
 def nothing_confident(threshold: float, epoch: int, highest: float) -> str:
@@ -92,6 +87,11 @@ def nothing_confident(threshold: float, epoch: int, highest: float) -> str:
         f"to learn from; the highest confidence was {highest:.4f}, so samples appear below that: for example "
         f"confidence_threshold={0.98 * highest:.3g} overwrite=true"
     )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    return run_stage("selflabel", train, __doc__, argv)
 
 
 if __name__ == "__main__":

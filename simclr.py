@@ -10,68 +10,58 @@ continues an interrupted run.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from system.console import say
+from models.weights import save_weights
 from system.distributed import gather
-from training.checkpoint import save_weights
 from training.run import Run
 from utils import cli, pretext
-from utils import stage as inspection
 from utils.common_config import (
     get_criterion,
     get_model,
     get_optimizer,
-    get_train_dataset,
+    get_splits,
     get_train_transformations,
-    get_val_dataset,
     get_view_loader,
 )
-from utils.config import TRAINING_KEYS
+from utils.stage import run_stage
+
+
+def step(forward: Callable[[Tensor], Tensor], criterion: Callable[[Tensor], Tensor], *views: Tensor) -> Tensor:
+    """The SimCLR loss of both views of a batch, which go through the network in one forward."""
+    features = forward(torch.cat(views)).unflatten(0, (2, -1)).transpose(0, 1)
+    return criterion(gather(features))
+
+
+def train(p: Any, run: Run) -> dict[str, Any]:
+    """Train what is left of the run; returns its result."""
+    train_set, val_set = get_splits(p, "train+unlabeled")
+    mined = pretext.scan_split(p, train_set)
+    pretext.num_to_mine(p, mined, val_set)  # what would fail after training fails before it
+    augment = get_train_transformations(p)
+    loader = get_view_loader(p, train_set, [augment, augment], run)
+    criterion = get_criterion(p)
+    model = run.runtime.place(get_model(p))
+    forward = run.prepare(model, get_optimizer(p, model), loader)
+    monitor = pretext.KnnMonitor(p, model, mined, val_set, run.runtime)
+
+    for epoch in run.epochs():
+        model.train()
+        for batch in run.steps(loader):
+            run.step(step(forward, criterion, *batch.views))
+        run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
+
+    save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
+    return {"loss": run.metrics[-1]["loss"]} | pretext.mine(p, model, run.runtime, mined, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
-    parser = cli.training_parser(__doc__)
-    parser.add_argument("--mine_only", action="store_true", help="train nothing; mine with the weights of --model")
-    parser.add_argument("--model", metavar="FILE", help="weights to mine with (default: those in the folder)")
-    p, args = cli.configure(parser, argv, "simclr")
-    if args.mine_only:
-        return pretext.mine_only(p, args.model)
-    if args.dry_run:
-        return inspection.dry_run(p, *TRAINING_KEYS, script="simclr.py")
-
-    run = Run.start(p, *TRAINING_KEYS, script="simclr.py")
-    if run.result is not None:
-        return pretext.report(p, run.result, again=True)
-    train = get_train_dataset(p, None, split="train+unlabeled")
-    val = get_val_dataset(p, classes=train.classes)
-    mined = pretext.scan_split(p, train)
-    pretext.num_to_mine(p, mined, val)  # what would fail after training fails before it
-    augment = get_train_transformations(p)
-    loader = get_view_loader(p, train, [augment, augment], run)
-    criterion = get_criterion(p)
-    model = run.runtime.place(get_model(p))
-    forward = run.prepare(model, get_optimizer(p, model))
-    monitor = pretext.KnnMonitor(p, model, mined, val, run.runtime)
-    run.profile(args.profile)
-
-    for epoch in run.epochs():
-        model.train()
-        for first, second in run.steps(loader):
-            features = gather(forward(torch.cat([first, second])).unflatten(0, (2, -1)).transpose(0, 1))
-            run.step(criterion(features))
-        run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
-
-    save_weights(p.pretext_model, model.state_dict(), setup="simclr")
-    say(f"the model is {p.pretext_model}")
-    result: dict[str, Any] = {"loss": run.metrics[-1]["loss"]}
-    result |= pretext.mine(p, model, run.runtime, mined, val)
-    run.finish(result)
-    return pretext.report(p, result)
+    return run_stage("simclr", train, __doc__, argv)
 
 
 if __name__ == "__main__":

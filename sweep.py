@@ -25,7 +25,7 @@ from sweeps.runner import Runner, make_slots
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from utils import cli
-from utils.overrides import STAGE_OF
+from utils.schema import SETUPS, stage_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     words = [args.stage, *args.overrides]
     stages = [word for word in words if "=" not in word]
-    if len(stages) != 1 or stages[0] not in STAGE_OF:
-        raise ConfigError(f"the stage must be one of simclr, scan, selflabel, not '{' '.join(stages)}'")
-    stage = STAGE_OF[stages[0]]
+    stage = stage_of(stages[0]) if len(stages) == 1 else None
+    if stage is None:
+        raise ConfigError(f"the stage must be one of {', '.join(SETUPS)}, not '{' '.join(stages)}'")
     given = {"pretext": args.pretext_config, "scan": args.scan_config, stage: args.config_exp}
     plan = make_plan(stage, args.config_env, given, [word for word in words if "=" in word])
     if args.dry_run:

@@ -13,19 +13,19 @@ where it stopped; seconds count all of its parts. Labels only score.
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from training.folder import read_record
+from utils.stage import main_of
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import eval as evaluation
-import scan
-import selflabel
-import simclr
 from benchmarks import common
 from system.errors import UserError
 from system.runtime import Runtime
@@ -34,7 +34,7 @@ from utils.common_config import get_model, get_train_dataset, get_train_transfor
 from utils.config import load_config
 from utils.overrides import words_of
 
-STAGES: dict[str, Callable[..., int]] = {"pretext": simclr.main, "scan": scan.main, "selflabel": selflabel.main}
+STAGES = {"pretext": "simclr", "scan": "scan", "selflabel": "selflabel"}
 NAMES = ("pretext/simclr_cifar10", "scan/scan_cifar10", "selflabel/selflabel_cifar10")
 SCORES = ("acc", "nmi", "ari")
 NUM_PIXEL_QUERIES = 2000
@@ -77,10 +77,10 @@ def run_stage(stage: str, words: Sequence[str], peak_tflops: float | None, devic
     """Run what is left of a stage; returns its seconds, rates, memory and scores."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    if STAGES[stage](list(words)):
+    if main_of(STAGES[stage])(list(words)):
         raise UserError(f"the stage {stage} failed")
     p = load_config(None, words[1], words[2:])
-    record = json.loads((Path(p[f"{stage}_dir"]) / "run.json").read_text(encoding="utf-8"))
+    record = read_record(Path(p[f"{stage}_dir"]))
     split = "train+unlabeled" if stage == "pretext" else None
     done = work(p, stage, len(get_train_dataset(p, None, split)))
     seconds = record["seconds"]

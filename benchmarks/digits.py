@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import demo
+import scan
 from benchmarks import common
 from clustering.mining import mine_neighbors
 from clustering.neighbors import save_neighbors
+from models.weights import save_weights
 from system.errors import UserError
 from system.runtime import seed_everything
-from training.checkpoint import save_weights
 from utils.common_config import get_model, get_train_dataset, get_val_dataset
 from utils.config import load_config
 
@@ -44,7 +45,7 @@ def scan_of_pixels(overrides: Sequence[str]) -> dict[str, float]:
         found = mine_neighbors(dataset.images.flatten(1).float(), num, p.neighbors)
         save_neighbors(p[f"topk_neighbors_{split}_path"], found, dataset.fingerprint())
     words = [*overrides, *PIXELS_RUN]
-    if demo.STAGES["scan"](["--config_exp", str(demo.CONFIGS["scan"]), *words]):
+    if scan.main(["--config_exp", str(demo.CONFIGS["scan"]), *words]):
         raise UserError("SCAN on the neighbors of raw pixels failed")
     scores = demo.evaluate_stage("scan", words)
     return {name: demo.number(scores[name]) for name in METRICS}

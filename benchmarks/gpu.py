@@ -30,9 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import common, gpu_profile
 from benchmarks.gpu_smoke import CHECKS
 from benchmarks.steps import CONFIGS, make_images
-from clustering import scores as evaluate
-from clustering.features import embed
+from clustering.features import Embedder
 from clustering.mining import mine_neighbors
+from clustering.scores import score
+from clustering.validation import VALIDATION_COLUMNS, validation_loss
 from data.augment import build_evaluation
 from models import build_backbone
 from system.runtime import Runtime
@@ -92,7 +93,7 @@ def _inference(args: argparse.Namespace, runtime: Runtime) -> Iterator[Job]:
     backbone = runtime.place(build_backbone("resnet50", "imagenet")["backbone"])
     dataset, strategy = make_images(args.num_inferred, args.crop), build_evaluation(args.crop, NORMALIZE)
     for dtype in dict.fromkeys((runtime.inference, runtime.training)):
-        call = partial(embed, backbone, dataset, strategy, runtime, batch_size=args.batch_size, dtype=dtype)
+        call = partial(Embedder(strategy, runtime, args.batch_size).embed, backbone, dataset, dtype=dtype)
         name = f"inference {str(dtype).removeprefix('torch.')}"
         yield name, call, args.num_inferred, {"images": args.num_inferred, "crop": args.crop}
 
@@ -110,10 +111,10 @@ def _evaluation(args: argparse.Namespace, runtime: Runtime) -> Iterator[Job]:
     random = torch.Generator(device).manual_seed(0)
     probabilities = torch.randn(num, num_clusters, device=device, generator=random).softmax(1)
     targets = torch.randint(num_clusters, (num,), device=device, generator=random)
-    neighbors = torch.randint(num, (num, evaluate.VALIDATION_COLUMNS), device=device, generator=random)
+    neighbors = torch.randint(num, (num, VALIDATION_COLUMNS), device=device, generator=random)
     sizes = {"images": num, "clusters": num_clusters}
-    yield "scores", partial(evaluate.score, probabilities, targets, num_clusters), num, sizes
-    yield "validation loss", partial(evaluate.validation_loss, probabilities, neighbors), num, sizes
+    yield "scores", partial(score, probabilities, targets, num_clusters), num, sizes
+    yield "validation loss", partial(validation_loss, probabilities, neighbors), num, sizes
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, Runtime], Iterator[Job]]] = {

@@ -20,12 +20,12 @@ TRACED = 32  # steps, so that the views of a group of steps are among them
 
 def _seconds(step: Step, num_steps: int, what: str) -> float:
     """Seconds of one step of `num_steps`: the whole, its views alone, or the network alone on views that are there."""
-    ready = next(step.views)
+    ready = next(step.batches).views
     common.synchronize(step.runtime.device)
     started = time.perf_counter()
     for _ in range(num_steps):
         if what == "views":
-            next(step.views)
+            next(step.batches)
         else:
             step(ready if what == "network" else None)
     common.synchronize(step.runtime.device)

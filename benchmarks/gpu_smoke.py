@@ -17,9 +17,10 @@ import selflabel
 import simclr
 from benchmarks import common
 from benchmarks.steps import CONFIGS, Step, make_images
-from clustering import scores as evaluate
 from clustering.mining import mine_neighbors
 from clustering.neighbors import weighted_knn
+from clustering.scores import score
+from clustering.validation import validation_loss
 from data.augment import Strategy
 from models.weights import read_weights
 from system.runtime import Runtime
@@ -143,13 +144,11 @@ def evaluation(runtime: Runtime) -> dict[str, Any]:
     targets = torch.randint(-1, 10, (5000,), generator=random)
     neighbors = torch.randint(5000, (5000, 6), generator=random)
     placed = probabilities.to(runtime.device)
-    expected, found = evaluate.score(probabilities, targets, 10), evaluate.score(placed, targets, 10)
+    expected, found = score(probabilities, targets, 10), score(placed, targets, 10)
     assert all(np.array_equal(found[name], value) for name, value in expected.items()), "scores differ"
     apart = [
         abs(float(a) - float(b))
-        for a, b in zip(
-            evaluate.validation_loss(probabilities, neighbors), evaluate.validation_loss(placed, neighbors), strict=True
-        )
+        for a, b in zip(validation_loss(probabilities, neighbors), validation_loss(placed, neighbors), strict=True)
     ]
     assert max(apart) < 1e-5, apart
     bank = torch.nn.functional.normalize(torch.randn(3000, 32, generator=random), dim=1)

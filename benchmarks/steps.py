@@ -3,15 +3,18 @@
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+import scan
+import selflabel
+import simclr
 from benchmarks import common
 from benchmarks.published import NUM_NEIGHBORS
 from data.dataset import ImageDataset
-from data.loaders import NeighborPartner, ViewLoader
+from data.loaders import Batch, NeighborPartner, ViewLoader
 from system.runtime import Runtime
 from training.run import Run
 from utils.common_config import (
@@ -22,6 +25,7 @@ from utils.common_config import (
     get_val_transformations,
 )
 from utils.config import load_config
+from utils.stage import KEYS
 
 CONFIGS = {
     "simclr": "pretext/simclr_cifar10_jpeg.yml",
@@ -50,44 +54,38 @@ class Step:
         strategies = [get_val_transformations(p) if stage == "selflabel" else augment, augment]
         neighbors = torch.randint(len(dataset), (len(dataset), NUM_NEIGHBORS + 1))
         partners = [None, NeighborPartner(neighbors, NUM_NEIGHBORS)] if stage == "scan" else None
-        self.loader = ViewLoader(dataset, strategies, p.batch_size, runtime, (0, stage), partners, epochs=p.epochs)
+        self.run = Run(p, runtime, stage, Path(self.folder.name), KEYS)
+        self.loader = ViewLoader(dataset, strategies, p.batch_size, runtime, (0, stage), partners)
         self.criterion = get_criterion(p)
-        self.run = Run(p, runtime)
         torch.manual_seed(0)
         self.model = runtime.place(get_model(p)).train()
-        self.forward = self.run.prepare(self.model, get_optimizer(p, self.model))
-        self.views = self._views()
+        self.forward = self.run.prepare(self.model, get_optimizer(p, self.model), self.loader)
+        self.batches = self._batches()
 
-    def _views(self) -> Iterator[tuple[Tensor, ...]]:
+    def _batches(self) -> Iterator[Batch]:
         for epoch in itertools.count():
             yield from self.loader.epoch(epoch)
 
     def __call__(self, views: tuple[Tensor, ...] | None = None) -> None:
         """Do one step."""
-        STEPS[self.stage](self, *(views or next(self.views)))
+        LOOPS[self.stage](self, *(views or next(self.batches).views))
 
 
-def simclr(step: Step, first: Tensor, second: Tensor) -> None:
-    """As in simclr.py."""
-    features = step.forward(torch.cat([first, second])).unflatten(0, (2, -1)).transpose(0, 1)
-    step.run.step(step.criterion(features))
+def _simclr(step: Step, *views: Tensor) -> None:
+    step.run.step(simclr.step(step.forward, step.criterion, *views))
 
 
-def scan(step: Step, anchors: Tensor, neighbors: Tensor) -> None:
-    """As in scan.py."""
-    heads = zip(step.forward(anchors), step.forward(neighbors), strict=True)
-    losses = [step.criterion(anchor, neighbor) for anchor, neighbor in heads]
-    step.run.step(sum((loss.total for loss in losses), torch.zeros((), device=anchors.device)))
+def _scan(step: Step, *views: Tensor) -> None:
+    total, consistency, entropy = scan.step(step.forward, step.criterion, *views)
+    step.run.step(total, consistency=consistency, entropy=entropy)
 
 
-def selflabel(step: Step, plain: Tensor, strong: Tensor) -> None:
-    """As in selflabel.py."""
-    with torch.no_grad():
-        plain_logits = step.forward(plain)[0]
-    confident = step.criterion.confident(plain_logits)
-    step.run.totals.maximum(highest_confidence=plain_logits.softmax(1).max())
-    step.run.totals.count(confident=confident.sum(), confident_per_cluster=step.criterion.count(plain_logits))
-    step.run.step(step.criterion(plain_logits, step.forward(strong)[0]), skip=~confident.any())
+def _selflabel(step: Step, *views: Tensor) -> None:
+    loss, labels = selflabel.step(step.forward, step.criterion, *views)
+    step.run.totals.maximum(highest_confidence=labels.probability.max())
+    step.run.totals.count(confident=labels.confident.sum(), confident_per_cluster=labels.counts)
+    step.run.step(loss, skip=~labels.confident.any())
 
 
-STEPS: dict[str, Callable[..., Any]] = {"simclr": simclr, "scan": scan, "selflabel": selflabel}
+# What the loop of a stage script does with a batch.
+LOOPS: dict[str, Callable[..., None]] = {"simclr": _simclr, "scan": _scan, "selflabel": _selflabel}

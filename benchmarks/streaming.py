@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import simclr
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -33,6 +33,7 @@ from utils.common_config import (
 )
 from utils.config import load_config
 from utils.overrides import words_of
+from utils.stage import KEYS
 
 CONFIGS = {
     stage: common.ROOT / "configs" / folder / f"{name}_imagenette.yml"
@@ -49,10 +50,11 @@ def keep_up(words: Sequence[str]) -> dict[str, Any]:
     """Views a second of the workers alone and within training steps, and the share of the steps spent waiting."""
     p = load_config(None, words[1], words[2:])
     runtime = Runtime.of(p)
-    train, augment, run = get_train_dataset(p, None), get_train_transformations(p), Run(p, runtime)
+    train, augment = get_train_dataset(p, None), get_train_transformations(p)
+    run = Run(p, runtime, "pretext", Path(p.pretext_dir), KEYS)
     loader = get_view_loader(p, train, [augment, augment], run)
     model = runtime.place(get_model(p)).train()
-    forward, criterion = run.prepare(model, get_optimizer(p, model)), get_criterion(p)
+    forward, criterion = run.prepare(model, get_optimizer(p, model), loader), get_criterion(p)
     found: dict[str, Any] = {"num_workers": p.num_workers, "batch_size": p.batch_size}
     for what in ("alone", "with_steps"):
         decoded, waited = loader.crops(0), 0.0
@@ -63,8 +65,7 @@ def keep_up(words: Sequence[str]) -> dict[str, Any]:
             crops = next(decoded)
             waited += time.perf_counter() - asked
             if what == "with_steps":
-                features = forward(torch.cat(loader.finish(crops))).unflatten(0, (2, -1)).transpose(0, 1)
-                run.step(criterion(features))
+                run.step(simclr.step(forward, criterion, *loader.finish(crops)))
                 common.synchronize(runtime.device)
         seconds = time.perf_counter() - started
         del decoded  # and its workers

@@ -27,9 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common, published
 from benchmarks.steps import Step, make_images
-from clustering import scores as evaluate
-from clustering.features import embed
+from clustering.features import Embedder
 from clustering.mining import mine_neighbors
+from clustering.scores import contingency, match, score
+from clustering.validation import validation_loss
 from data.augment import Strategy, build_augmentation
 from system.runtime import Runtime, can_compile
 from utils.common_config import get_val_transformations
@@ -135,7 +136,8 @@ def monitoring_share(step: Step, result: dict[str, Any]) -> float:
     strategy = get_val_transformations(p)
 
     def look() -> Any:
-        return embed(step.model.backbone, some, strategy, runtime, batch_size=p.batch_size, dtype=runtime.training)
+        embedder = Embedder(strategy, runtime, p.batch_size)
+        return embedder.embed(step.model.backbone, some, dtype=runtime.training)
 
     seconds = common.summary(common.time_calls(look, 3, runtime.device))["median"] / len(some)
     looked_at = 60_000 / KNN_EVERY if step.stage == "simclr" else 10_000
@@ -181,10 +183,10 @@ def evaluation(runtime: Runtime, quick: bool) -> dict[str, Any]:
     sample = [(i % classes, 7 * i % classes) for i in range(2000 if quick else 10_000)]
 
     def ours() -> Any:
-        return evaluate.match(evaluate.contingency(clusters, targets, classes, classes))
+        return match(contingency(clusters, targets, classes, classes))
 
     def count() -> Any:
-        return evaluate.contingency(clusters, targets, classes, classes)
+        return contingency(clusters, targets, classes, classes)
 
     def passes() -> Any:
         return published.match_passes(clusters, targets, sample)
@@ -199,7 +201,7 @@ def evaluation(runtime: Runtime, quick: bool) -> dict[str, Any]:
     found, labels, few = probabilities.argmax(1), torch.randint(classes, (many,), generator=random), sample[:50]
 
     def all_scores() -> Any:
-        return evaluate.score(probabilities, labels, classes)
+        return score(probabilities, labels, classes)
 
     def few_passes() -> Any:
         return published.match_passes(found, labels, few)
@@ -212,7 +214,7 @@ def evaluation(runtime: Runtime, quick: bool) -> dict[str, Any]:
     results[f"validation loss of {num}"] = compare(
         "sample",
         lambda: published.validation_loss(probabilities, neighbors),
-        lambda: evaluate.validation_loss(probabilities, neighbors),
+        lambda: validation_loss(probabilities, neighbors),
         repeats,
         cpu,
         num,

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,98 +11,95 @@ import torch
 from torch import Tensor, nn
 
 from data.augment import Strategy
+from data.features import FeatureSet
 from data.loaders import InferenceLoader
 from system import distributed
-from system.console import progress
+from system.console import progress, say
 from system.files import write_file
 from system.runtime import Runtime
 
 
-@torch.no_grad()
-def _own_outputs(
-    module: nn.Module,
-    dataset: Any,
-    strategy: Strategy,
-    runtime: Runtime,
-    batch_size: int,
-    num_workers: int,
-    dtype: torch.dtype | None,
-    desc: str,
-) -> Iterator[Tensor]:
-    """This rank's share of the outputs, float32 `[b, D]` a batch, in order."""
-    was_training = module.training
-    module.eval()
-    loader = InferenceLoader(dataset, strategy, batch_size, runtime, num_workers)
-    for images in progress(loader, len(loader), desc):
-        yield runtime.forward(module, images, dtype or runtime.inference)
-    module.train(was_training)
+@dataclass(frozen=True)
+class Embedder:
+    """What a module makes of every image of a data set, in eval mode and in data set order.
 
-
-def embed(
-    module: nn.Module,
-    dataset: Any,
-    strategy: Strategy,
-    runtime: Runtime,
-    *,
-    batch_size: int = 512,
-    num_workers: int = 0,
-    dtype: torch.dtype | None = None,
-    desc: str = "features",
-) -> Tensor:
-    """The module's outputs float32 `[N, D]` in eval mode under the evaluation transform, in data set order.
-
-    `dtype` is the runtime's inference precision unless given.
-    """
-    share = distributed.slice_of(len(dataset))
-    rows, first = torch.empty(0), 0
-    for outputs in _own_outputs(module, dataset, strategy, runtime, batch_size, num_workers, dtype, desc):
-        if first == 0:  # filled batch by batch: a list put together at the end would need twice the memory
-            rows = outputs.new_empty(share.stop - share.start, *outputs.shape[1:])
-        rows[first : first + len(outputs)] = outputs
-        first += len(outputs)
-    return distributed.gather_rows(rows)
-
-
-def embed_to_file(
-    path: Path,
-    module: nn.Module,
-    dataset: Any,
-    strategy: Strategy,
-    runtime: Runtime,
-    *,
-    batch_size: int = 512,
-    num_workers: int = 0,
-    desc: str = "features",
-) -> np.memmap:
-    """What `embed` returns, written to a .npy file as it is computed, and memory-mapped: for what memory cannot hold.
-
-    Every rank writes its share beside the file, and rank 0 puts the shares together.
+    `strategy` is what images look like, usually the evaluation transform; `num_workers` processes decode those that
+    are streamed. Every rank goes through its own rows.
     """
 
-    def write(file: BinaryIO) -> None:
-        for outputs in _own_outputs(module, dataset, strategy, runtime, batch_size, num_workers, None, desc):
-            if distributed.is_main() and file.tell() == 0:
-                shape = (len(dataset), *outputs.shape[1:])
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(outputs.cpu().numpy().data)
+    strategy: Strategy
+    runtime: Runtime
+    batch_size: int = 256
+    num_workers: int = 0
 
-    def write_whole(file: BinaryIO) -> None:
-        write(file)
-        distributed.barrier()
-        for share in shares[1:]:
-            with share.open("rb") as part:
-                shutil.copyfileobj(part, file, 1 << 24)
-            share.unlink()
+    def under(self, strategy: Strategy) -> "Embedder":
+        """The same under another strategy."""
+        return replace(self, strategy=strategy)
 
-    shares = [path.with_name(f"{path.name}.share{rank}.partial") for rank in range(distributed.world_size())]
-    if distributed.is_main():
-        write_file(path, write_whole)
-    else:
-        write_file(shares[distributed.rank()], write, record=False)
+    @torch.no_grad()
+    def _own_outputs(self, module: nn.Module, dataset: Any, dtype: torch.dtype | None, desc: str) -> Iterator[Tensor]:
+        """This rank's share of the outputs, float32 `[b, D]` a batch, in order."""
+        was_training = module.training
+        module.eval()
+        loader = InferenceLoader(dataset, self.strategy, self.batch_size, self.runtime, self.num_workers)
+        for images in progress(loader, len(loader), desc):
+            yield self.runtime.forward(module, images, dtype or self.runtime.inference)
+        module.train(was_training)
+
+    def embed(
+        self, module: nn.Module, dataset: Any, *, dtype: torch.dtype | None = None, desc: str = "features"
+    ) -> Tensor:
+        """The module's outputs float32 `[N, D]`; `dtype` is the runtime's inference precision unless given."""
+        share = distributed.slice_of(len(dataset))
+        rows, first = torch.empty(0), 0
+        for outputs in self._own_outputs(module, dataset, dtype, desc):
+            if first == 0:  # filled batch by batch: a list put together at the end would need twice the memory
+                rows = outputs.new_empty(share.stop - share.start, *outputs.shape[1:])
+            rows[first : first + len(outputs)] = outputs
+            first += len(outputs)
+        return distributed.gather_rows(rows)
+
+    def embed_to_file(self, path: Path, module: nn.Module, dataset: Any, *, desc: str = "features") -> np.memmap:
+        """What `embed` returns, written to a .npy file as it is computed, and memory-mapped: for small memories.
+
+        Every rank writes its share beside the file, and rank 0 puts the shares together.
+        """
+
+        def write(file: BinaryIO) -> None:
+            for outputs in self._own_outputs(module, dataset, None, desc):
+                if distributed.is_main() and file.tell() == 0:
+                    shape = (len(dataset), *outputs.shape[1:])
+                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(outputs.cpu().numpy().data)
+
+        def write_whole(file: BinaryIO) -> None:
+            write(file)
+            distributed.barrier()
+            for share in shares[1:]:
+                with share.open("rb") as part:
+                    shutil.copyfileobj(part, file, 1 << 24)
+                share.unlink()
+
+        shares = [path.with_name(f"{path.name}.share{rank}.partial") for rank in range(distributed.world_size())]
+        if distributed.is_main():
+            write_file(path, write_whole)
+        else:
+            write_file(shares[distributed.rank()], write, record=False)
+            distributed.barrier()
         distributed.barrier()
-    distributed.barrier()
-    return np.load(path, mmap_mode="r")
+        return np.load(path, mmap_mode="r")
+
+    def hold(self, module: nn.Module, num_dims: int, dataset: Any, path: Path) -> Tensor | np.ndarray:
+        """Outputs `[N, num_dims]`: on the device, or where that is too small, mapped from `path`."""
+        if distributed.from_main(self.runtime.holds(4 * len(dataset) * num_dims)):
+            return self.embed(module, dataset, desc=path.stem)
+        say(f"the features of {len(dataset)} images are kept in {path}, as memory is too small for them")
+        return self.embed_to_file(path, module, dataset, desc=path.stem)
+
+    def freeze(self, model: Any, dataset: Any, path: Path) -> FeatureSet:
+        """What a frozen backbone makes of a split whose views are the same every epoch, computed once."""
+        return FeatureSet(dataset.name, self.hold(model.backbone, model.backbone_dim, dataset, path))
 
 
 @torch.no_grad()

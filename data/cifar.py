@@ -4,11 +4,9 @@ Pickles can run any code when they are read. These are read by an unpickler that
 up none of them: small classes stand in for NumPy's, and they only keep bytes, a shape and a type.
 """
 
-import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ import torch
 from data.dataset import ImageDataset
 from data.download import locate
 from system.errors import UserError
+from system.pickles import RestrictedUnpickler, _Array
 
 SIDE = 32
 NUM_CLASSES = {"cifar-10": 10, "cifar-20": 20}
@@ -52,85 +51,6 @@ SOURCES = {
         names="coarse_label_names",
     ),
 }
-
-
-class _Type:
-    """Stands in for numpy.dtype: whole numbers, and nothing else that a dtype can be."""
-
-    CODES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8")
-
-    def __init__(self, code: str = "", *_: Any) -> None:
-        self.code, self.order = {"uint8": "u1"}.get(code, code), "<"
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = {">": ">"}.get(state[1], "<")
-
-    def read(self, data: str | bytes) -> np.ndarray[Any, Any]:
-        if self.code not in self.CODES:
-            raise pickle.UnpicklingError(f"an array of type {self.code!r} where whole numbers are expected")
-        return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype=self.order + self.code)
-
-
-def _scalar(kind: _Type, data: str | bytes) -> int:
-    """Stands in for what rebuilds one of numpy's numbers."""
-    return int(kind.read(data)[0])
-
-
-class _Array:
-    """Stands in for numpy.ndarray and the functions that rebuild one."""
-
-    value: np.ndarray[Any, Any] | None = None
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, fortran, data = state
-        self._fill(data, kind, shape, "F" if fortran else "C")
-
-    def _fill(self, data: str | bytes, kind: _Type, shape: tuple[int, ...], order: str) -> None:
-        flat = kind.read(data)
-        self.value = flat.reshape(shape[::-1]).T if order == "F" else flat.reshape(shape)
-
-
-class _FromBuffer(_Array):
-    """Stands in for what pickle protocol 5 calls."""
-
-    def __init__(self, data: bytes, kind: _Type, shape: tuple[int, ...], order: str) -> None:
-        self._fill(data, kind, shape, order)
-
-
-class _Latin1(bytes):
-    """Stands in for `_codecs.encode`, with which newer Pythons write bytes to old protocols."""
-
-    def __new__(cls, text: str, encoding: str) -> "_Latin1":
-        return super().__new__(cls, text.encode("latin1"))
-
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("bytes have no state")
-
-
-class RestrictedUnpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists, dicts and arrays of whole numbers; raises UnpicklingError for all else."""
-
-    ALLOWED: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
-        ("numpy", "dtype"): _Type,
-        ("numpy", "ndarray"): _Array,
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("numpy.core.numeric", "_frombuffer"): _FromBuffer,
-        ("numpy._core.numeric", "_frombuffer"): _FromBuffer,
-        ("numpy.core.multiarray", "scalar"): _scalar,
-        ("numpy._core.multiarray", "scalar"): _scalar,
-        ("_codecs", "encode"): _Latin1,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in for a known name; nothing is ever imported."""
-        try:
-            return self.ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs") from None
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
@@ -180,20 +100,20 @@ def _build(name: str, directory: Path, split: str) -> ImageDataset:
     return ImageDataset(name, images, targets, classes, paths, root=folder)
 
 
-def build_cifar10(directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any) -> ImageDataset:
+def build_cifar10(directory: Path, split: str, size: int, /, *, root: str | None = None) -> ImageDataset:
     """Build CIFAR-10, batches 1 to 5 in order or the test batch; 32x32 whatever `size` is.
 
-    `root` overrides `directory`; options of image files have no effect.
+    `root` overrides `directory`.
 
     Raises UserError when the files are damaged, or missing and cannot be downloaded.
     """
     return _build("cifar-10", Path(root or directory), split)
 
 
-def build_cifar20(directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any) -> ImageDataset:
+def build_cifar20(directory: Path, split: str, size: int, /, *, root: str | None = None) -> ImageDataset:
     """Build CIFAR-100 with its 20 coarse labels; 32x32 whatever `size` is.
 
-    `root` overrides `directory`; options of image files have no effect.
+    `root` overrides `directory`.
 
     Raises UserError when the files are damaged, or missing and cannot be downloaded.
     """

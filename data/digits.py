@@ -1,7 +1,6 @@
 """scikit-learn's handwritten digits: 1,797 images that come with the library."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +13,11 @@ SIDE = 16
 SPLITS = {"train": slice(None, NUM_TRAIN), "val": slice(NUM_TRAIN, None)}
 
 
-def build(directory: Path, split: str, size: int, /, **_: Any) -> ImageDataset:
+def build(directory: Path, split: str, size: int, /) -> ImageDataset:
     """Build digits: 8x8 gray levels 0..16, bicubic to 16x16, three equal channels.
 
     The first 1,437 images are the training split, the last 360 the validation split. Nothing is read from
-    disk and the images have one size, so that all else has no effect.
+    disk, and the images have one size, so that directory and size do not matter.
     """
     from sklearn.datasets import load_digits  # takes a second that other data sets need not wait
 

@@ -1,24 +1,44 @@
 """Fetch a published archive once, whatever number of processes ask for it, or say in a sentence why not."""
 
+import contextlib
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
-from data.lock import locked
 from system.console import say
 from system.errors import UserError
+from system.lock import locked
 
 TIMEOUT = 20.0  # seconds without a byte
+_forbidden = False
+
+
+class NotHereError(UserError):
+    """A data set is not on this machine, and nothing may be downloaded."""
+
+
+@contextlib.contextmanager
+def no_downloads() -> Iterator[None]:
+    """Have `locate` raise NotHereError where it would download."""
+    global _forbidden
+    before, _forbidden = _forbidden, True
+    try:
+        yield
+    finally:
+        _forbidden = before
 
 
 def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: str) -> Path:
     """Find a published data set in `root/folder` (or in `root` itself), downloading it when it is missing.
 
-    Raises UserError when it is missing and cannot be downloaded.
+    Raises UserError when it is missing and cannot be downloaded, NotHereError where `no_downloads` forbids it.
     """
     root = Path(root).expanduser()
     for candidate in (root / folder, root):
         if all((candidate / file).is_file() for file in files):
             return candidate
+    if _forbidden:
+        raise NotHereError(f"{name} is not in {root} (no {folder}/{files[0]})")
     try:
         with locked(root / f".{folder}.lock"):
             if not all((root / folder / file).is_file() for file in files):

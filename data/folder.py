@@ -3,19 +3,19 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from data.dataset import ImageDataset
-from data.files.cache import open_cache
 from data.files.decode import SUFFIXES
-from data.files.listing import ImageFiles, first_level, list_images, read_into_memory, shown
+from data.files.listing import ImageFiles, first_level, list_images, shown
+from data.files.open import MEMORY_BUDGET, open_files
 from data.files.stream import StreamDataset
 from system.console import say
 from system.errors import UserError
+from system.sections import Positive
 
-MEMORY_BUDGET = 8e9  # bytes of decoded images; a directory that needs more is streamed
 CROP_SHARE = 0.875  # 224 / 256: what a centre crop shows of a streamed image's short side
 
 
@@ -27,11 +27,10 @@ def build(
     *,
     root: str | None = None,
     classes: Sequence[str] | None = None,
-    resize: int | None = None,
-    stream: bool | Literal["auto"] = "auto",
+    resize: Positive | None = None,
+    stream: Literal["auto"] | bool = "auto",
     cache_dir: str | None = None,
-    on_bad_image: str = "error",
-    **_: Any,
+    on_bad_image: Literal["error", "skip"] = "error",
 ) -> ImageDataset | StreamDataset:
     """Build a data set of a directory (`root` or else `directory`), read recursively.
 
@@ -50,17 +49,6 @@ def reading(num_images: int, size: int, resize: int | None, stream: bool | Liter
     memory = resize or size
     streamed = num_images * 3 * memory * memory > MEMORY_BUDGET if stream == "auto" else stream
     return resize or (round(size / CROP_SHARE) if streamed else size), streamed
-
-
-def open_files(
-    files: ImageFiles, split: str, side: int, *, streamed: bool, cache_dir: str | None, on_bad_image: str
-) -> ImageDataset | StreamDataset:
-    """Cache files where there is a directory for it, stream them, or read them into memory."""
-    if cache_dir:
-        return open_cache(files, split, side, Path(cache_dir), on_bad_image)
-    if streamed:
-        return StreamDataset(files, side, on_bad_image)
-    return read_into_memory(files, side, on_bad_image)
 
 
 def find_images(root: Path, split: str, classes: Sequence[str] | None) -> ImageFiles:

@@ -2,16 +2,17 @@
 
 import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from data.dataset import ImageDataset
 from data.files.listing import ImageFiles, first_level, list_images, shown
+from data.files.open import open_files
 from data.files.stream import StreamDataset
-from data.folder import open_files
 from system.console import say
 from system.errors import UserError
+from system.sections import Positive
 
 RESIZE = 256
 LISTS = Path(__file__).parent / "imagenet_subsets"
@@ -76,11 +77,10 @@ def build(
     *,
     root: str | None = None,
     subset_file: str | None = None,
-    resize: int | None = None,
-    stream: bool | Literal["auto"] = "auto",
+    resize: Positive | None = None,
+    stream: Literal["auto"] | bool = "auto",
     cache_dir: str | None = None,
-    on_bad_image: str = "error",
-    **_: Any,
+    on_bad_image: Literal["error", "skip"] = "error",
 ) -> ImageDataset | StreamDataset:
     """Build `imagenet` or a subset; short side 256 (or `resize`), streamed unless `stream` is false.
 

@@ -5,30 +5,24 @@ cropped by workers. Every random choice is keyed by (epoch, step) and drawn for 
 takes its slice: more workers, more ranks or a resumed run see the same pixels.
 """
 
-import shutil
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data.augment import Strategy
 from data.augment.strategy import Params
 from data.dataset import ImageDataset
-from data.files.decode import num_cores
+from data.files.workers import _decode
 from system import distributed
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime, generator
 from system.transfer import send
 
-PREFETCHED = 2  # steps that each worker has ready
 PIXELS_AT_ONCE, MOST_STEPS_AT_ONCE = 2**23, 32  # of views made together on a GPU: 8,192 images of 32 x 32
 
 
@@ -45,12 +39,21 @@ class NeighborPartner:
         return self.neighbors[indices, columns]
 
 
+class Batch(NamedTuple):
+    """What a step sees: for every strategy views float32 `[b, 3, S, S]`, and which images they are, int64 `[b]`.
+
+    All are on the device; `b` is this rank's share of the global batch.
+    """
+
+    views: tuple[Tensor, ...]
+    indices: Tensor
+
+
 class ViewLoader:
-    """The training batches of an epoch: for every strategy a tensor of views float32 `[b, 3, S, S]` on the device.
+    """The training batches of an epoch: every strategy's view of every image.
 
     With `partners[v]` the v-th view is not of the batch's own images but of those the partner draws for them.
-    Batches are shuffled, the last partial one is dropped. `batch_size` is global; each rank gets its share. `epochs`,
-    how many there will be, only helps to decide whether compiling pays.
+    Batches are shuffled, the last partial one is dropped. `batch_size` is global; each rank gets its share.
     Raises UserError when the batch is larger than the data set, ConfigError when ranks do not divide it.
     """
 
@@ -63,7 +66,6 @@ class ViewLoader:
         key: tuple[Any, ...],
         partners: Sequence[NeighborPartner | None] | None = None,
         num_workers: int = 0,
-        epochs: int = 1,
     ) -> None:
         if batch_size > len(dataset):
             raise UserError(
@@ -77,14 +79,21 @@ class ViewLoader:
         self.runtime, self.key, self.num_workers = runtime, key, num_workers
         self.partners = list(partners or [None] * len(self.strategies))
         self._own = distributed.slice_of(batch_size)  # told here: a spawned worker knows of no ranks
-        runtime.expect(epochs * len(self) * batch_size * sum(strategy.size**2 for strategy in self.strategies))
         _hold(dataset, runtime)
-        if runtime.compiles and dataset.images is not None:
-            for strategy in set(self.strategies):
-                strategy.compile(runtime.guarded_compile)
 
     def __len__(self) -> int:
         return len(self.dataset) // self.batch_size
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of all views of an epoch, by which one decides whether compiling pays."""
+        return len(self) * self.batch_size * sum(strategy.size**2 for strategy in self.strategies)
+
+    def compile(self) -> None:
+        """Have the strategies compiled, where the runtime compiles and views are made here, not in workers."""
+        if self.runtime.compiles and self.dataset.images is not None:
+            for strategy in set(self.strategies):
+                strategy.compile(self.runtime.guarded_compile)
 
     def order(self, epoch: int) -> Tensor:
         """The permutation of the data set that this epoch goes through, the same on every rank."""
@@ -101,16 +110,23 @@ class ViewLoader:
             views.append((indices[self._own], {name: value[self._own] for name, value in params.items()}))
         return views
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the views of every step from `first_step` on."""
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of every step from `first_step` on."""
+        order = self.order(epoch)
         if self.dataset.images is None:
-            for crops in self.crops(epoch, first_step):
-                yield self.finish(crops)
+            for step, crops in enumerate(self.crops(epoch, first_step), first_step):
+                yield Batch(self.finish(crops), self._indices(order, range(step, step + 1))[0])
             return
-        order, num = self.order(epoch), self._steps_at_once()
+        num = self._steps_at_once()
         for first in range(first_step - first_step % num, len(self), num):  # the same groups after a resume
-            steps = self._make(order, epoch, range(first, min(first + num, len(self))))
-            yield from steps[max(0, first_step - first) :]
+            steps = range(first, min(first + num, len(self)))
+            made = zip(self._make(order, epoch, steps), self._indices(order, steps), strict=True)
+            yield from [Batch(views, indices) for views, indices in made][max(0, first_step - first) :]
+
+    def _indices(self, order: Tensor, steps: range) -> Tensor:
+        """Which images this rank sees at some steps, int64 `[steps, b]`."""
+        batches = order[steps.start * self.batch_size : steps.stop * self.batch_size].view(len(steps), -1)
+        return send(batches[:, self._own].contiguous(), self.runtime.device)
 
     def _steps_at_once(self) -> int:
         """How many steps' views are made together: a GPU waits for the launches of work on a few hundred images."""
@@ -232,52 +248,3 @@ class _Crops(Dataset):
         boxes = partial(self.strategy.box, self.strategy.draw(1))
         size = self.strategy.size
         return torch.cat([self.dataset.decode(index, boxes, size) for index in self.batches[number].tolist()])
-
-
-def _decode(items: Dataset, numbers: range, num_workers: int, runtime: Runtime, num_bytes: int) -> Iterator[Any]:
-    """Items in order, of `num_bytes` each, decoded by at most `num_workers` processes; 0 decodes in this one.
-
-    Raises UserError when a worker dies.
-    """
-    num_workers = min(num_workers, max(1, num_cores() // distributed.local_world_size()), len(numbers))
-    through_pipes = num_workers * (1 + PREFETCHED) * num_bytes > _shared_memory()
-    loader = DataLoader(
-        items,
-        batch_size=None,
-        sampler=numbers,
-        num_workers=num_workers,
-        prefetch_factor=PREFETCHED if num_workers else None,
-        collate_fn=_to_arrays if through_pipes and num_workers else None,
-        pin_memory=runtime.device.type == "cuda",
-        generator=torch.Generator(),  # leaves the global one alone
-        worker_init_fn=_leave_signals_to_the_run,
-    )
-    try:
-        for item in loader:
-            yield _to_tensors(item) if through_pipes and num_workers else item
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"a process that decodes images died ({str(error).splitlines()[0]}); fewer num_workers need less memory"
-        ) from error
-
-
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and schedulers signal every process of a group; a worker goes on until the run has saved its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _shared_memory() -> int:
-    """Free bytes of the memory through which tensors pass between processes; containers often have but 64 MB."""
-    folder = Path("/dev/shm")
-    return shutil.disk_usage(folder).free if folder.exists() else sys.maxsize
-
-
-def _to_arrays(item: Any) -> Any:
-    return tree_map(lambda value: value.numpy(), item)
-
-
-def _to_tensors(item: Any) -> Any:
-    return tree_map(torch.from_numpy, item)

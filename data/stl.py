@@ -1,7 +1,6 @@
 """STL-10: 5,000 labelled, 100,000 unlabelled and 8,000 test images of 96x96, from the published files."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -57,11 +56,11 @@ def _read_targets(path: Path, num_images: int, num_classes: int) -> torch.Tensor
     return targets
 
 
-def build(directory: Path, split: str, size: int, /, *, root: str | None = None, **_: Any) -> ImageDataset:
+def build(directory: Path, split: str, size: int, /, *, root: str | None = None) -> ImageDataset:
     """Build STL-10's "train", "unlabeled", both as "train+unlabeled" (targets -1 where unlabelled), or "val", its test
     split.
 
-    96x96 whatever `size` is. `root` overrides `directory`; options of image files have no effect. Raises
+    96x96 whatever `size` is. `root` overrides `directory`. Raises
     UserError when files have a wrong size, or are missing and cannot be downloaded.
     """
     if split not in PARTS:

@@ -1,8 +1,22 @@
 """The self-labeling loss of SCAN (https://arxiv.org/abs/2005.12320, section 2.3)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class Labels(NamedTuple):
+    """What plain views say of themselves: cluster int64 [B], its probability [B], and whether that is confident [B].
+
+    `counts` int64 [C] are the confident samples of each cluster.
+    """
+
+    cluster: Tensor
+    probability: Tensor
+    confident: Tensor
+    counts: Tensor
 
 
 class ConfidenceBasedCE(nn.Module):
@@ -29,29 +43,25 @@ class ConfidenceBasedCE(nn.Module):
 
     def forward(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
         """Return the loss of one batch."""
-        confident, target = self._labels(weak_logits)
-        strong = strong_logits.to(torch.promote_types(strong_logits.dtype, torch.float32))
-        losses = functional.cross_entropy(strong, target, reduction="none")
-        weights = confident.to(losses.dtype)
-        if self.apply_class_balancing:
-            counts = self.count(weak_logits).to(losses.dtype)
-            balance = torch.where(counts > 0, counts.sum() / counts.clamp(min=1), 1.0)
-            weights = weights * balance[target]
-        total = weights.sum()
-        return (weights * losses).sum() / torch.where(total > 0, total, 1.0)
-
-    def confident(self, weak_logits: Tensor) -> Tensor:
-        """Return which samples of logits [B, C] are confident, bool [B]."""
-        return self._labels(weak_logits)[0]
-
-    def count(self, weak_logits: Tensor) -> Tensor:
-        """Return how many confident samples of logits [B, C] each cluster has, int64 [C], on their device."""
-        confident, target = self._labels(weak_logits)
-        counts = torch.zeros(weak_logits.shape[1], dtype=torch.int64, device=weak_logits.device)
-        return counts.scatter_add_(0, target, confident.to(torch.int64))
+        return self.loss(self.label(weak_logits), strong_logits)
 
     @torch.no_grad()
-    def _labels(self, weak_logits: Tensor) -> tuple[Tensor, Tensor]:
+    def label(self, weak_logits: Tensor) -> Labels:
+        """Return what the plain views [B, C] say of themselves."""
         dtype = torch.promote_types(weak_logits.dtype, torch.float32)
-        probability, target = functional.softmax(weak_logits, dim=1, dtype=dtype).max(dim=1)
-        return probability > self.threshold, target
+        probability, cluster = functional.softmax(weak_logits, dim=1, dtype=dtype).max(dim=1)
+        confident = probability > self.threshold
+        counts = torch.zeros(weak_logits.shape[1], dtype=torch.int64, device=weak_logits.device)
+        return Labels(cluster, probability, confident, counts.scatter_add_(0, cluster, confident.to(torch.int64)))
+
+    def loss(self, labels: Labels, strong_logits: Tensor) -> Tensor:
+        """Return the loss of the strong views [B, C] against the labels of the plain ones."""
+        strong = strong_logits.to(torch.promote_types(strong_logits.dtype, torch.float32))
+        losses = functional.cross_entropy(strong, labels.cluster, reduction="none")
+        weights = labels.confident.to(losses.dtype)
+        if self.apply_class_balancing:
+            counts = labels.counts.to(losses.dtype)
+            balance = torch.where(counts > 0, counts.sum() / counts.clamp(min=1), 1.0)
+            weights = weights * balance[labels.cluster]
+        total = weights.sum()
+        return (weights * losses).sum() / torch.where(total > 0, total, 1.0)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from system import files
+from system import distributed, files
 from system.console import say
 from system.errors import UserError
-from system.pickles import load_untrusted
+from system.pickles import load_untrusted, on_cpu, write_torch
 
 PREFIXES = ("backbone.", "contrastive_head.", "cluster_head.")
 DTYPES = frozenset(
@@ -183,6 +183,15 @@ def best_head(weights: Weights) -> int:
     return weights.head or 0
 
 
+def count_clusters(weights: Weights) -> int:
+    """Return the number of clusters of the heads; raises UserError for weights without cluster heads."""
+    best_head(weights)
+    bias = weights.state.get("cluster_head.0.bias")
+    if bias is None or bias.ndim != 1:
+        raise UserError(f"{weights.path} is not usable: it has no 'cluster_head.0.bias' to count its clusters by")
+    return len(bias)
+
+
 def keep_head(weights: Weights, head: int | None = None) -> Weights:
     """Return the weights with one cluster head only, as head 0: the best one, or the one given.
 
@@ -222,3 +231,13 @@ def load_clusters(model: nn.Module, weights: Weights) -> int:
         )
     _load(model, weights, "cluster_head.", "set num_classes and num_heads as in training")
     return head
+
+
+def save_weights(path: Path | str, state: Any, **facts: Any) -> None:
+    """Save a model file for other stages and for plain `torch.load` on any machine, with its checksum recorded.
+
+    Rank 0 writes it; to be called by all, none of which goes on before the file is there.
+    """
+    if distributed.is_main():
+        write_torch(path, on_cpu(state), **facts)
+    distributed.barrier()

@@ -4,9 +4,11 @@ import json
 import math
 import shlex
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from easydict import EasyDict
 
@@ -15,17 +17,18 @@ from recipes.look import Look
 from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.lock import lock_folder
-from system.runtime import Runtime
-from training.folder import RunFolder
-from utils import stage as inspection
-from utils.common_config import get_model
-from utils.config import REPOSITORY, apply_overrides, load_config
-from utils.overrides import STAGE_OF, words_of
+from system.runtime import Runtime, generator
+from training.folder import Keys, RunFolder
+from utils.common_config import get_model, get_train_transformations
+from utils.config import REPOSITORY, load_config
+from utils.overrides import apply_overrides, words_of
+from utils.schema import SETUPS
 
 RECORD, ALIAS = "cluster.json", "runs"
 COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1
 QUICK_SECONDS = {"simclr": 150.0, "scan": 60.0, "selflabel": 30.0}
 QUICK_EPOCHS = 3
+NUM_TIMED = 3
 
 
 class _Plain(yaml.SafeDumper):
@@ -80,7 +83,7 @@ class Project:
         self.fingerprint, self.num_images = fingerprint, num_images
         for folder in (self.folder / ALIAS).glob("*/"):
             lock_folder(folder)
-            RunFolder(folder, {}).clear()
+            RunFolder(folder, {}, Keys()).clear()
 
     def check_unchanged(self, fingerprint: str, num_images: int) -> None:
         """Raise UserError when the images are not those that this clustering began with."""
@@ -119,7 +122,7 @@ class Project:
             if content["train_db_kwargs"]["stream"] is False:
                 cache = {"cache_dir": str(self.folder / "cache")}
                 content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}
-            content = apply_overrides(content, words_of(STAGE_OF[stage], words))
+            content = apply_overrides(content, words_of(SETUPS[stage].stage, words))
             command = shlex.join(["python", f"{REPOSITORY / stage}.py", *self.arguments(stage)])
             lines = [*(f"Chosen by cluster.py: {reason}." for reason in recipe.reasons), f"Run it with: {command}"]
             text = "".join(f"# {line}\n" for line in "\n".join(lines).splitlines())
@@ -131,7 +134,7 @@ class Project:
             rehearsal = Project(Path(folder), self.request)
             rehearsal.write_configs(recipe, [])
             for stage in STAGES:
-                load_config(rehearsal.env_path, rehearsal.config_path(stage), words_of(STAGE_OF[stage], words))
+                load_config(rehearsal.env_path, rehearsal.config_path(stage), words_of(SETUPS[stage].stage, words))
 
 
 def make_recipe(look: Look, num_clusters: int, runtime: Runtime, quick: bool) -> tuple[Recipe, dict[str, float]]:
@@ -148,5 +151,25 @@ def make_recipe(look: Look, num_clusters: int, runtime: Runtime, quick: bool) ->
 
 def _seconds_per_image(config: dict[str, Any], runtime: Runtime) -> float:
     p = EasyDict(config)
-    p.update_cluster_head_only = False
-    return inspection.time_step(p, runtime.place(get_model(p)), runtime) / p.batch_size
+    return time_step(p, runtime.place(get_model(p)), runtime) / p.batch_size
+
+
+def time_step(p: EasyDict, model: Any, runtime: Runtime) -> float:
+    """Seconds of one step's forward and backward passes on random images, without touching the weights."""
+    augment = get_train_transformations(p)
+    images = torch.randint(
+        256, (p.batch_size, 3, augment.size, augment.size), generator=generator(0), dtype=torch.int64
+    )
+    images = images.to(torch.uint8).to(runtime.device)
+    model.train()
+    times = []
+    for _ in range(NUM_TIMED):
+        started = time.monotonic()
+        for _ in range(2):  # every stage forwards two views of every image
+            outputs = runtime.forward(model, augment(images), runtime.training)
+            loss = sum(output.square().mean() for output in (outputs if isinstance(outputs, list) else [outputs]))
+            loss.backward()
+        loss.item()  # waits for the device
+        times.append(time.monotonic() - started)
+    model.zero_grad(set_to_none=True)
+    return min(times)

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from clustering import scores as evaluate
+from clustering.prediction import find_prototypes
 from report import charts, projection, summary, thumbnails
 from report.summary import Cluster, Labels
 from system.files import write_text
@@ -177,7 +177,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
     num_images, num_clusters = probabilities.shape
     prototypes = data.prototypes
     if prototypes is None:
-        prototypes = evaluate.prototypes(features, torch.tensor(probabilities))
+        prototypes = find_prototypes(features, torch.tensor(probabilities))
     clusters = summary.summarize_clusters(assigned, confidence, features, num_clusters, prototypes, seed)
     labels = _labels(data, assigned, confidence, num_clusters)
     for cluster, name in (labels.names() if labels else {}).items():

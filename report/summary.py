@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from clustering import scores as evaluate
+from clustering.scores import contingency, match
 
 MAX_SHEET_IMAGES = 2400  # thumbnails in all sheets together, which bounds the size of the page
 MAX_MEMBERS = 12  # images of one sheet
@@ -135,10 +135,10 @@ def summarize_labels(
 
     Without a matching the Hungarian one is taken. A cluster matched with no class is wrong for every image.
     """
-    counts = evaluate.contingency(torch.tensor(clusters), torch.tensor(targets), num_clusters, len(classes)).numpy()
+    counts = contingency(torch.tensor(clusters), torch.tensor(targets), num_clusters, len(classes)).numpy()
     table = counts.T
     if matching is None:
-        matching = evaluate.match(counts)
+        matching = match(counts)
     class_of = {int(cluster): int(label) for cluster, label in matching}
     cluster_of = {label: cluster for cluster, label in class_of.items()}
     predicted = np.array([class_of.get(c, -1) for c in range(num_clusters)])[clusters]

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from clustering import scores as evaluate
+from clustering.prediction import find_prototypes, predict
 from report.plots import arrange_confusion, save_figure
 from sweeps.plan import Job, Plan
 from sweeps.runner import read_result
 from sweeps.summary import COLUMNS, label_free, present
 from system.runtime import Runtime
-from utils import clusters as validation
-from utils.common_config import get_val_dataset
+from utils import clusters
+from utils.common_config import get_embedder, get_val_dataset
 
 MAX_CLUSTERS = 40  # prototypes of one row
 SHOWN = ("acc", "nmi", "ari", "purity@5")
@@ -63,11 +63,11 @@ def draw_clusters(folder: Path, plan: Plan) -> list[Path]:
         p = run.config()
         key = repr((p.train_db_name, p.val_db_name, p.train_db_kwargs, p.val_db_kwargs, p.transformation_kwargs))
         dataset = datasets.get(key) or datasets.setdefault(key, get_val_dataset(p))
-        model, head = validation.load_clustering(p, p[f"{plan.stage}_model"])
+        model, head = clusters.load_clustering(p, p[f"{plan.stage}_model"])
         runtime = Runtime.start(p.device, p.precision, deterministic=p.deterministic)
-        prediction = validation.predict(p, model, head, dataset, runtime)
-        chosen = evaluate.prototypes(prediction.features, prediction.probabilities)
-        scores = validation.score(prediction, dataset)
+        prediction = predict(model, head, dataset, get_embedder(p, runtime))
+        chosen = find_prototypes(prediction.features, prediction.probabilities)
+        scores = clusters.score_prediction(prediction, dataset)
         label_of = dict(scores.get("matching", []))
         order = sorted(chosen, key=lambda cluster: (label_of.get(cluster, len(label_of)), cluster))[:MAX_CLUSTERS]
         images = dataset.load(torch.tensor([chosen[cluster] for cluster in order]), "cpu")

@@ -11,9 +11,9 @@ from easydict import EasyDict
 
 from system.errors import ConfigError
 from utils.config import load_config
-from utils.overrides import STAGES, split_stage, split_values
+from utils.overrides import split_stage, split_values
+from utils.schema import SETUPS, STAGES
 
-SCRIPTS = {"pretext": "simclr", "scan": "scan", "selflabel": "selflabel"}
 OWN_KEYS = ("run_name", "pretext_run", "scan_run", "overwrite", "root_dir")
 MAX_NAME = 150
 
@@ -117,10 +117,10 @@ def find_config(stage: str, target: str, given: dict[str, str | None]) -> str:
     if named:
         return named
     last = Path(given[target] or "")
-    names = [SCRIPTS[target], target]
-    for name in names:
-        if last.name.startswith(name):
-            beside = last.name.replace(name, SCRIPTS[stage], 1)
+    names = {of: [name for name, setup in SETUPS.items() if setup.stage == of] for of in (stage, target)}
+    for own, other in itertools.product([*names[target], target], names[stage]):
+        if last.name.startswith(own):
+            beside = last.name.replace(own, other, 1)
             for path in (last.parent.parent / stage / beside, last.parent / beside):
                 if path.is_file():
                     return str(path)

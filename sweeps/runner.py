@@ -1,7 +1,6 @@
 """Run jobs as processes of their own, several at once, one per GPU; stop them in good order."""
 
 import contextlib
-import json
 import os
 import queue
 import signal
@@ -17,22 +16,28 @@ import torch
 import yaml
 
 from data.files.decode import num_cores
-from sweeps.plan import SCRIPTS, Job
+from sweeps.plan import Job
 from system.console import say, warn
-from training.folder import CONFIG, RECORD, differing_keys, to_plain
-from utils.config import REPOSITORY
+from system.files import REPOSITORY
+from training.folder import CONFIG, MODEL, differing_keys, read_finished, read_record, to_plain
+from utils.schema import SETUPS
+from utils.stage import KEYS
 
 
 def is_finished(job: Job) -> bool:
     """Whether this very run was finished before."""
     folder = job.folder()
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         old = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return False
-    finished = record.get("status") == "finished" and (folder / "model.pth.tar").exists()
-    return finished and not differing_keys(old, to_plain(job.config()))
+    finished = read_finished(folder) is not None and (folder / MODEL).exists()
+    return finished and not differing_keys(old, to_plain(job.config()), KEYS)
+
+
+def _program(module: str) -> list[str]:
+    """What Python runs, wherever this process stands."""
+    return ["-m", module] if "." in module else [str(REPOSITORY / f"{module}.py")]
 
 
 def make_slots(num_jobs: int | None) -> list[dict[str, str]]:
@@ -42,7 +47,8 @@ def make_slots(num_jobs: int | None) -> list[dict[str, str]]:
         gpus = [str(number) for number in range(torch.cuda.device_count())]
     num = num_jobs or max(1, len(gpus))
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, num_cores() // num))
-    shared = {"OMP_NUM_THREADS": threads}
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    shared = {"OMP_NUM_THREADS": threads, "PYTHONPATH": paths}
     return [shared | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(num)]
 
 
@@ -97,7 +103,7 @@ class Runner:
     def _run_one(self, job: Job) -> int:
         slot = self._slots.get()
         try:
-            command = [sys.executable, str(REPOSITORY / f"{SCRIPTS[job.stage]}.py"), *job.arguments]
+            command = [sys.executable, *_program(SETUPS[job.config().setup].module), *job.arguments]
             with self.log_of(job).open("ab") as log:
                 with self._lock:
                     if self.stopped_by:
@@ -145,5 +151,5 @@ def read_result(job: Job) -> dict[str, Any] | None:
     """What a finished run says of itself, with its wall-clock seconds; None when it is not finished."""
     if not is_finished(job):
         return None
-    record = json.loads((job.folder() / RECORD).read_text(encoding="utf-8"))
+    record = read_record(job.folder())
     return {**record["result"], "seconds": record["seconds"]}

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from system.errors import UserError
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
 TEMPORARY = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)

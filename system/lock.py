@@ -1,9 +1,11 @@
 """One process writes to a run folder at a time; files that are locked are let go by forked children."""
 
+import contextlib
 import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -67,3 +69,20 @@ def _holder(text: str) -> str:
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return "by a process that did not leave its name"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, waiting for other processes; the system drops the lock of a process that dies.
+
+    Raises OSError when the file or its folder cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        if fcntl is not None:  # Windows has no flock; there the user sees to it that one process comes first
+            fcntl.flock(file, fcntl.LOCK_EX)
+        locked_files.add(file)
+        try:
+            yield
+        finally:
+            locked_files.discard(file)

@@ -2,11 +2,12 @@ import sys
 
 import pytest
 import torch
-from easydict import EasyDict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from system.errors import UserError
+from system.runtime import Runtime
 from training.board import FOLDER, Board
+from training.folder import Keys
 from training.run import Run
 
 
@@ -30,7 +31,7 @@ def test_nothing_is_written_unless_wanted(tmp_path):
 
 def test_a_missing_package_is_told_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    config = EasyDict(setup="scan", tensorboard=True, scan_dir=str(tmp_path / "scan"))
+    config = {"setup": "scan", "seed": 0, "tensorboard": True}
     with pytest.raises(UserError, match="pip install tensorboard"):
-        Run.start(config, script="scan.py")
+        Run.start(config, Runtime.start("cpu"), "scan", tmp_path / "scan", Keys())
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from models.weights import save_weights
 from system import files
 from system.errors import UserError
 from training import checkpoint
@@ -57,7 +58,7 @@ def test_the_last_two_are_kept(tmp_path):
 
 
 def test_a_plain_torch_load_reads_model_files(tmp_path):
-    checkpoint.save_weights(tmp_path / "model.pth.tar", {"a": torch.ones(3)}, setup="scan")
+    save_weights(tmp_path / "model.pth.tar", {"a": torch.ones(3)}, setup="scan")
     assert torch.equal(torch.load(tmp_path / "model.pth.tar")["a"], torch.ones(3))
     assert files.verify_file(tmp_path / "model.pth.tar") == {"setup": "scan"}
 
@@ -159,7 +160,7 @@ def test_entries_of_another_type_are_refused(tmp_path, changes):
 
 @pytest.mark.parametrize("content", [torch.ones(3), [1, 2], "text", {"epoch": 1}, {}], ids=str)
 def test_contents_that_are_no_checkpoint(tmp_path, content):
-    checkpoint.save_weights(tmp_path / NEWEST, content)
+    save_weights(tmp_path / NEWEST, content)
     with pytest.raises(UserError, match="not written by a run"):
         checkpoint.load(tmp_path)
 

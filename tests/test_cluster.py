@@ -11,13 +11,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import cluster
 import eval as evaluation
+import scan
 from data.files.decode import read_image
 from data.files.listing import ImageFiles
 from recipes.choose import STAGES, choose
 from recipes.display import Clock, Display, Work, duration
 from recipes.look import Look, look_at
 from recipes.project import Project
-from report.collect import encode_rows, safe_path
+from report.outputs import encode_rows, safe_path
 from system.errors import ConfigError, UserError
 from utils import cli
 from utils.config import load_config
@@ -112,7 +113,7 @@ def test_eval_writes_the_report_of_the_same_folder(finished, tmp_path, capsys):
 
 def test_a_second_call_trains_nothing(finished, monkeypatch, capsys):
     words, output = finished
-    monkeypatch.setattr(cluster, "MAINS", {})
+    monkeypatch.setattr(cluster, "main_of", {})
     assert run(*words) == 0
     out = capsys.readouterr().out
     assert "finished" in out and str(output / "report.html") in out and str(output / "clusters.csv") in out
@@ -154,7 +155,7 @@ def test_labels_score_and_an_interrupted_clustering_goes_on(tmp_path, monkeypatc
         raise SystemExit(143)
 
     with monkeypatch.context() as patch:
-        patch.setitem(cluster.MAINS, "scan", interrupted)
+        patch.setattr(scan, "main", interrupted)
         with pytest.raises(SystemExit) as error:
             run(*words)
         assert error.value.code == 143

@@ -17,7 +17,8 @@ from utils.common_config import (
     get_train_transformations,
     get_val_transformations,
 )  # fmt: skip
-from utils.config import create_config, load_config, merge
+from utils.config import create_config, load_config
+from utils.overrides import merge
 from utils.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_NODES, load_yaml, parse_yaml
 
 CONFIGS = config.REPOSITORY / "configs"
@@ -226,7 +227,7 @@ def test_a_folder_is_called_by_its_directory_or_alias(write, tmp_path):
         ({"optimizer_kwargs": 3}, "optimizer_kwargs is 3; "),
         ({"optimizer": "adams"}, "optimizer"),
         ({"scheduler": "step", "scheduler_kwargs": {}}, "the key 'scheduler_kwargs.lr_decay_epochs' is missing"),
-        ({"setup": "scam"}, "setup is scam; "),
+        ({"setup": "scam"}, "setup is 'scam', but must be one of simclr, moco, scan, selflabel; is it 'scan'?"),
         ({"setup": None}, "the key 'setup' is missing"),
         ({"train_db_name": "cifar10"}, "train_db_name is 'cifar10', but must be one of"),
         ({"backbone": "resnet19"}, "backbone is 'resnet19', but must be one of"),

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from data import DATASETS
 from data.cifar import read_pickle
 from data.dataset import ImageDataset
-from data.lock import locked
 from system.errors import ConfigError, UserError
+from system.lock import locked
 
 
 @pytest.fixture(autouse=True)
@@ -381,7 +381,7 @@ def test_download_happens_only_when_files_are_missing(tmp_path, monkeypatch):
 
 def test_root_option_overrides_the_directory(tmp_path):
     write_cifar10(tmp_path / "there")
-    assert len(DATASETS["cifar-10"](tmp_path, "val", 32, root=str(tmp_path / "there"), stream="auto")) == 3
+    assert len(DATASETS["cifar-10"](tmp_path, "val", 32, root=str(tmp_path / "there"))) == 3
 
 
 def test_lock_is_held_by_one_and_not_by_its_children(tmp_path):

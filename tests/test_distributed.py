@@ -17,7 +17,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from clustering.features import embed
+from clustering.features import Embedder
 from clustering.mining import mine_neighbors
 from data.augment import build_evaluation
 from data.dataset import ImageDataset
@@ -131,7 +131,7 @@ def embedding():
     dataset = ImageDataset("tiny", pixels, torch.zeros(23), ["one"], [str(i) for i in range(23)])
     model = build("simclr", torch.float32)
     strategy = build_evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3})
-    return embed(model, dataset, strategy, Runtime.start("cpu", "fp32"), batch_size=4)
+    return Embedder(strategy, Runtime.start("cpu", "fp32"), 4).embed(model, dataset)
 
 
 def refuse():

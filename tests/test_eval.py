@@ -287,7 +287,6 @@ def test_the_confusion_matrix_lies_beside_the_model(site, tmp_path, monkeypatch)
     ("words", "code", "sentence"),
     [
         (["--model", "nowhere.pth.tar"], 1, "nowhere.pth.tar"),
-        (["num_classes=9"], 1, "set num_classes=10"),
         (["width=8"], 1, "does not fit the backbone"),
         (["backbone=resnet50"], 2, "resnet50"),
         (["num_clases=9"], 2, "did you mean 'num_classes'"),

@@ -8,9 +8,13 @@ import pytest
 import torch
 from sklearn import metrics
 
+import clustering.kmeans
 import clustering.scores
 from clustering.agreement import agreement, expected_information
-from clustering.scores import contingency, kmeans, match, prototypes, score, score_clusters, validation_loss
+from clustering.kmeans import score_kmeans
+from clustering.prediction import find_prototypes
+from clustering.scores import contingency, match, score, score_clusters
+from clustering.validation import validation_loss
 from system.errors import UserError
 
 
@@ -179,8 +183,8 @@ def test_prototypes_by_hand():
     features[:10, 0] = torch.arange(10.0)  # mean 4.5: samples 4 and 5 are equally near
     features[12:] = torch.tensor([[1.0, 1], [2, 2]])
     features[7, 0] = 7.5  # mean 4.55
-    assert prototypes(features, probabilities) == {0: 5, 1: 12}
-    assert prototypes(features.numpy(), probabilities) == {0: 5, 1: 12}
+    assert find_prototypes(features, probabilities) == {0: 5, 1: 12}
+    assert find_prototypes(features.numpy(), probabilities) == {0: 5, 1: 12}
 
 
 def test_prototypes_are_loops():
@@ -191,7 +195,7 @@ def test_prototypes_are_loops():
         own = sorted(own, key=lambda i, c=cluster: -float(probabilities[i, c]))[:10]
         mean = features[own].mean(0)
         expected[cluster] = min(own, key=lambda i, m=mean: float((features[i] - m).norm()))
-    assert prototypes(features, probabilities) == expected
+    assert find_prototypes(features, probabilities) == expected
 
 
 def test_kmeans_finds_separate_groups_whatever_their_length():
@@ -199,13 +203,13 @@ def test_kmeans_finds_separate_groups_whatever_their_length():
     targets = torch.arange(3).repeat_interleave(30)
     lengths = 0.1 + 10 * torch.rand(90, 1, generator=generator)
     features = lengths * (torch.eye(3)[targets] + 0.05 * torch.randn(90, 3, generator=generator))
-    scores = kmeans(features, features[::2], targets[::2], 3, num_runs=3)
+    scores = score_kmeans(features, features[::2], targets[::2], 3, num_runs=3)
     assert scores == dict.fromkeys(("acc", "nmi", "ari"), (1.0, 0.0))
-    assert scores == kmeans(features, features[::2], targets[::2], 3, num_runs=3)
-    assert kmeans(features, features, targets, 3, num_runs=1)["acc"][1] == 0.0
+    assert scores == score_kmeans(features, features[::2], targets[::2], 3, num_runs=3)
+    assert score_kmeans(features, features, targets, 3, num_runs=1)["acc"][1] == 0.0
     with pytest.raises(UserError, match="cannot make 91 clusters of 90 images"):
-        kmeans(features, features, targets, 91)
+        score_kmeans(features, features, targets, 91)
 
 
 def test_mean_and_sample_deviation():
-    assert clustering.scores._mean_and_std([1.0, 2.0, 3.0, 4.0]) == (2.5, pytest.approx(math.sqrt(5 / 3)))
+    assert clustering.kmeans._mean_and_std([1.0, 2.0, 3.0, 4.0]) == (2.5, pytest.approx(math.sqrt(5 / 3)))

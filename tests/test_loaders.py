@@ -42,8 +42,9 @@ def test_steps_made_together_are_steps_made_alone(dataset, runtime, monkeypatch,
     together = list(loader.epoch(2, first_step))
     assert len(alone) == len(together) == 7 - first_step
     for one, other in zip(alone, together, strict=True):
-        assert [view.shape for view in one] == [(6, 3, 8, 8)] * 4
-        for view, made in zip(one, other, strict=True):
+        assert [view.shape for view in one.views] == [(6, 3, 8, 8)] * 4
+        assert torch.equal(one.indices, other.indices)
+        for view, made in zip(one.views, other.views, strict=True):
             torch.testing.assert_close(made, view)
 
 

@@ -168,8 +168,9 @@ def test_selflabel_without_confident_samples_is_a_zero_with_a_graph(balance):
 def test_selflabel_threshold_is_exclusive_and_counts_by_cluster():
     criterion = ConfidenceBasedCE(0.5, True)
     weak = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [0.0, 3.0]])
-    assert criterion.confident(weak).tolist() == [False, True, True, True]
-    assert criterion.count(weak).tolist() == [1, 2]
+    labels = criterion.label(weak)
+    assert labels.confident.tolist() == [False, True, True, True]
+    assert labels.counts.tolist() == [1, 2]
 
 
 def test_selflabel_gives_the_plain_view_no_gradient():

@@ -12,15 +12,15 @@ import yaml
 from PIL import Image
 
 import predict
+from clustering import prediction
+from models.weights import save_weights
+from report.outputs import Sorter, copy_file
 from system import files
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
-from training.checkpoint import save_weights
 from training.folder import to_plain
-from utils import cli
-from utils import clusters as validation
-from utils import saved as prediction
-from utils.common_config import get_model, get_val_dataset
+from utils import cli, clusters, saved
+from utils.common_config import get_embedder, get_model, get_val_dataset
 from utils.config import load_config
 
 CONFIG = {
@@ -76,8 +76,8 @@ def read(text):
 def expected(p, folder):
     """What evaluation says of the folder as a data set."""
     dataset = get_val_dataset(p)
-    found = validation.predict(
-        p, *validation.load_clustering(p, folder / "model.pth.tar"), dataset, Runtime.start("cpu")
+    found = prediction.predict(
+        *clusters.load_clustering(p, folder / "model.pth.tar"), dataset, get_embedder(p, Runtime.start("cpu"))
     )
     return dataset.paths, found
 
@@ -192,7 +192,7 @@ def test_no_order_of_names_takes_one_original_for_another(tmp_path, names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     for number, order in enumerate(itertools.permutations(names)):
-        sorter = prediction.Sorter(tmp_path / f"sorted-{number}", prediction.copy_file, 2)
+        sorter = Sorter(tmp_path / f"sorted-{number}", copy_file, 2)
         sorter.write([str(tmp_path / name) for name in order], [0] * 3)
         placed = {path.name: path.read_text() for path in (tmp_path / f"sorted-{number}" / "cluster-0").iterdir()}
         assert sorted(placed.values()) == sorted(order)
@@ -203,7 +203,7 @@ def test_a_number_is_added_to_the_whole_name(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "img-1.png").write_text(folder)
     paths = [str(tmp_path / folder / "img-1.png") for folder in ("x", "y")]
-    prediction.Sorter(tmp_path / "sorted", prediction.copy_file, 2).write(paths, [0, 0])
+    Sorter(tmp_path / "sorted", copy_file, 2).write(paths, [0, 0])
     assert sorted(path.name for path in (tmp_path / "sorted" / "cluster-0").iterdir()) == ["img-1-2.png", "img-1.png"]
 
 
@@ -212,9 +212,9 @@ def test_a_run_an_output_folder_and_a_file_name_the_model(tmp_path):
     run_folder.mkdir(parents=True)
     (run_folder / "model.pth.tar").touch()
     for given in (tmp_path, run_folder, run_folder / "model.pth.tar"):
-        assert prediction.find_model(given) == run_folder / "model.pth.tar"
+        assert saved.find_model(given) == run_folder / "model.pth.tar"
     with pytest.raises(UserError, match=r"holds no model\.pth\.tar"):
-        prediction.find_model(tmp_path / "runs")
+        saved.find_model(tmp_path / "runs")
 
 
 def test_a_model_without_config_needs_one_named(base, capfd):
@@ -256,7 +256,7 @@ def test_an_output_of_another_kind_is_refused():
 
 def test_streaming_is_told_by_the_size_of_the_training_folder(base):
     p, folder = make_run(base)
-    assert prediction.reading(p, folder / "model.pth.tar") == (16, False)
+    assert saved.reading(p, folder / "model.pth.tar") == (16, False)
     pretext = Path(p.topk_neighbors_train_path)
     files.write_file(pretext, lambda file: np.save(file, np.zeros((1, 2))), num_images=20_000_000)
-    assert prediction.reading(p, folder / "model.pth.tar") == (round(16 / 0.875), True)
+    assert saved.reading(p, folder / "model.pth.tar") == (round(16 / 0.875), True)

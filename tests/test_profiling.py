@@ -13,6 +13,7 @@ from training.profiling import WARM_UP, StepProfiler
 def test_rank_0_writes_the_trace_and_every_rank_ends(tmp_path, monkeypatch, rank):
     monkeypatch.setattr(distributed, "rank", lambda: rank)
     profiler = StepProfiler(2, tmp_path / "trace.json")
+    profiler.start()
     for _ in range(WARM_UP + 1):
         torch.ones(3).sum()
         profiler.step()

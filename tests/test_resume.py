@@ -19,7 +19,7 @@ from PIL import Image
 
 from clustering.neighbors import load_neighbors
 from data import digits
-from models.weights import read_weights
+from models.weights import read_weights, save_weights
 from system import files
 from tests import published
 from training import checkpoint
@@ -381,7 +381,7 @@ def test_what_a_run_is_known_by_is_damaged(reference, root, killed, capsys, name
 def test_a_damaged_result_is_found_again(reference, root, capsys):
     flip(root / "digits/scan/run.json")
     assert stage("scan", root) == 0
-    assert "run.json is damaged; the end of this run is done again" in capsys.readouterr().err
+    assert "run.json is damaged; what it says is left out" in capsys.readouterr().err
     assert outcome(root / "digits/scan") == outcome(reference / "scan")
 
 
@@ -412,7 +412,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(root, killed, capsys, changes
     """It is changed together with its record, as whoever can write the folder can."""
     state = torch.load(killed / checkpoint.NEWEST, weights_only=True)
     changed = {key: change(state[key]) for key, change in changes.items()}
-    checkpoint.save_weights(killed / checkpoint.NEWEST, state | changed)
+    save_weights(killed / checkpoint.NEWEST, state | changed)
     assert stage("scan", root, "run_name=x") == 1
     said = capsys.readouterr().err
     assert "does not fit this run" in said

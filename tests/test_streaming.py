@@ -13,9 +13,10 @@ import moco
 import scan
 import selflabel
 import simclr
-from clustering import features as inference
+from clustering.features import Embedder
 from data import loaders
 from data.augment import Evaluation, build_augmentation, build_evaluation
+from data.files import workers
 from data.folder import build as build_folder
 from data.loaders import InferenceLoader, NeighborPartner, ViewLoader
 from models import build_backbone
@@ -69,12 +70,12 @@ def same(found, expected):
 
 
 def test_views_do_not_depend_on_workers_or_where_one_begins(dataset, monkeypatch):
-    monkeypatch.setattr(loaders, "num_cores", lambda: 2)
+    monkeypatch.setattr(workers, "num_cores", lambda: 2)
     expected = list(two_sizes(dataset).epoch(3))
-    assert [view.shape[-1] for view in expected[0]] == [32, 24, 32]
+    assert [view.shape[-1] for view in expected[0].views] == [32, 24, 32]
     same(two_sizes(dataset, 2).epoch(3), expected)
     same(two_sizes(dataset).epoch(3, first_step=2), expected[2:])
-    monkeypatch.setattr(loaders, "_shared_memory", lambda: 0)  # a container with a small /dev/shm
+    monkeypatch.setattr(workers, "_shared_memory", lambda: 0)  # a container with a small /dev/shm
     same(two_sizes(dataset, 2).epoch(3), expected)
 
 
@@ -103,9 +104,9 @@ def test_streamed_views_are_those_of_images_in_memory(tmp_path):
 def test_features_too_many_for_memory_are_mapped_from_a_file(dataset, tmp_path):
     torch.manual_seed(0)
     model = ContrastiveModel(build_backbone("resnet8", "cifar", 4), "mlp", 7).train()
-    runtime, strategy = Runtime.start("cpu", "fp32"), build_evaluation(32, NORMALIZE)
-    held = inference.embed(model, dataset, strategy, runtime, batch_size=5)
-    mapped = inference.embed_to_file(tmp_path / "features.npy", model, dataset, strategy, runtime, batch_size=5)
+    embedder = Embedder(build_evaluation(32, NORMALIZE), Runtime.start("cpu", "fp32"), batch_size=5)
+    held = embedder.embed(model, dataset)
+    mapped = embedder.embed_to_file(tmp_path / "features.npy", model, dataset)
     assert isinstance(mapped, np.memmap)
     assert model.training
     np.testing.assert_array_equal(mapped, held.numpy())

@@ -11,16 +11,17 @@ import torch
 import yaml
 
 import sweep
+from models.weights import save_weights
 from sweeps import runner, summary
 from sweeps.plan import Setting, make_plan
 from system import files
 from system.errors import ConfigError
-from training.checkpoint import save_weights
 from training.folder import to_plain
 from utils import cli
 from utils.common_config import get_model
 from utils.config import REPOSITORY
 from utils.overrides import split_stage, split_values, words_of
+from utils.schema import SETUPS
 
 SELFLABEL = str(REPOSITORY / "configs/selflabel/selflabel_digits.yml")
 SCAN = str(REPOSITORY / "configs/scan/scan_digits.yml")
@@ -64,7 +65,7 @@ def fake(tmp_path, monkeypatch):
     def tell(jobs, result=lambda job: {"acc": 0.5}, code=lambda job: 0, seconds=0.0):
         told = {}
         for job in jobs:
-            told[f"scripts/{runner.SCRIPTS[job.stage]}/{job.name}"] = {
+            told[f"scripts/{SETUPS[job.config().setup].module}/{job.name}"] = {
                 "folder": str(job.folder()),
                 "config": yaml.safe_dump(to_plain(job.config())),
                 "result": result(job),

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from easydict import EasyDict
 
+from clustering.validation import Validator, warn_of_collapse
 from models.models import ClusteringModel
-from utils.clusters import Validator, warn_of_collapse
+from system.runtime import Runtime
 
 
 def test_the_head_of_lowest_loss_is_the_best_and_the_first_in_a_tie():
@@ -19,9 +19,8 @@ def test_the_head_of_lowest_loss_is_the_best_and_the_first_in_a_tie():
         head.bias.zero_()
     val = SimpleNamespace(images=points, has_labels=False)
     neighbors = torch.tensor([[0, 1], [1, 0], [2, 3], [3, 2]])
-    validator = Validator(EasyDict(num_classes=2), val, neighbors, runtime=None)
-    validator._features = lambda model: points
-    best = validator.best_head(model)
+    embedder = SimpleNamespace(runtime=Runtime.start("cpu"), embed=lambda *args, **kwargs: points)
+    best = Validator(val, neighbors, embedder).best_head(model)
     p = torch.tensor(5.0).sigmoid()
     assert best.head == 1 and best.cluster_sizes.tolist() == [2, 2] and best.monitored == {}
     assert best.loss == pytest.approx(float(-(p * p + (1 - p) ** 2).log()) - torch.tensor(2.0).log().item(), abs=1e-6)

@@ -1,16 +1,14 @@
 """Resumable checkpoints: the last two are kept, a damaged one is noticed and the one before takes its place."""
 
-import copy
-import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from system import distributed, files
+from system import files
 from system.console import warn
 from system.errors import UserError
-from system.pickles import load_untrusted
+from system.pickles import load_untrusted, write_torch
 
 NEWEST, PREVIOUS = "checkpoint.pth.tar", "checkpoint-previous.pth.tar"
 FORMAT = 2
@@ -30,37 +28,9 @@ def num_bytes(state: Any) -> int:
     return sum(num_bytes(value) for value in state) if isinstance(state, list | tuple) else 0
 
 
-def on_cpu(state: Any) -> Any:
-    """A nest of mappings with its tensors on the CPU."""
-    if isinstance(state, dict):
-        moved = copy.copy(state)  # keeps a state_dict what it is, with its versions of modules
-        moved.update({key: on_cpu(value) for key, value in state.items()})
-        return moved
-    return state.cpu() if isinstance(state, torch.Tensor) else state
-
-
-def save_weights(path: Path | str, state: Any, **facts: Any) -> None:
-    """Save a model file for other stages and for plain `torch.load` on any machine, with its checksum recorded.
-
-    Rank 0 writes it; to be called by all, none of which goes on before the file is there.
-    """
-    if distributed.is_main():
-        _write(path, on_cpu(state), **facts)
-    distributed.barrier()
-
-
-def _write(path: Path | str, state: Any, *, keep: str | None = None, **facts: Any) -> None:
-    """Write a recorded file; `keep` is the name that the file which was there before takes."""
-    # In memory first: torch.save hides a full disk behind an error of its own, and the size is known before writing.
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    data = buffer.getbuffer()
-    files.write_file(path, lambda file: file.write(data), num_bytes=len(data), keep=keep, **facts)
-
-
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write a new newest checkpoint; what was newest becomes the previous one."""
-    _write(folder / NEWEST, {"format": FORMAT, **state}, keep=PREVIOUS)
+    write_torch(folder / NEWEST, {"format": FORMAT, **state}, keep=PREVIOUS)
 
 
 def load(folder: Path) -> dict[str, Any] | None:

@@ -6,6 +6,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,6 @@ from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.lock import lock_folder
 from training import checkpoint
-from utils.config import REPOSITORY
-from utils.schema import CARRIED_OUT
 
 CONFIG, RECORD, METRICS = "config.yml", "run.json", "metrics.jsonl"
 MODEL = "model.pth.tar"
@@ -28,6 +28,10 @@ WRITTEN = (
     *(METRICS, RECORD, CONFIG, files.MANIFEST),
 )
 """What runs leave in their folder, in the order in which it may go: first what a run could go on from."""
+
+
+EARLIER = {"stream": "auto", "on_bad_image": "error"}
+"""Defaults that earlier versions wrote for every data set, also for those without such options."""
 
 
 def to_plain(value: Any) -> Any:
@@ -47,23 +51,56 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+@dataclass(frozen=True)
+class Keys:
+    """What is known of a config's keys: which only say how a run is carried out, and what absent ones mean."""
+
+    carried_out: Collection[str] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list[str]:
     """Dotted keys in which two configs say different things about what is computed; paths of results do not count."""
 
     def computed(config: dict[str, Any]) -> dict[str, Any]:
-        kept = {key: value for key, value in config.items() if key not in CARRIED_OUT}
+        whole = {**keys.defaults, **config}
+        kept = {key: value for key, value in whole.items() if key not in keys.carried_out}
         paths = ("_dir", "_checkpoint", "_model", "_path")
-        return _flatten({key: value for key, value in kept.items() if not key.endswith(paths)})
+        flat = _flatten({key: value for key, value in kept.items() if not key.endswith(paths)})
+        return {key: value for key, value in flat.items() if EARLIER.get(key.partition("_db_kwargs.")[2]) != value}
 
     a, b = computed(old), computed(new)
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """The contents of a run folder's run.json; empty when it is missing, and with a warning when it is damaged."""
+    path = folder / RECORD
+    try:
+        files.verify_file(path)
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError
+        return record
+    except FileNotFoundError:
+        return {}
+    except (UserError, OSError, ValueError):
+        warn(f"{path} is damaged; what it says is left out")
+        return {}
+
+
+def read_finished(folder: Path) -> dict[str, Any] | None:
+    """The result of a run that was finished; None for any other, and when its record is damaged."""
+    record = read_record(folder)
+    finished = record.get("status") == "finished" and isinstance(record.get("result"), dict)
+    return record["result"] if finished else None
+
+
 class RunFolder:
     """The folder of one run; only rank 0 has one."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.folder, self.config = folder, config
+    def __init__(self, folder: Path, config: dict[str, Any], keys: Keys) -> None:
+        self.folder, self.config, self.keys = folder, config, keys
 
     def open(self) -> dict[str, Any] | None:
         """Take the folder for this config; returns the run's result when it was finished before.
@@ -80,11 +117,11 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot use the run folder {self.folder}: {error.strerror}; set root_dir") from error
         self._compare()
-        record = self.read_record()
+        result = read_finished(self.folder)
         model = self.folder / MODEL
-        if record.get("status") == "finished" and model.exists():
+        if result is not None and model.exists():
             files.verify_file(model)
-            return record["result"]
+            return result
         files.write_text(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False), record=True)
         return None
 
@@ -97,7 +134,7 @@ class RunFolder:
         try:
             files.verify_file(path)
             old = yaml.safe_load(path.read_text(encoding="utf-8"))
-            differing = differing_keys(old, self.config)
+            differing = differing_keys(old, self.config, self.keys)
         except UserError as error:
             raise UserError(f"{error}; {advice}") from error
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
@@ -118,19 +155,6 @@ class RunFolder:
                 path.unlink()
         shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
 
-    def read_record(self) -> dict[str, Any]:
-        """The contents of run.json; empty when it is missing or damaged, and the end of the run is then done again."""
-        path = self.folder / RECORD
-        try:
-            files.verify_file(path)
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return record if isinstance(record["result"], dict) else {}
-        except FileNotFoundError:
-            return {}
-        except (UserError, ValueError, TypeError, KeyError):
-            warn(f"{path} is damaged; the end of this run is done again")
-            return {}
-
     def write_record(self, **facts: Any) -> None:
         """Write run.json: the facts given, the command, commit and versions."""
         record = {
@@ -150,6 +174,6 @@ class RunFolder:
 def git_commit() -> str | None:
     """The commit of this code, with `-dirty` when files were changed; None outside a repository."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        command = ["git", "-C", str(files.REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     return None

@@ -18,6 +18,9 @@ class StepProfiler:
         activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
         self.path, self._left = path, num_steps + WARM_UP
         self._profiler = profile(activities=activities, schedule=schedule(wait=0, warmup=WARM_UP, active=num_steps))
+
+    def start(self) -> None:
+        """Begin with the step that comes next."""
         self._profiler.start()
 
     def step(self) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from easydict import EasyDict
 from torch import Tensor, nn
 
 from system import distributed
@@ -25,24 +24,25 @@ from system.runtime import Runtime, describe, seed_everything
 from training import checkpoint
 from training.batchnorm import synchronize_batchnorm
 from training.board import Board, find_writer
-from training.folder import RunFolder, to_plain
+from training.folder import Keys, RunFolder, to_plain
+from training.optimizers import take_step
 from training.profiling import StepProfiler
 from training.schedule import learning_rate
 from training.totals import Totals
-from utils.config import require
-from utils.schema import STAGE_OF
 
 AGREE_EVERY = 8  # steps between two moments at which several ranks agree whether to save or stop
 
 
 class Run:
-    """One stage's run; made by `Run.start`. `result` is set when the run was finished before."""
+    """One stage's run; made by `Run.start`. `result` is set when the run was finished before.
 
-    def __init__(self, config: EasyDict, runtime: Runtime) -> None:
-        self.config, self.runtime = config, runtime
-        self.stage = STAGE_OF[config.setup]
-        self.folder = Path(config[f"{self.stage}_dir"])
-        self.key = (config.seed, config.setup)
+    `config` holds what the schema of a config does, and `keys` is what is known of it. `stage` is what the run is
+    called, `folder` where its files lie.
+    """
+
+    def __init__(self, config: dict[str, Any], runtime: Runtime, stage: str, folder: Path, keys: Keys) -> None:
+        self.config, self.runtime, self.stage, self.folder = config, runtime, stage, folder
+        self.key = (config["seed"], config["setup"])
         self.values: dict[str, Any] = {}
         """Numbers and words that a stage remembers between epochs; part of every checkpoint."""
         self.metrics: list[dict[str, Any]] = []
@@ -51,7 +51,7 @@ class Run:
         self.epoch = self.step_in_epoch = self.num_steps = 0
         self.totals = Totals()
         """What this epoch adds up, on the device."""
-        self._files = RunFolder(self.folder, to_plain(config))
+        self._files = RunFolder(folder, to_plain(config), keys)
         self._parts: dict[str, Any] = {}
         self._optimizer: Any = None
         self._profiler: StepProfiler | None = None
@@ -62,16 +62,14 @@ class Run:
         self._seconds_before = 0.0
 
     @classmethod
-    def start(cls, config: EasyDict, *needed: str, script: str) -> "Run":
+    def start(cls, config: dict[str, Any], runtime: Runtime, stage: str, folder: Path, keys: Keys) -> "Run":
         """Open or continue the run that a config describes.
 
-        `needed` are the keys this stage demands. Raises ConfigError when one is missing or the folder holds a run
-        with another config, UserError when another process holds the folder.
+        Raises ConfigError when the folder holds a run with another config, UserError when another process holds it.
         """
-        require(config, *needed, script=script)
-        if config.tensorboard:
+        if config["tensorboard"]:
             find_writer()
-        run = cls(config, Runtime.of(config))
+        run = cls(config, runtime, stage, folder, keys)
         run._catch_signals()
         run.result = distributed.on_main(run._open)
         seed_everything(*run.key, "weights")
@@ -81,6 +79,11 @@ class Run:
     def seconds(self) -> float:
         """Wall-clock seconds that this run has taken, over all its continuations."""
         return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def num_epochs(self) -> int:
+        """How many epochs the config asks for."""
+        return self.config["epochs"]
 
     def _open(self) -> dict[str, Any] | None:
         result = self._files.open()
@@ -107,12 +110,15 @@ class Run:
 
     # Model, optimizer and what else a checkpoint holds
 
-    def prepare(self, model: nn.Module, optimizer: Any, **parts: Any) -> Any:
+    def prepare(self, model: nn.Module, optimizer: Any, loader: Any, **parts: Any) -> Any:
         """Take the model and optimizer under the run's care and continue from its checkpoint, if there is one.
 
-        `parts` are further objects with `state_dict` and `load_state_dict` (an EMA). Returns what a step calls:
-        `forward(images)` computes in the training precision, over all ranks, and returns float32.
+        `loader` makes the views of the steps; how many they are decides whether compiling pays. `parts` are further
+        objects with `state_dict` and `load_state_dict` (an EMA). Returns what a step calls: `forward(images)` computes
+        in the training precision, over all ranks, and returns float32.
         """
+        self.runtime.expect(self.config["epochs"] * loader.num_pixels)
+        loader.compile()
         self._optimizer = optimizer
         self._parts = {"model": model, "optimizer": optimizer, **parts}
         self._restore(distributed.on_main(lambda: checkpoint.load(self.folder)))
@@ -132,8 +138,8 @@ class Run:
                 f"the checkpoint in {self.folder} does not fit this run ({problem}); move it away or "
                 "start again with overwrite=true"
             ) from error
-        if self.epoch < self.config.epochs:
-            say(f"continuing at epoch {self.epoch + 1} of {self.config.epochs}, step {self.step_in_epoch + 1}")
+        if self.epoch < self.num_epochs:
+            say(f"continuing at epoch {self.epoch + 1} of {self.num_epochs}, step {self.step_in_epoch + 1}")
 
     def _take(self, state: dict[str, Any]) -> None:
         checkpoint.check_optimizer(self._optimizer, state["optimizer"])
@@ -170,28 +176,33 @@ class Run:
         """Yield the epochs that are left, from 0; the body ends with `end_epoch`."""
         if distributed.is_main():
             self._files.write_metrics(self.metrics)
-            self._board = Board(self.folder, self.config.tensorboard, self.epoch)
+            self._board = Board(self.folder, self.config["tensorboard"], self.epoch)
         self._training = True
+        if self._profiler:
+            self._profiler.start()
         try:
-            while self.epoch < self.config.epochs:
+            while self.epoch < self.num_epochs:
                 yield self.epoch
         finally:
             self._board.close()
         self._training = False
 
     def profile(self, num_steps: int) -> None:
-        """Record the first `num_steps` steps of training as trace.json in the run folder, then stop; 0 does nothing."""
+        """Have the first `num_steps` steps of training recorded as trace.json in the run folder, and stop after them.
+
+        0 does nothing.
+        """
         if num_steps:
             self._profiler = StepProfiler(num_steps, self.folder / "trace.json")
 
-    def steps(self, loader: Any) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the views of the steps that are left in this epoch; saves and stops between steps when it is time."""
+    def steps(self, loader: Any) -> Iterator[Any]:
+        """Yield the batches that are left in this epoch; saves and stops between steps when it is time."""
         total = len(loader)
-        description = f"{self.stage} {self.epoch + 1}/{self.config.epochs}"
-        views_of_steps = loader.epoch(self.epoch, self.step_in_epoch)
-        for views in progress(views_of_steps, total - self.step_in_epoch, description):
+        description = f"{self.stage} {self.epoch + 1}/{self.num_epochs}"
+        batches = loader.epoch(self.epoch, self.step_in_epoch)
+        for batch in progress(batches, total - self.step_in_epoch, description):
             self._set_rate(self.step_in_epoch / total)
-            yield views
+            yield batch
             # The body is through with this step, an EMA's update included: what is saved now is consistent.
             self.step_in_epoch += 1
             if self._profiler:
@@ -200,9 +211,8 @@ class Run:
         self._check_finite()  # before anything is chosen or saved by what these weights predict
 
     def _set_rate(self, progress_in_epoch: float) -> None:
-        p = self.config
-        base = p.optimizer_kwargs.lr
-        rate = learning_rate(p.scheduler, base, self.epoch, p.epochs, progress_in_epoch, **p.scheduler_kwargs)
+        base, kwargs = self.config["optimizer_kwargs"]["lr"], self.config["scheduler_kwargs"]
+        rate = learning_rate(self.config["scheduler"], base, self.epoch, self.num_epochs, progress_in_epoch, **kwargs)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
 
@@ -212,34 +222,32 @@ class Run:
         Where `skip` (a boolean tensor on the device) is true, weights and optimizer state stay as they are, without
         waiting for the device to know; such batches are counted and left out of the means.
         """
-        scaler = self.runtime.scaler
         self._optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        if skip is None:
-            scaler.step(self._optimizer)
-        elif scaler.is_enabled():  # the scaler needs the fused optimizers' flag for itself, so fp16 waits here
-            if not skip.item():
-                scaler.step(self._optimizer)
-        else:
-            self._optimizer.grad_scale, self._optimizer.found_inf = None, skip.to(torch.float32)
-            self._optimizer.step()
-        scaler.update()
+        self.runtime.scaler.scale(loss).backward()
+        take_step(self._optimizer, self.runtime.scaler, skip)
         self.num_steps += 1
         self.totals.add(loss=loss, **values)
         if skip is not None:
             self.totals.count(skipped_batches=skip)
 
     def _between_steps(self, last: bool) -> None:
-        if self.num_steps % self.config.log_every == 0:
+        if self.num_steps % self.config["log_every"] == 0:
             self._check_finite()
         if distributed.world_size() > 1 and self.num_steps % AGREE_EVERY and not last:
             return
-        due = time.monotonic() - self._saved_at > 60 * self.config.checkpoint_every.minutes
+        due = time.monotonic() - self._saved_at > 60 * self.config["checkpoint_every"]["minutes"]
         if distributed.any_rank(bool(self._signal)):
             self.save()
             self._stop()
         elif distributed.from_main(due) and not last:
             self.save()
+
+    def improved(self, loss: float) -> bool:
+        """Whether a label-free loss is lower than after every epoch before; the run remembers it and its epoch."""
+        if loss >= self.values.get("best_loss", math.inf):
+            return False
+        self.values |= {"best_loss": loss, "best_epoch": self.epoch + 1}
+        return True
 
     def end_epoch(self, **scores: Any) -> None:
         """Close an epoch: its line goes to metrics.jsonl, and a checkpoint is written when one is due."""
@@ -252,9 +260,9 @@ class Run:
         if distributed.is_main():
             self._files.write_metrics(self.metrics)
             self._board.scalars(line, self.epoch)
-        say(f"epoch {self.epoch}/{self.config.epochs}  {_words(line)}")
+        say(f"epoch {self.epoch}/{self.num_epochs}  {_words(line)}")
         stop = distributed.any_rank(bool(self._signal))
-        if stop or self.epoch % self.config.checkpoint_every.epochs == 0 or self.epoch == self.config.epochs:
+        if stop or self.epoch % self.config["checkpoint_every"]["epochs"] == 0 or self.epoch == self.num_epochs:
             self.save()
         if stop:
             self._stop()
@@ -288,7 +296,7 @@ class Run:
 
     def _stop(self) -> None:
         done = f"epoch {self.epoch + 1}, step {self.step_in_epoch}" if self._training else "the last checkpoint"
-        again = "the command without overwrite=true" if self.config.overwrite else "the same command"
+        again = "the command without overwrite=true" if self.config["overwrite"] else "the same command"
         warn(f"stopped by a signal; everything up to {done} is in {self.folder}; {again} goes on from there")
         raise SystemExit(128 + (self._signal or signal.SIGTERM))
 

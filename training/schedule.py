@@ -1,7 +1,12 @@
-"""The learning rate as a pure function of the epoch."""
+"""The learning rate as a pure function of the epoch.
+
+The further parameters of a function of `SCHEDULES`, and `warmup_epochs`, are the `scheduler_kwargs` of a config.
+"""
 
 import math
 from collections.abc import Callable, Sequence
+
+from system.sections import Count, Fraction, Rate, Section, section_of
 
 
 def constant(base: float, epoch: int, epochs: int) -> float:
@@ -9,18 +14,26 @@ def constant(base: float, epoch: int, epochs: int) -> float:
     return base
 
 
-def cosine(base: float, epoch: int, epochs: int, lr_decay_rate: float = 0.1) -> float:
+def cosine(base: float, epoch: int, epochs: int, lr_decay_rate: Fraction = 0.1) -> float:
     """Half a cosine from `base` down to `base · lr_decay_rate³`, one value an epoch (SCAN, published recipe)."""
     lowest = base * lr_decay_rate**3
     return lowest + (base - lowest) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
-def step(base: float, epoch: int, epochs: int, lr_decay_epochs: Sequence[int], lr_decay_rate: float = 0.1) -> float:
+def step(
+    base: float, epoch: int, epochs: int, lr_decay_epochs: Sequence[Count], lr_decay_rate: Fraction = 0.1
+) -> float:
     """`base · lr_decay_rate^n` where n milestones lie before this epoch."""
     return base * lr_decay_rate ** sum(milestone < epoch for milestone in lr_decay_epochs)
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "step": step}
+
+
+def kwargs_of(scheduler: str) -> type[Section]:
+    """What the `scheduler_kwargs` of a schedule may be."""
+    own = ("base", "epoch", "epochs", "scheduler", "progress")
+    return section_of(SCHEDULES[scheduler], learning_rate, left_out=own)
 
 
 def learning_rate(
@@ -29,7 +42,7 @@ def learning_rate(
     epoch: int,
     epochs: int,
     progress: float = 0.0,
-    warmup_epochs: float = 0,
+    warmup_epochs: Rate = 0,
     **kwargs,
 ) -> float:
     """The rate at `epoch` (from 0) of `epochs`, `progress` in [0, 1) through it.

@@ -9,17 +9,31 @@ from pydantic import ValidationError
 from torch import nn
 from torch.utils.data import DataLoader
 
+from clustering.features import Embedder
 from data import DATASETS
 from data.augment import Strategy, build_augmentation, build_evaluation
+from data.download import NotHereError
 from data.loaders import NeighborPartner, ViewLoader
+from data.made_up import make_up
 from losses import CRITERIA
 from models import build_backbone, weights
 from models.models import ClusteringModel, ContrastiveModel
+from system.console import say
 from system.errors import ConfigError
-from utils.schema import OPTIMIZER_KWARGS
+from system.runtime import Runtime
+from system.sections import section_of
+from training.optimizers import OPTIMIZERS
+from utils.schema import SETUPS
 
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+# What a model takes over, by the stage that it starts from.
+STARTS: dict[str | None, Callable[[Any, weights.Weights], Any]] = {
+    None: weights.load_contrastive,
+    "pretext": weights.load_backbone,
+    "scan": lambda model, read: weights.load_clusters(model, weights.keep_head(read)),
+}
 
 
 def get_stem(p: Any) -> str:
@@ -44,6 +58,11 @@ def get_crop_size(p: Any) -> int:
     return _evaluation_kwargs(p)["crop_size"]
 
 
+def get_backbone(p: Any) -> dict[str, Any]:
+    """The untrained backbone that a config names: `{'backbone': module, 'dim': int}`; raises ConfigError."""
+    return build_backbone(p["backbone"], get_stem(p), p.get("width"))
+
+
 def get_model(p: Any, pretrain_path: Path | str | None = None) -> Any:
     """The model of a config's stage.
 
@@ -51,22 +70,17 @@ def get_model(p: Any, pretrain_path: Path | str | None = None) -> Any:
     a scan model (its best head is kept, as head 0), for a pretext task a model of its own kind.
     Raises ConfigError for an unknown name, UserError when the file is missing or does not fit.
     """
-    backbone = build_backbone(p["backbone"], get_stem(p), p.get("width"))
-    if p["setup"] in ("simclr", "moco"):
+    backbone = get_backbone(p)
+    setup = SETUPS[p["setup"]]
+    if setup.stage == "pretext":
         model: nn.Module = ContrastiveModel(backbone, **(p.get("model_kwargs") or {}))
-        if pretrain_path is not None:
-            weights.load_contrastive(model, weights.read_weights(pretrain_path))
-        return model
-    num_heads = 1 if p["setup"] == "selflabel" else p.get("num_heads") or 1
-    if not p.get("num_classes"):
+    elif not p.get("num_classes"):
         raise ConfigError("the number of clusters is missing: add num_classes")
-    model = ClusteringModel(backbone, p["num_classes"], num_heads)
+    else:
+        num_heads = 1 if setup.starts_from == "scan" else p.get("num_heads") or 1
+        model = ClusteringModel(backbone, p["num_classes"], num_heads)
     if pretrain_path is not None:
-        read = weights.read_weights(pretrain_path)
-        if p["setup"] == "scan":
-            weights.load_backbone(model, read)
-        else:
-            weights.load_clusters(model, weights.keep_head(read))
+        STARTS[setup.starts_from](model, weights.read_weights(pretrain_path))
     return model
 
 
@@ -89,16 +103,11 @@ def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
     if name not in OPTIMIZERS:
         raise ConfigError(f"optimizer is {name}, but must be one of {', '.join(OPTIMIZERS)}")
     try:
-        kwargs = OPTIMIZER_KWARGS[name].model_validate(dict(p["optimizer_kwargs"])).model_dump()
+        kwargs = section_of(OPTIMIZERS[name], left_out=("parameters",)).model_validate(dict(p["optimizer_kwargs"]))
     except ValidationError as error:
         key, problem = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
         raise ConfigError(f"optimizer_kwargs of {name}: {key}: {problem}") from error
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = OPTIMIZERS[name](parameters, fused=True, **kwargs)
-    if kwargs.get("momentum"):  # otherwise made at the first step, and left without a value where that is skipped
-        for parameter in parameters:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
+    return OPTIMIZERS[name]([parameter for parameter in model.parameters() if parameter.requires_grad], **dict(kwargs))
 
 
 def get_train_transformations(p: Any) -> Strategy:
@@ -116,7 +125,11 @@ def get_val_transformations(p: Any) -> Strategy:
 def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:
     root = (p.get("data_paths") or {}).get(name) or p.get("data_root") or "datasets"
     given = {key: value for key, value in kwargs.items() if value is not None} | more
-    return DATASETS[name](Path(root), split, get_crop_size(p), **given)
+    try:
+        return DATASETS[name](Path(root), split, get_crop_size(p), **given)
+    except NotHereError as error:  # in a dry run
+        say(f"{error}, and a dry run downloads nothing: made-up images of its shape stand in its place")
+        return make_up(name, split)
 
 
 def get_train_dataset(p: Any, transform: Callable | None, split: str | None = None) -> Any:
@@ -141,6 +154,15 @@ def get_val_dataset(p: Any, transform: Callable | None = None, classes: list[str
     return dataset
 
 
+def get_splits(p: Any, split: str | None = None) -> tuple[Any, Any]:
+    """The training and the validation split, whose classes have the same numbers; says how large they are."""
+    train = get_train_dataset(p, None, split)
+    val = get_val_dataset(p, classes=train.classes)
+    labels = f"{len(train.classes)} classes" if train.has_labels else "no labels"
+    say(f"{len(train):,} training and {len(val):,} validation images of {train.name}, {labels}")
+    return train, val
+
+
 def get_view_loader(
     p: Any,
     dataset: Any,
@@ -149,8 +171,14 @@ def get_view_loader(
     partners: Sequence[NeighborPartner | None] | None = None,
 ) -> ViewLoader:
     """The training batches of a stage's `Run`: a view for every strategy, of a partner's image where there is one."""
-    kwargs = {"num_workers": p["num_workers"], "epochs": p["epochs"]}
-    return ViewLoader(dataset, strategies, p["batch_size"], run.runtime, run.key, partners, **kwargs)
+    return ViewLoader(
+        dataset, strategies, p["batch_size"], run.runtime, run.key, partners, num_workers=p["num_workers"]
+    )
+
+
+def get_embedder(p: Any, runtime: Runtime) -> Embedder:
+    """What turns a split into features under the config's evaluation transform."""
+    return Embedder(get_val_transformations(p), runtime, p.get("eval_batch_size") or 256, p.get("num_workers") or 0)
 
 
 def get_train_dataloader(p: Any, dataset: Any) -> DataLoader:

@@ -10,32 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from easydict import EasyDict
 from pydantic import ValidationError
+from torch import nn
 
 from data import DATASETS
 from data.augment import AUGMENTATIONS, build_augmentation, build_evaluation
 from losses import CRITERIA
 from models import BACKBONES
+from models.models import ContrastiveModel
 from system.errors import ConfigError
+from system.files import REPOSITORY
+from system.sections import section_of
+from training.optimizers import OPTIMIZERS
+from training.schedule import SCHEDULES, kwargs_of
 from utils import schema
-from utils.yaml_file import MAX_DEPTH, load_yaml, parse_yaml
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-TRAINING_KEYS = (
-    *("criterion", "optimizer", "optimizer_kwargs", "epochs", "batch_size"),
-    *("augmentation_strategy", "transformation_kwargs"),
-)
-"""What every stage that trains demands of a config."""
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `over` laid over it, nested mappings key by key."""
-    merged = dict(base)
-    for key, value in over.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if nested else value
-    return merged
+from utils.overrides import apply_overrides, merge
+from utils.yaml_file import load_yaml
 
 
 def _load_with_base(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -53,19 +45,7 @@ def _load_with_base(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return merge(shared, content), dict.fromkeys(shared, str(path.parent / base)) | origins
 
 
-def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Lay `key=value` words over a config; dots lead into nested keys, values are read as YAML."""
-    for word in overrides:
-        key, sign, text = word.partition("=")
-        if not sign or not all(key.split(".")) or key.count(".") >= MAX_DEPTH:
-            raise ConfigError(f"'{word}' on the command line is no `key=value`; see --help")
-        value = parse_yaml(text, f"the value of '{key}' on the command line")
-        for part in reversed(key.split(".")[1:]):
-            value = {part: value}
-        first = key.split(".")[0]
-        # A mapping given whole replaces the config's; a dotted key changes one entry of it.
-        content = merge(content, {first: value}) if "." in key else {**content, first: value}
-    return content
+WHOLE = ("train_db_kwargs", "val_db_kwargs", "model_kwargs")
 
 
 class _Source(NamedTuple):
@@ -123,12 +103,13 @@ def _check(section: type[schema.Section], content: dict[str, Any], source: _Sour
 def _check_tables(checked: dict[str, Any], source: _Source) -> None:
     """Check the names that lead into tables, and the kwargs that depend on them."""
     tables: dict[str, Collection[str]] = {
+        "setup": schema.SETUPS,
         "train_db_name": DATASETS,
         "val_db_name": DATASETS,
         "backbone": BACKBONES,
         "criterion": CRITERIA,
-        "optimizer": schema.OPTIMIZER_KWARGS,
-        "scheduler": schema.SCHEDULER_KWARGS,
+        "optimizer": OPTIMIZERS,
+        "scheduler": SCHEDULES,
         "augmentation_strategy": AUGMENTATIONS,
     }
     for key, names in tables.items():
@@ -137,17 +118,28 @@ def _check_tables(checked: dict[str, Any], source: _Source) -> None:
             raise ConfigError(
                 f"{source.of(key)}: {key} is '{checked[key]}', but must be one of {', '.join(names)}; is it '{near}'?"
             )
+    train, val = checked["train_db_name"], checked["val_db_name"]
     sections = {
-        "optimizer_kwargs": checked["optimizer_kwargs"] and schema.OPTIMIZER_KWARGS.get(checked["optimizer"]),
-        "scheduler_kwargs": schema.SCHEDULER_KWARGS[checked["scheduler"]],
+        # A folder's class numbers are told by the split that came before.
+        "train_db_kwargs": section_of(DATASETS[train], left_out=("classes",)),
+        "val_db_kwargs": section_of(DATASETS[val or train], left_out=("classes",)),
+        "model_kwargs": section_of(ContrastiveModel, left_out=("backbone",)),
+        "optimizer_kwargs": checked["optimizer_kwargs"]
+        and checked["optimizer"]
+        and section_of(OPTIMIZERS[checked["optimizer"]], left_out=("parameters",)),
+        "scheduler_kwargs": kwargs_of(checked["scheduler"]),
         # The threshold of self-labeling is a key of its own.
-        "criterion_kwargs": checked["criterion"] and schema.section_of(CRITERIA[checked["criterion"]], "threshold"),
+        "criterion_kwargs": checked["criterion"]
+        and section_of(CRITERIA[checked["criterion"]], left_out=("threshold",)),
     }
     for key, section in sections.items():
         if section:
             whole = _check(section, checked[key], source, f"{key}.")
-            checked[key] = {name: whole[name] for name in checked[key]}  # what is built knows its own defaults
+            # What is built knows its own defaults; those of data and model are told, for what is saved and compared.
+            checked[key] = whole if key in WHOLE else {name: whole[name] for name in checked[key]}
     builders: dict[str, Callable[..., Any] | None] = {
+        "optimizer_kwargs": sections["optimizer_kwargs"]
+        and partial(OPTIMIZERS[checked["optimizer"]], [nn.Parameter(torch.zeros(1))]),
         "augmentation_kwargs": checked["augmentation_strategy"]
         and partial(build_augmentation, checked["augmentation_strategy"]),
         "transformation_kwargs": checked["transformation_kwargs"] and build_evaluation,
@@ -185,8 +177,9 @@ def database_name(config: dict[str, Any]) -> str:
 def add_paths(config: EasyDict) -> EasyDict:
     """Add the paths of all stages to a config, as the results folder lays them out."""
     base = Path(config.root_dir) / database_name(config)
-    for stage in schema.STAGES:
-        name = config.run_name if stage == schema.STAGE_OF[config.setup] else config.get(f"{stage}_run")
+    own = schema.SETUPS[config.setup].stage
+    for stage in dict.fromkeys([*schema.STAGES, own]):
+        name = config.run_name if stage == own else config.get(f"{stage}_run")
         folder = base / stage / name if name else base / stage
         config[f"{stage}_dir"] = str(folder)
         config[f"{stage}_checkpoint"] = str(folder / "checkpoint.pth.tar")

@@ -1,19 +1,18 @@
 """Words of a command line that concern several stages: `scan.epochs=25` and lists of values, `seed=0,1,2`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from system.errors import ConfigError
-from utils.schema import STAGE_OF, STAGES
-
-__all__ = ["STAGES", "STAGE_OF", "split_stage", "split_values", "words_of"]
+from utils.schema import stage_of
+from utils.yaml_file import MAX_DEPTH, parse_yaml
 
 
 def split_stage(word: str) -> tuple[str | None, str]:
     """The stage that a word begins with, if any, and the word without it: `scan.epochs=25` → scan, `epochs=25`."""
     first, dot, rest = word.partition(".")
-    if dot and first in STAGE_OF and "=" not in first:
-        return STAGE_OF[first], rest
-    return None, word
+    stage = stage_of(first) if dot else None
+    return (stage, rest) if stage else (None, word)
 
 
 def words_of(stage: str, words: Sequence[str]) -> list[str]:
@@ -44,3 +43,27 @@ def split_values(word: str) -> tuple[str, list[str]]:
     if len(values) > 1 and not all(values):
         raise ConfigError(f"'{word}' on the command line has an empty value between commas")
     return key, list(dict.fromkeys(values))
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `over` laid over it, nested mappings key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Lay `key=value` words over a config; dots lead into nested keys, values are read as YAML."""
+    for word in overrides:
+        key, sign, text = word.partition("=")
+        if not sign or not all(key.split(".")) or key.count(".") >= MAX_DEPTH:
+            raise ConfigError(f"'{word}' on the command line is no `key=value`; see --help")
+        value = parse_yaml(text, f"the value of '{key}' on the command line")
+        for part in reversed(key.split(".")[1:]):
+            value = {part: value}
+        first = key.split(".")[0]
+        # A mapping given whole replaces the config's; a dotted key changes one entry of it.
+        content = merge(content, {first: value}) if "." in key else {**content, first: value}
+    return content

@@ -9,12 +9,10 @@ import torch
 from easydict import EasyDict
 from torch import Tensor, nn
 
-from clustering import scores as evaluate
-from clustering.features import embed, embed_to_file
 from clustering.mining import mine_neighbors
 from clustering.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
-from data.augment import Strategy
-from data.features import FeatureSet
+from clustering.validation import VALIDATION_COLUMNS
+from models.weights import save_weights
 from report import plots
 from system import distributed
 from system.console import say
@@ -22,53 +20,28 @@ from system.errors import UserError
 from system.files import write_file
 from system.lock import lock_folder
 from system.runtime import Runtime, generator
-from training.checkpoint import save_weights
-from training.folder import RECORD, RunFolder, to_plain
-from utils.common_config import get_model, get_train_dataset, get_val_dataset, get_val_transformations
+from training.folder import RECORD, read_finished
+from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
 from utils.config import require
+from utils.schema import SETUPS
 
-NUM_MINED = {"simclr": 20, "moco": 50}
-MINED_FEATURES = {"simclr": "head", "moco": "backbone"}
 PURITY_AT = (1, 5, 20)
 KNN = 100
 SHEET_ROWS, SHEET_COLUMNS = 10, 10  # random images, and neighbors beside each
 
 
-def embed_split(p: EasyDict, module: nn.Module, dataset: Any, runtime: Runtime, **kwargs: Any) -> Tensor:
-    """Outputs `[N, D]` of a module for a whole split under the evaluation transform; kwargs go to `embed`."""
-    kwargs = {"batch_size": p.eval_batch_size or 256, "num_workers": p.num_workers} | kwargs
-    return embed(module, dataset, get_val_transformations(p), runtime, **kwargs)
-
-
-def hold_features(
-    p: EasyDict, module: nn.Module, num_dims: int, dataset: Any, strategy: Strategy, runtime: Runtime, path: Path
-) -> Tensor | np.ndarray:
-    """Outputs `[N, D]` of a module under a strategy: on the device, or where that is too small, mapped from `path`."""
-    kwargs = {"batch_size": p.eval_batch_size or 256, "num_workers": p.num_workers, "desc": path.stem}
-    if distributed.from_main(runtime.holds(4 * len(dataset) * num_dims)):
-        return embed(module, dataset, strategy, runtime, **kwargs)
-    say(f"the features of {len(dataset)} images are kept in {path}, as memory is too small for them")
-    return embed_to_file(path, module, dataset, strategy, runtime, **kwargs)
-
-
-def frozen_features(p: EasyDict, model: Any, train: Any, strategy: Strategy, runtime: Runtime) -> FeatureSet:
-    """What a frozen backbone makes of a training split whose views are the same every epoch, computed once."""
-    path = Path(p.scan_dir) / "features-train.npy"
-    features = hold_features(p, model.backbone, model.backbone_dim, train, strategy, runtime, path)
-    return FeatureSet(train.name, features)
-
-
 def feature_module(p: EasyDict, model: Any) -> nn.Module:
     """The part of a pretext model whose outputs are mined: all of it (SimCLR), or its backbone (MoCo)."""
-    return model if (p.mine_features or MINED_FEATURES[p.setup]) == "head" else model.backbone
+    return model if (p.mine_features or SETUPS[p.setup].mined) == "head" else model.backbone
 
 
 def knn_accuracy(
     p: EasyDict, module: nn.Module, train: Any, val: Any, runtime: Runtime, dtype: torch.dtype | None = None
 ) -> float:
     """Accuracy on `val` of the weighted k-NN vote of `train`'s labelled features; it uses labels, and only monitors."""
-    bank = embed_split(p, module, train, runtime, dtype=dtype, desc="k-NN bank")
-    queries = bank if val is train else embed_split(p, module, val, runtime, dtype=dtype, desc="k-NN queries")
+    embedder = get_embedder(p, runtime)
+    bank = embedder.embed(module, train, dtype=dtype, desc="k-NN bank")
+    queries = bank if val is train else embedder.embed(module, val, dtype=dtype, desc="k-NN queries")
     temperature = p.criterion_kwargs.get("temperature", p.temperature)
     targets = train.targets.to(runtime.device)
     predictions = weighted_knn(bank, targets, queries, len(train.classes), KNN, temperature).cpu()
@@ -104,7 +77,7 @@ def scan_split(p: EasyDict, train: Any) -> Any:
 
 def num_to_mine(p: EasyDict, train: Any, val: Any) -> dict[str, int]:
     """How many neighbors each split's file gets; raises UserError when there are not so many images."""
-    wanted = {"train": p.num_mined_train or min(NUM_MINED[p.setup], len(train) - 1), "val": p.num_mined_val}
+    wanted = {"train": p.num_mined_train or min(SETUPS[p.setup].num_mined or 0, len(train) - 1), "val": p.num_mined_val}
     for split, dataset in (("train", train), ("val", val)):
         if wanted[split] > len(dataset) - 1:
             raise UserError(
@@ -123,11 +96,12 @@ def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dic
     wanted = num_to_mine(p, train, val)
     module = feature_module(p, model)
     num_dims = p.model_kwargs.features_dim if module is model else model.backbone_dim
+    embedder = get_embedder(p, runtime)
     result: dict[str, Any] = {}
     for split, dataset in (("train", train), ("val", val)):
         num = wanted[split]
         path = Path(p.pretext_dir) / f"features-{split}.npy"
-        features = hold_features(p, module, num_dims, dataset, get_val_transformations(p), runtime, path)
+        features = embedder.hold(module, num_dims, dataset, path)
         own = distributed.slice_of(len(dataset))
         # Purity is told at up to 20 neighbors, however many are saved.
         num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
@@ -195,7 +169,7 @@ def _make_room(p: EasyDict, model: nn.Module) -> None:
     old = get_model(p, kept).state_dict()
     if all(torch.equal(value, old[name]) for name, value in model.state_dict().items()):
         return
-    if RunFolder(kept.parent, to_plain(p)).read_record().get("status") == "finished" and not p.overwrite:
+    if read_finished(kept.parent) is not None and not p.overwrite:
         raise UserError(
             f"{kept} is the model of a finished run, and the weights given are others; run_name=NAME keeps what is "
             "mined with them apart, overwrite=true replaces it"
@@ -235,7 +209,7 @@ def load_val_neighbors(p: EasyDict, dataset: Any) -> Tensor:
 
 def num_val_neighbors(dataset: Any) -> int:
     """Neighbors of each image that the validation loss looks at."""
-    return min(evaluate.VALIDATION_COLUMNS, len(dataset)) - 1
+    return min(VALIDATION_COLUMNS, len(dataset)) - 1
 
 
 def find_val_neighbors(p: EasyDict, dataset: Any, model: Any, runtime: Runtime) -> Tensor:
@@ -244,5 +218,5 @@ def find_val_neighbors(p: EasyDict, dataset: Any, model: Any, runtime: Runtime) 
     if distributed.from_main(Path(path).exists()):
         return load_val_neighbors(p, dataset)
     say(f"{path} is missing; the validation loss goes by neighbors in the scan model's own features instead")
-    features = embed_split(p, model.backbone, dataset, runtime, desc="features of val")
+    features = get_embedder(p, runtime).embed(model.backbone, dataset, desc="features of val")
     return torch.from_numpy(mine_neighbors(features, num_val_neighbors(dataset), p.neighbors))

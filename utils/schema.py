@@ -3,40 +3,52 @@
 Adding a key is adding a field here; the tables in `data`, `losses` and `models` say which names a field may take.
 """
 
-import inspect
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+from system.sections import Count, Folder, Fraction, Positive, PositiveRate, RunName, Section
 
 STAGES = ("pretext", "scan", "selflabel")
-"""In the order in which they run; each has folders of its own."""
-STAGE_OF = {"simclr": "pretext", "moco": "pretext", "pretext": "pretext", "scan": "scan", "selflabel": "selflabel"}
-"""The stage that a config's `setup`, or a word of the command line, speaks of."""
-
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=200)]
+"""The stages of the method in the order in which they run; each has folders of its own."""
+TRAINING_KEYS = (
+    *("criterion", "optimizer", "optimizer_kwargs", "epochs", "batch_size"),
+    *("augmentation_strategy", "transformation_kwargs"),
+)
+"""What every stage that trains demands of a config."""
 
 
-def _expand_home(path: str) -> str:
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError as error:
-        raise ValueError(f"there is no such home directory ({error})") from error
+class Setup(NamedTuple):
+    """What a config's `setup` stands for."""
+
+    module: str
+    """What runs it, as Python imports it."""
+    stage: str
+    """The folder of its results, and the word that may stand before a key: `scan.epochs=25`."""
+    needs: tuple[str, ...]
+    """Keys that its config must hold."""
+    starts_from: str | None = None
+    """The stage whose model it begins with."""
+    num_mined: int | None = None
+    """Of a pretext task: neighbors that are mined for each training image, unless the config says how many."""
+    mined: Literal["head", "backbone"] = "head"
+    """Of a pretext task: the outputs that are compared."""
+
+    @property
+    def script(self) -> str:
+        """What one types after `python`."""
+        return f"-m {self.module}" if "." in self.module else f"{self.module}.py"
 
 
-Folder = Annotated[str, AfterValidator(_expand_home)]
+SETUPS = {
+    "simclr": Setup("simclr", "pretext", TRAINING_KEYS, num_mined=20),
+    "moco": Setup("moco", "pretext", ("transformation_kwargs",), num_mined=50, mined="backbone"),
+    "scan": Setup("scan", "scan", (*TRAINING_KEYS, "num_classes"), starts_from="pretext"),
+    "selflabel": Setup("selflabel", "selflabel", (*TRAINING_KEYS, "num_classes"), starts_from="scan"),
+}
 
 
-class Section(BaseModel):
-    """A part of a config: unknown keys are errors, numbers are not made of strings."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+def stage_of(word: str) -> str | None:
+    """The stage that a setup's or a stage's name speaks of; None for another word."""
+    return SETUPS[word].stage if word in SETUPS else word if word in STAGES else None
 
 
 class Environment(Section):
@@ -47,55 +59,6 @@ class Environment(Section):
     data_paths: dict[str, Folder] = {}
 
 
-class ModelKwargs(Section):
-    """The pretext model's head."""
-
-    head: Literal["mlp", "linear"] = "mlp"
-    features_dim: Positive = 128
-
-
-class SgdKwargs(Section):
-    """torch.optim.SGD."""
-
-    lr: Rate
-    momentum: Fraction = 0.0
-    nesterov: bool = False
-    weight_decay: Rate = 0.0
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "SgdKwargs":
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: true needs a momentum above 0")
-        return self
-
-
-class AdamKwargs(Section):
-    """torch.optim.Adam and AdamW."""
-
-    lr: Rate
-    weight_decay: Rate = 0.0
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.999]
-
-
-class ConstantKwargs(Section):
-    """The base rate, after an optional linear warm-up."""
-
-    warmup_epochs: Rate = 0
-
-
-class CosineKwargs(ConstantKwargs):
-    """From lr down to lr · lr_decay_rate³ along half a cosine."""
-
-    lr_decay_rate: Fraction = 0.1
-
-
-class StepKwargs(ConstantKwargs):
-    """The rate is multiplied by lr_decay_rate after each milestone."""
-
-    lr_decay_epochs: list[Count]
-    lr_decay_rate: Fraction = 0.1
-
-
 class CheckpointEvery(Section):
     """How often a resumable checkpoint is written, besides at the end and on SIGTERM or SIGINT."""
 
@@ -103,45 +66,16 @@ class CheckpointEvery(Section):
     minutes: PositiveRate = 10
 
 
-class DatasetKwargs(Section):
-    """Options of one split; `root`, `stream`, `resize`, `on_bad_image`, `cache_dir` concern folders and ImageNet."""
-
-    root: str | None = None
-    stream: Literal["auto"] | bool = "auto"
-    resize: Positive | None = None
-    on_bad_image: Literal["error", "skip"] = "error"
-    cache_dir: str | None = None
-    subset_file: str | None = None
-
-
-def section_of(function: Callable[..., Any], *left_out: str) -> type[Section]:
-    """A section whose keys are a function's parameters, with their annotations and defaults."""
-    fields: dict[str, Any] = {
-        name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name not in left_out
-    }
-    return create_model("Kwargs", __base__=Section, **fields)
-
-
-OPTIMIZER_KWARGS: dict[str, type[Section]] = {"sgd": SgdKwargs, "adam": AdamKwargs, "adamw": AdamKwargs}
-SCHEDULER_KWARGS: dict[str, type[Section]] = {
-    "constant": ConstantKwargs,
-    "cosine": CosineKwargs,
-    "step": StepKwargs,
-}
-
-
 class Config(Section):
     """One stage's config. What a stage needs beyond its own defaults it demands itself, when it starts."""
 
-    setup: Literal["simclr", "moco", "scan", "selflabel"]  # which stage the config is for
+    setup: str  # what the config is for: see SETUPS
 
     # Data
     train_db_name: str  # a data set: see DATASETS in data/__init__.py
     val_db_name: str | None = None  # by default the training split
-    train_db_kwargs: DatasetKwargs = DatasetKwargs()
-    val_db_kwargs: DatasetKwargs = DatasetKwargs()
+    train_db_kwargs: dict[str, Any] = {}  # what the data set's builder takes: root, resize, stream, …
+    val_db_kwargs: dict[str, Any] = {}
     db_alias: RunName | None = None  # names the folder of a `folder`'s results; by default its directory's name
     num_classes: Positive | None = None  # clusters to find
 
@@ -149,7 +83,7 @@ class Config(Section):
     backbone: str = "resnet18"  # see BACKBONES in models/__init__.py
     stem: Literal["cifar", "cifar_s2", "stl", "imagenet"] | None = None  # by default what suits the data set
     width: Positive | None = None  # channels of the first stage; by default the network's own
-    model_kwargs: ModelKwargs = ModelKwargs()  # of the contrastive head
+    model_kwargs: dict[str, Any] = {}  # of the contrastive head: head, features_dim
     num_heads: Positive = 1  # cluster heads trained side by side; the lowest validation loss picks one
 
     # Method
@@ -202,3 +136,10 @@ CARRIED_OUT = {
     "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every",
     "checkpoint_every", "tensorboard", "root_dir", "data_root", "data_paths", "neighbors",
 }  # fmt: skip
+
+DEFAULTS = {
+    name: field.get_default(call_default_factory=True)
+    for name, field in Config.model_fields.items()
+    if not field.is_required()
+}
+"""What a key means that a config does not hold."""

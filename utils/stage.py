@@ -1,87 +1,85 @@
-"""`--dry_run`: everything is checked, sizes and times are estimated, nothing is trained or written."""
+"""What stands before and after every stage's training: the command line, the run's folder, the report.
 
+A stage script is `train` and `step`; `run_stage` calls it.
+"""
+
+import importlib
 import shutil
-import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from easydict import EasyDict
 
+from data.download import no_downloads
 from system.console import say, warn
-from system.runtime import Runtime, describe, generator
-from training import checkpoint
-from training.folder import to_plain
-from utils.common_config import (
-    get_model,
-    get_optimizer,
-    get_train_dataset,
-    get_train_transformations,
-    get_val_dataset,
-)
+from system.runtime import Runtime
+from training.folder import Keys, to_plain
+from training.run import Run
+from training.trial import Trial, TrialOver
+from utils import cli, clusters, pretext
 from utils.config import require
-from utils.pretext import load_train_neighbors, load_val_neighbors, num_to_mine, scan_split
+from utils.schema import CARRIED_OUT, DEFAULTS, SETUPS
 
-STATE_TENSORS = {"sgd": 1, "adam": 2, "adamw": 2}
-NUM_TIMED = 3
+KEYS = Keys(CARRIED_OUT, DEFAULTS)
+
+Train = Callable[[Any, Run], dict[str, Any]]
 
 
-def dry_run(p: EasyDict, *needed: str, script: str, starts_from: str | None = None) -> int:
-    """Print the resolved config, data set sizes, memory and time estimates; raises what the run itself would.
+def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = None) -> int:
+    """Run the command line of a stage script, whose docstring is `doc`; returns the exit code.
 
-    Whether the run's folder is free for it is not looked at.
+    `train(p, run)` trains what is left of a run and returns its result. A finished run is only reported.
     """
-    require(p, *needed, script=script)
-    runtime = Runtime.of(p)
+    mines = SETUPS[setup].stage == "pretext"
+    parser = cli.training_parser(doc)
+    if mines:
+        parser.add_argument("--mine_only", action="store_true", help="train nothing; mine with the weights of --model")
+        parser.add_argument("--model", metavar="FILE", help="weights to mine with (default: those in the folder)")
+    p, args = cli.configure(parser, argv, setup)
+    if mines and args.mine_only:
+        return pretext.mine_only(p, args.model)
+    require(p, *SETUPS[setup].needs, script=SETUPS[setup].script)
+    if args.dry_run:
+        return dry_run(p, train)
+    report = pretext.report if mines else clusters.report
+    run = Run.start(*_place(p))
+    if run.result is not None:
+        return report(p, run.result, again=True)
+    run.profile(args.profile)
+    result = train(p, run)
+    run.finish(result)
+    return report(p, result)
+
+
+def main_of(setup: str) -> Callable[[Sequence[str] | None], int]:
+    """The `main` of the script that runs a setup."""
+    return importlib.import_module(SETUPS[setup].module).main
+
+
+def _place(p: EasyDict) -> tuple[EasyDict, Runtime, str, Path, Keys]:
+    """What a run is made of."""
+    stage = SETUPS[p.setup].stage
+    return p, Runtime.of(p), stage, Path(p[f"{stage}_dir"]), KEYS
+
+
+def dry_run(p: EasyDict, train: Train) -> int:
+    """Print the resolved config, and try the training for three steps; raises what the run itself would.
+
+    Nothing is written or downloaded: in the place of a data set that would be, images of its shape are made up. Whether
+    the run's folder is free for it is not looked at.
+    """
     say(yaml.safe_dump(to_plain(p), sort_keys=False).rstrip())
-    model = runtime.place(get_model(p, starts_from))
-    train = get_train_dataset(p, None, split="train+unlabeled" if p.setup == "simclr" else None)
-    val = get_val_dataset(p, classes=train.classes)
-    if p.setup == "simclr":
-        num_to_mine(p, scan_split(p, train), val)
-    if p.setup == "scan":
-        load_train_neighbors(p, train)
-    if p.setup == "scan" or (p.setup == "selflabel" and Path(p.topk_neighbors_val_path).exists()):
-        load_val_neighbors(p, val)
-    for split, dataset in (("train", train), ("val", val)):
-        labels = f"{len(dataset.classes)} classes" if dataset.has_labels else "no labels"
-        say(f"{split}: {len(dataset)} images of {dataset.name}, {labels}")
-    steps = len(train) // p.batch_size
-    if steps == 0:
-        warn(f"batch_size {p.batch_size} is larger than the {len(train)} training images; the run would refuse it")
-        return 1
-    get_optimizer(p, model)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    stored = checkpoint.num_bytes(model.state_dict()) * (1 + STATE_TENSORS[p.optimizer])
-    seconds = time_step(p, model, runtime)
-    say(f"device: {describe(runtime.device)}, precision {str(runtime.training).removeprefix('torch.')}")
-    say(f"model: {parameters / 1e6:.2f} M parameters; a checkpoint takes {stored / 2**20:.1f} MiB, two are kept")
-    say(f"about {seconds * steps * p.epochs / 60:.1f} minutes: {p.epochs} epochs of {steps} steps of {seconds:.3f} s")
+    trial = Trial(*_place(p))
+    try:
+        with no_downloads():
+            train(p, trial)
+    except TrialOver:
+        pass
     folder = Path(p.root_dir)
     while not folder.exists():
         folder = folder.parent
-    if shutil.disk_usage(folder).free < 3 * stored:
+    if shutil.disk_usage(folder).free < 3 * trial.num_bytes:
         warn(f"{folder} has too little free space for the checkpoints")
     return 0
-
-
-def time_step(p: EasyDict, model: Any, runtime: Runtime) -> float:
-    """Seconds of one step's forward and backward passes on random images, without touching the weights."""
-    augment = get_train_transformations(p)
-    images = torch.randint(
-        256, (p.batch_size, 3, augment.size, augment.size), generator=generator(0), dtype=torch.int64
-    )
-    images = images.to(torch.uint8).to(runtime.device)
-    model.train(not p.update_cluster_head_only)
-    times = []
-    for _ in range(NUM_TIMED):
-        started = time.monotonic()
-        for _ in range(2):  # every stage forwards two views of every image
-            outputs = runtime.forward(model, augment(images), runtime.training)
-            loss = sum(output.square().mean() for output in (outputs if isinstance(outputs, list) else [outputs]))
-            loss.backward()
-        loss.item()  # waits for the device
-        times.append(time.monotonic() - started)
-    model.zero_grad(set_to_none=True)
-    return min(times)

@@ -5,7 +5,10 @@ from typing import Any
 
 from data.augment import options
 from data.augment.affine import Affine
-from data.augment.strategy import Evaluation, SimCLR, Standard, Strategy, Strong, build_evaluation
+from data.augment.simclr import SimCLR
+from data.augment.standard import Standard
+from data.augment.strategy import Evaluation, Strategy, build_evaluation
+from data.augment.strong import Strong
 from system.errors import ConfigError
 
 AUGMENTATIONS: dict[str, type[Strategy]] = {

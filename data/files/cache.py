@@ -13,10 +13,10 @@ import torch
 from data.dataset import ImageDataset
 from data.files.decode import read_squares
 from data.files.listing import ImageFiles, leave_out, shown
-from data.lock import locked
 from system.console import say
 from system.errors import UserError
 from system.files import TEMPORARY, write_file, write_text
+from system.lock import locked
 
 
 def open_cache(files: ImageFiles, split: str, side: int, folder: Path, on_bad_image: str) -> ImageDataset:

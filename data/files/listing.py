@@ -6,11 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from data.dataset import ImageDataset
-from data.files.decode import SUFFIXES, read_squares
+from data.files.decode import SUFFIXES
 from system.console import say
 from system.errors import UserError
 
@@ -144,21 +142,3 @@ def leave_out(files: ImageFiles, bad: dict[int, str], on_bad_image: str) -> Imag
 def ascii_or_quoted(name: str) -> str:
     """A file name between quotes, escaped where it is not printable."""
     return repr(name) if name.isprintable() else ascii(name)
-
-
-def read_into_memory(files: ImageFiles, side: int, on_bad_image: str) -> ImageDataset:
-    """Decode all images once, the short side scaled to `side` and the centre square cut.
-
-    Raises UserError when images are bad and `on_bad_image` is not "skip".
-    """
-    images = torch.empty((len(files), 3, side, side), dtype=torch.uint8)
-    bad: dict[int, str] = {}
-    first = 0
-    for squares, reasons in read_squares(files.full_paths(), side):
-        images[first : first + len(squares)] = torch.from_numpy(squares)
-        first += len(squares)
-        bad |= reasons
-    good = leave_out(files, bad, on_bad_image)
-    if bad:
-        images = images[[i for i in range(len(files)) if i not in bad]]
-    return ImageDataset(good.name, images, good.targets, good.classes, good.paths, root=good.root)

@@ -1,0 +1,47 @@
+"""What a clustering model says of a split: probabilities, features, and each cluster's most typical image."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clustering.features import Embedder
+
+PROTOTYPE_CANDIDATES = 10
+
+
+def find_prototypes(features: Tensor | np.ndarray, probabilities: Tensor) -> dict[int, int]:
+    """Return the index of the sample that stands for each cluster; empty clusters are left out.
+
+    Among the 10 most confident samples assigned to a cluster (fewer if there are fewer; equal confidence goes by
+    index), the one whose feature (backbone, [N, D], not normalised) is nearest in L2 to the mean of theirs.
+    """
+    confidence, clusters = (x.cpu().numpy() for x in probabilities.max(1))
+    order = np.lexsort((-confidence, clusters))  # stable, so equal confidence stays in index order
+    first = np.searchsorted(clusters[order], np.arange(probabilities.shape[1] + 1))
+    chosen = {}
+    for cluster, (start, end) in enumerate(pairwise(first)):
+        candidates = order[start : min(end, start + PROTOTYPE_CANDIDATES)]
+        if len(candidates):
+            own = torch.as_tensor(features[candidates]).cpu().double()
+            chosen[cluster] = int(candidates[int((own - own.mean(0)).norm(dim=1).argmin())])
+    return chosen
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a split: backbone features `[N, D]` and its best head's probabilities `[N, C]`."""
+
+    features: Tensor
+    probabilities: Tensor
+
+
+@torch.no_grad()
+def predict(model: Any, head: int, dataset: Any, embedder: Embedder) -> Prediction:
+    """Apply a clustering model to a split, in the inference precision."""
+    model = embedder.runtime.place(model)
+    features = embedder.embed(model.backbone, dataset, desc="evaluation")
+    return Prediction(features, torch.softmax(model.cluster_head[head](features), dim=1))

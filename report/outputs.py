@@ -1,0 +1,158 @@
+"""What is written of a prediction: tables, feature rows, a folder a cluster."""
+
+import csv
+import io
+import itertools
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from clustering.prediction import Prediction
+from system.errors import UserError
+from system.files import write_file
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+
+
+def safe_path(path: str) -> str:
+    """A path that no spreadsheet takes for a formula, and that still leads to the file."""
+    return f"./{path}" if path.startswith(FORMULA) else path
+
+
+def header(top_k: int = 1) -> list[str]:
+    """The columns of a list of clusters."""
+    more = [f"{name}_{k}" for k in range(2, top_k + 1) for name in ("cluster", "confidence")]
+    return ["path", "cluster", "confidence", *more]
+
+
+def rows(paths: Sequence[str], prediction: Prediction, top_k: int = 1) -> Iterator[list[Any]]:
+    """A row an image: its path, its cluster and confidence, and the next ones up to `top_k`."""
+    confidence, clusters = prediction.probabilities.float().cpu().topk(top_k, dim=1)
+    for path, values, numbers in zip(paths, confidence.tolist(), clusters.tolist(), strict=True):
+        pairs = [x for pair in zip(numbers, (round(value, 6) for value in values), strict=True) for x in pair]
+        yield [safe_path(path), *pairs]
+
+
+def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
+    """Rows as CSV; the bytes of a file name that are no UTF-8 stay as they are."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def write_clusters(path: Path, paths: Sequence[str], prediction: Prediction) -> None:
+    """Write clusters.csv: `path,cluster,confidence`, one row an image; raises UserError when it cannot be written."""
+    data = encode_rows([header(), *rows(paths, prediction)])
+    write_file(path, lambda file: file.write(data), record=False)
+
+
+class CsvTable:
+    """Rows as CSV, written as they come."""
+
+    def __init__(self, file: BinaryIO, top_k: int) -> None:
+        self.file, self.top_k = file, top_k
+        file.write(encode_rows([header(top_k)]))
+
+    def write(self, paths: Sequence[str], prediction: Prediction) -> None:
+        """Add the rows of a block."""
+        self.file.write(encode_rows(rows(paths, prediction, self.top_k)))
+
+    def close(self) -> None:
+        """Nothing is held back."""
+        self.file.flush()
+
+
+class ParquetTable:
+    """Rows as Parquet, a row group a block; raises UserError when pyarrow is not installed."""
+
+    def __init__(self, file: BinaryIO, top_k: int) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            raise UserError("Parquet needs the package pyarrow: pip install pyarrow, or give a .csv file") from error
+        self.arrow, self.top_k = pyarrow, top_k
+        kinds = {"path": pyarrow.string(), "cluster": pyarrow.int64(), "confidence": pyarrow.float64()}
+        fields = [(name, kinds[name.split("_")[0]]) for name in header(top_k)]
+        self.schema = pyarrow.schema(fields)
+        self.writer = pyarrow.parquet.ParquetWriter(file, self.schema)
+
+    def write(self, paths: Sequence[str], prediction: Prediction) -> None:
+        """Add the rows of a block; bytes of a file name that are no UTF-8 become the replacement character."""
+        columns = list(zip(*rows(paths, prediction, self.top_k), strict=True))
+        columns[0] = tuple(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in columns[0])
+        arrays = [self.arrow.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
+        self.writer.write_table(self.arrow.Table.from_arrays(arrays, schema=self.schema))
+
+    def close(self) -> None:
+        """Write what Parquet has at its end."""
+        self.writer.close()
+
+
+TABLES: dict[str, Callable[[BinaryIO, int], CsvTable | ParquetTable]] = {
+    ".csv": CsvTable,
+    ".parquet": ParquetTable,
+}
+
+
+class NpyRows:
+    """A .npy file float32 `[N, D]` that grows: its header, of constant length, is written again at the end."""
+
+    def __init__(self, file: BinaryIO, dim: int) -> None:
+        self.file, self.dim, self.num_rows = file, dim, 0
+        self.length = self._write_header()
+
+    def _write_header(self) -> int:
+        facts = {"descr": "<f4", "fortran_order": False, "shape": (self.num_rows, self.dim)}
+        np.lib.format.write_array_header_1_0(self.file, facts)
+        return self.file.tell()
+
+    def write(self, rows: np.ndarray) -> None:
+        """Add rows `[n, D]`."""
+        self.file.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+        self.num_rows += len(rows)
+
+    def close(self) -> None:
+        """Tell the number of rows in the header."""
+        self.file.seek(0)
+        if self._write_header() != self.length:  # numpy leaves room for the number of rows to grow
+            raise UserError("this numpy writes .npy headers of varying length; use numpy 1.26 or later")
+        self.file.seek(0, 2)
+
+
+class Sorter:
+    """Files sorted into one folder a cluster, as copies or links; names that occur twice are numbered."""
+
+    def __init__(self, folder: Path, place: Callable[[Path, Path], Any], num_clusters: int) -> None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} is not an empty folder; give a new one, so that nothing in it is mixed up")
+        self.folder, self.place, self.digits = folder, place, len(str(num_clusters - 1))
+
+    def write(self, paths: Sequence[str], clusters: Sequence[int]) -> None:
+        """Copy or link the files of a block; raises UserError when that fails."""
+        for path, cluster in zip(paths, clusters, strict=True):
+            folder = self.folder / f"cluster-{cluster:0{self.digits}}"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self.place(Path(path).resolve(), _free(folder / Path(path).name))
+            except OSError as error:
+                raise UserError(f"cannot put {path} into {folder}: {error.strerror or error}") from error
+
+
+def _free(path: Path) -> Path:
+    """A path where nothing lies yet: this one, or the first that is numbered."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    return next(found for found in itertools.chain([path], numbered) if not (found.is_symlink() or found.exists()))
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file with its times."""
+    shutil.copy2(source, target)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Make a symbolic link to a file."""
+    target.symlink_to(source)

@@ -1,0 +1,63 @@
+"""Optimizers by name, and the one step that may be skipped without waiting for the device.
+
+The keyword parameters of a function of `OPTIMIZERS` are the `optimizer_kwargs` that a config may give.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from system.errors import ConfigError
+from system.sections import Fraction, Rate
+
+Betas = Annotated[Sequence[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+Parameters = Sequence[nn.Parameter]
+
+
+def sgd(
+    parameters: Parameters, lr: Rate, momentum: Fraction = 0.0, nesterov: bool = False, weight_decay: Rate = 0.0
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent; raises ConfigError for Nesterov's form without momentum."""
+    if nesterov and momentum == 0:
+        raise ConfigError("nesterov: true needs a momentum above 0")
+    optimizer = torch.optim.SGD(parameters, lr, momentum, 0, weight_decay, nesterov, fused=True)
+    if momentum:  # otherwise made at the first step, and left without a value where that is skipped
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def adam(
+    parameters: Parameters, lr: Rate, weight_decay: Rate = 0.0, betas: Betas = (0.9, 0.999)
+) -> torch.optim.Optimizer:
+    """Adam, its weight decay a part of the gradient."""
+    return torch.optim.Adam(parameters, lr, (betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+
+
+def adamw(
+    parameters: Parameters, lr: Rate, weight_decay: Rate = 0.0, betas: Betas = (0.9, 0.999)
+) -> torch.optim.Optimizer:
+    """Adam with weight decay apart from the gradient."""
+    return torch.optim.AdamW(parameters, lr, (betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adam": adam, "adamw": adamw}
+
+
+def take_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, skip: Tensor | None = None) -> None:
+    """One step along the gradients; where `skip` (a boolean on the device) is true, weights and state stay as they are.
+
+    Only fp16, whose `scaler` is enabled, waits for the device to know.
+    """
+    if skip is None:
+        scaler.step(optimizer)
+    elif scaler.is_enabled():  # the scaler needs the fused optimizers' flag for itself
+        if not skip.item():
+            scaler.step(optimizer)
+    else:
+        optimizer.grad_scale, optimizer.found_inf = None, skip.to(torch.float32)  # type: ignore[attr-defined]
+        optimizer.step()
+    scaler.update()

@@ -1,0 +1,65 @@
+"""A run that is only tried: three steps are timed, and nothing is written."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from system.console import say
+from system.runtime import Runtime, describe
+from training.checkpoint import num_bytes
+from training.folder import Keys
+from training.run import Run
+
+NUM_TIMED = 3
+
+
+class TrialOver(Exception):
+    """Ends the training that a trial stands behind."""
+
+
+class Trial(Run):
+    """Goes through a stage's own training for a few steps, says what all of it would take, and raises TrialOver."""
+
+    def __init__(self, config: dict[str, Any], runtime: Runtime, stage: str, folder: Path, keys: Keys) -> None:
+        super().__init__(config, runtime, stage, folder, keys)
+        self.num_bytes = 0
+        """Of a checkpoint, once there was a step."""
+
+    def prepare(self, model: nn.Module, optimizer: Any, loader: Any, **parts: Any) -> Any:
+        """As a run does, but from no checkpoint, and without compiling, which would take longer than the steps."""
+        self._optimizer = optimizer
+        self._parts = {"model": model, "optimizer": optimizer, **parts}
+        return lambda images, **kwargs: self.runtime.forward(model, images, self.runtime.training, **kwargs)
+
+    def epochs(self) -> Iterator[int]:
+        """Yield the first epoch."""
+        yield 0
+
+    def steps(self, loader: Any) -> Iterator[Any]:
+        """Yield a few batches, and tell what they say of the whole run."""
+        times = []
+        for batch, _ in zip(loader.epoch(0), range(NUM_TIMED), strict=False):
+            started = time.monotonic()
+            self._set_rate(0.0)
+            yield batch
+            for total in self.totals.sums.values():
+                total.item()  # waits for the device
+            times.append(time.monotonic() - started)
+        self._tell(min(times), len(loader))
+        raise TrialOver
+
+    def _tell(self, seconds: float, num_steps: int) -> None:
+        model = self._parts["model"]
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.num_bytes = sum(num_bytes(part.state_dict()) for part in self._parts.values())
+        precision = str(self.runtime.training).removeprefix("torch.")
+        say(f"device: {describe(self.runtime.device)}, precision {precision}")
+        say(
+            f"model: {parameters / 1e6:.2f} M parameters; a checkpoint takes {self.num_bytes / 2**20:.1f} MiB, two "
+            "are kept"
+        )
+        minutes = seconds * num_steps * self.num_epochs / 60
+        say(f"about {minutes:.1f} minutes: {self.num_epochs} epochs of {num_steps} steps of {seconds:.3f} s")
