@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev demo test test-browser lint
+.PHONY: help setup setup-dev demo test test-fast test-browser lint
 help:
 	@echo "make demo   cluster handwritten digits without labels, all stages, under 3 minutes"
-	@echo "make test   run the tests"
+	@echo "make test   run the tests; make test-fast the quick ones, in about a minute"
 	@echo "make test-browser   open the report in headless Chromium (Debian; installs chromium)"
-	@echo "make lint   ruff and mypy"
+	@echo "make lint   ruff, mypy, and the layers of imports"
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -28,14 +28,19 @@ demo: setup
 test: setup-dev
 	$(RUN) -m pytest
 
+# What needs no process of its own and no minute: for while one works.
+test-fast: setup-dev
+	$(RUN) -m pytest -m 'not slow and not browser and not gpu'
+
 # Chromium and its driver come from Debian; elsewhere install them by hand and set CHROMIUM and CHROMEDRIVER.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 test-browser: setup-dev
 	@test -n "$$CHROMIUM" || command -v chromedriver >/dev/null || \
 		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y chromium chromium-driver; }
-	$(RUN) -m pytest tests_browser
+	$(RUN) -m pytest -m browser
 
 lint: setup-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports

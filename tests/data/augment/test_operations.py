@@ -3,7 +3,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from data.augment.operations import OPERATIONS, apply_operations
-from tests.test_augment_geometry import affine, from_pil, textured, to_pil
+from tests.data.augment.test_geometry import affine, from_pil, textured, to_pil
 
 
 def enhance(kind):

@@ -1,9 +1,8 @@
 """The report opened in Chromium: no error, no outside request, and everything works by mouse and by keyboard.
 
-python -m pytest tests_browser                          needs Debian's chromium and chromium-driver, and selenium
-SCREENSHOTS=folder python -m pytest tests_browser       also leaves pictures of the page there
+python -m pytest tests.browser                          needs Debian's chromium and chromium-driver, and selenium
+SCREENSHOTS=folder python -m pytest tests.browser       also leaves pictures of the page there
 """
-# ruff: noqa: D103
 
 import base64
 import json
@@ -19,6 +18,7 @@ from sklearn.datasets import load_digits
 
 from report import ReportData, build, write_report
 
+pytestmark = pytest.mark.browser
 NUM_IMAGES = 600
 HOSTILE = "digits/<img src=x onerror=alert(1)>\"'&amp;</script>.png"
 CHARTS = "document.querySelectorAll('.chart')"

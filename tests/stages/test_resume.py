@@ -211,7 +211,7 @@ def test_streamed_images_with_other_worker_counts(tmp_path):
 
 CHILD = """
 import os, signal, sys
-from tests import test_resume as tests
+from tests.stages import test_resume as tests
 
 def wait_for_a_signal(patch):
     arrived, arrives = os.pipe()

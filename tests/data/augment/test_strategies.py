@@ -8,8 +8,8 @@ from torch import Tensor
 from data.augment import AUGMENTATIONS, build_augmentation, build_evaluation
 from data.augment.color import HUE
 from system.errors import ConfigError, UserError
-from tests.test_augment_geometry import from_pil, textured, to_pil
-from tests.test_augment_operations import PIL_OPERATIONS
+from tests.data.augment.test_geometry import from_pil, textured, to_pil
+from tests.data.augment.test_operations import PIL_OPERATIONS
 
 MEAN, STD = [0.49, 0.48, 0.45], [0.2, 0.21, 0.22]
 NORMALIZE = {"mean": MEAN, "std": STD}

@@ -5,7 +5,7 @@ from PIL import ImageEnhance, ImageFilter
 from torch import Tensor
 
 from data.augment import color
-from tests.test_augment_geometry import from_pil, textured, to_pil
+from tests.data.augment.test_geometry import from_pil, textured, to_pil
 
 ROWS = {"Brightness": (0.0, 0.0), "Contrast": (0.0, 1.0), "Color": (1.0, 0.0)}
 ADJUST = (

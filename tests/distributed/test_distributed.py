@@ -30,7 +30,7 @@ from system.runtime import Runtime
 from training.batchnorm import synchronize_batchnorm
 from utils import cli
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 BATCH, CLUSTERS = 12, 5
 KINDS = ("float64", "float32")
