@@ -1,9 +1,9 @@
 """A whole recipe on CIFAR-10 (or any labelled images) from a folder: what each stage takes, and what it reaches.
 
-    python benchmarks/cifar10.py --data DIR                     # DIR/train/<class>/*.jpg and DIR/test/<class>/*.jpg
-    python benchmarks/cifar10.py --data DIR seed=1 root_dir=scratch --out benchmarks/results/cifar10_seed1.json
-    python benchmarks/cifar10.py --data DIR simclr.epochs=10 scan.epochs=3 selflabel.epochs=6
-    python benchmarks/cifar10.py --data DIR --peak_tflops 989 --configs configs/pretext/simclr_cifar10.yml \
+    python -m benchmarks.cifar10 --data DIR                     # DIR/train/<class>/*.jpg and DIR/test/<class>/*.jpg
+    python -m benchmarks.cifar10 --data DIR seed=1 root_dir=scratch --out benchmarks/results/cifar10_seed1.json
+    python -m benchmarks.cifar10 --data DIR simclr.epochs=10 scan.epochs=3 selflabel.epochs=6
+    python -m benchmarks.cifar10 --data DIR --peak_tflops 989 --configs configs/pretext/simclr_cifar10.yml \
         configs/scan/scan_cifar10.yml configs/selflabel/selflabel_cifar10.yml
 
 Without --configs it is the recipe for two CPU cores, or with a GPU the published one. An interrupted benchmark goes on
@@ -20,19 +20,16 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.folder import read_record
-from utils.stage import main_of
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import eval as evaluation
 from benchmarks import common
 from system.errors import UserError
 from system.runtime import Runtime
+from training.folder import read_record
 from utils import cli
 from utils.common_config import get_model, get_train_dataset, get_train_transformations
 from utils.config import load_config
 from utils.overrides import words_of
+from utils.stage import main_of
 
 STAGES = {"pretext": "simclr", "scan": "scan", "selflabel": "selflabel"}
 NAMES = ("pretext/simclr_cifar10", "scan/scan_cifar10", "selflabel/selflabel_cifar10")

@@ -1,14 +1,14 @@
 """What only a GPU can tell: does it compute what the CPU computes, where does a step's time go, how far does it reach?
 
-    python benchmarks/gpu.py smoke                                # what depends on the device, against the CPU
-    python benchmarks/gpu.py profile --peak_tflops 790            # each stage's step, eager and compiled
-    python benchmarks/gpu.py project --minutes 12                 # of the profile: seconds of the recipes
-    python benchmarks/gpu.py scale                                # inference, mining, evaluation at ImageNet's size
+    python -m benchmarks.gpu smoke                                # what depends on the device, against the CPU
+    python -m benchmarks.gpu profile --peak_tflops 790            # each stage's step, eager and compiled
+    python -m benchmarks.gpu project --minutes 12                 # of the profile: seconds of the recipes
+    python -m benchmarks.gpu scale                                # inference, mining, evaluation at ImageNet's size
 
 Results go to benchmarks/results/gpu-NAME.json. Sizes are arguments, so that all of it can be rehearsed on a CPU:
 
-    python benchmarks/gpu.py profile --device cpu --steps 1 --words batch_size=16 width=8 --out scratch.json
-    python benchmarks/gpu.py scale --num_images 2000 --dim 64 --num_clusters 20 --crop 32 --out scratch.json
+    python -m benchmarks.gpu profile --device cpu --steps 1 --words batch_size=16 width=8 --out scratch.json
+    python -m benchmarks.gpu scale --num_images 2000 --dim 64 --num_clusters 20 --crop 32 --out scratch.json
 
 Views and images are made up; no figure here says anything about accuracy.
 """
@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common, gpu_profile
 from benchmarks.gpu_smoke import CHECKS

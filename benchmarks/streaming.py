@@ -1,7 +1,7 @@
 """Images that do not fit into memory: do the workers that decode them keep up, and what does each stage take?
 
-    python benchmarks/streaming.py --data DIR               # DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg
-    python benchmarks/streaming.py --data DIR width=32 simclr.epochs=4 scan.epochs=2 selflabel.epochs=2
+    python -m benchmarks.streaming --data DIR               # DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg
+    python -m benchmarks.streaming --data DIR width=32 simclr.epochs=4 scan.epochs=2 selflabel.epochs=2
 
 Runs the Imagenette recipe with `stream: true`. First the workers of the pretext task alone, then with its steps;
 `waited` is the share of its time that a step waits for them. On a CPU they take from the network what they need.
@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import simclr
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from benchmarks import common
 from benchmarks.cifar10 import STAGES, run_stage
 from system.runtime import Runtime

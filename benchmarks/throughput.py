@@ -1,8 +1,8 @@
 """How fast is it? The published way against ours, in one run, on the same data, a pair of measurements at a time.
 
-    python benchmarks/throughput.py                     # everything, under ten minutes on two cores
-    python benchmarks/throughput.py --only mining       # one of: augmentation, steps, mining, evaluation
-    python benchmarks/throughput.py --json benchmarks/results/throughput.json
+    python -m benchmarks.throughput                     # everything, under ten minutes on two cores
+    python -m benchmarks.throughput --only mining       # one of: augmentation, steps, mining, evaluation
+    python -m benchmarks.throughput --json benchmarks/results/throughput.json
 
 Published: PIL transforms in a DataLoader with workers, fp32, contiguous tensors, a flat faiss index, a pass per pair of
 cluster and class, an N x N validation loss (benchmarks/published.py). Ours: what the stages do, with `auto` settings as
@@ -15,15 +15,12 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common, published
 from benchmarks.steps import Step, make_images
