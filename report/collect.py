@@ -29,8 +29,8 @@ def write_report(
 
     `folders` are the run folders that led to the model, by stage, its own last; empty for a foreign model.
     """
-    from report import ReportData
-    from report import write_report as write  # templates and charts take a second to import
+    from report.build import ReportData
+    from report.build import write_report as write  # templates and charts take a second to import
 
     data = ReportData(
         title=f"{len(dataset):,} images of {dataset.root.name if dataset.root else dataset.name}",
