@@ -191,5 +191,10 @@ def report(project: Project) -> None:
     say(f"clusters: {project.folder / 'clusters.csv'}")
 
 
+def run() -> int:
+    """The command that an installation gives."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(run())

@@ -141,5 +141,10 @@ class Predictor:
             raise UserError(f"{what}; IMAGES are image files, directories of them, or - for a list on stdin")
 
 
+def run() -> int:
+    """The command that an installation gives."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(run())

@@ -91,5 +91,10 @@ def conclude(plan: Plan, folder: Path, command: str) -> None:
         say(str(path))
 
 
+def run() -> int:
+    """The command that an installation gives."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(run())
