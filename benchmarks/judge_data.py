@@ -29,8 +29,8 @@ def build_network(name: str) -> nn.Module:
     path = next(Path(str(files(package))).glob("models/*.pth"))
     tensors = torch.load(path, weights_only=True).values()
     network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
-    network.reset_classifier(0)
-    return network.eval().to(memory_format=torch.channels_last)
+    network.classifier = nn.Identity()
+    return network.eval()
 
 
 def _idx(path: Path) -> np.ndarray:
@@ -85,5 +85,6 @@ def load_features(name: str, network: str, data: Path, cache: Path) -> tuple[np.
     path = cache / f"{name}-{network}-{SIDES[name]}.npy"
     if not path.exists():
         embed = build_network(network)
-        np.save(path, torch.cat([embed(batch) for batch in _batches(images, SIDES[name])]).numpy())
+        batches = _batches(images, SIDES[name])
+        np.save(path, torch.cat([embed(batch) for batch in batches]).numpy())
     return np.load(path), targets

@@ -1,7 +1,7 @@
 """A candidate: one method's clusterings of fixed features, from several draws, none of which used a label."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ class Candidate:
     def head(self) -> Head:
         """The head that counts."""
         return self.heads[self.best]
+
+    def with_best(self, best: int) -> "Candidate":
+        """Return a copy in which another head counts."""
+        return replace(self, best=best)
 
 
 def make_candidate(

@@ -89,7 +89,11 @@ def fit_kmeans(
     """Cluster features [N, ΣD] by K-means after L2-normalising every space, and return the head that does the same.
 
     Args:
-        dims: lengths of the spaces side by side, `first` the column where they begin (default: all columns, one space).
+        features: float32 [N, ΣD].
+        num_clusters: K.
+        seed: of all draws.
+        dims: the lengths of the spaces that are used, side by side (default: all columns, as one space).
+        first: the column where they begin.
         num_dims: principal components to cluster (default: none are taken, the features themselves are clustered).
         whiten: whether each component gets variance 1.
         num_starts: k-means++ starts.

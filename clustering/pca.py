@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SMALLEST_VARIANCE = 1e-10  # of the largest: directions below it are rounding, and whitening would blow them up
+SMALLEST_VARIANCE = 1e-6  # of the largest: directions below it are rounding, and whitening would blow them up
 
 
 class PCA(NamedTuple):
@@ -41,7 +41,7 @@ def fit_pca(features: Tensor, num_dims: int) -> PCA:
     else:
         values, vectors = torch.linalg.eigh(centred.T @ centred / num_images)
     values, vectors = values.flip(0)[:num_dims].clamp(min=0), vectors.flip(1)[:, :num_dims]
-    real = values > max(float(values[0]) * SMALLEST_VARIANCE * length, 0.0)
+    real = values > values[0] * SMALLEST_VARIANCE
     real[0] = True  # images that are all alike still have one coordinate, always 0
     directions = torch.nn.functional.normalize(vectors[:, real].T, dim=1)
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))

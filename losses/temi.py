@@ -57,7 +57,9 @@ class TEMILoss(nn.Module):
         self.beta, self.momentum = beta, momentum
         self.register_buffer("q", torch.full((num_heads, num_clusters), 1 / num_clusters))
 
-    def forward(self, student: Tensor, student_neighbor: Tensor, teacher: Tensor, teacher_neighbor: Tensor) -> TEMITerms:
+    def forward(
+        self, student: Tensor, student_neighbor: Tensor, teacher: Tensor, teacher_neighbor: Tensor
+    ) -> TEMITerms:
         """Return the loss of one batch and move q towards the teacher's mean."""
         if student.ndim != 3 or (student.shape[0], student.shape[2]) != tuple(self.q.shape):
             raise ValueError(f"logits must be [{self.q.shape[0]}, B, {self.q.shape[1]}], not {list(student.shape)}")

@@ -1,4 +1,4 @@
-"""The loss of TURTLE (https://arxiv.org/abs/2406.07236, equations 6 to 8): labels that linear classifiers learn easily."""
+"""The loss of TURTLE (https://arxiv.org/abs/2406.07236, equations 6 to 8): labels that are learned easily."""
 
 import math
 from collections.abc import Sequence
@@ -56,7 +56,9 @@ class TURTLELoss(nn.Module):
     def forward(self, labels: Sequence[Tensor], classifiers: Sequence[Tensor]) -> TURTLETerms:
         """Return (total, cross_entropy, entropy) of one batch."""
         if len(labels) != len(classifiers) or not labels:
-            raise ValueError(f"a classifier is needed for each of the label layers, not {len(classifiers)} for {len(labels)}")
+            raise ValueError(
+                f"a classifier is needed for each of the label layers, not {len(classifiers)} for {len(labels)}"
+            )
         tau = log_labels(labels).exp()
         cross_entropy, entropy = tau.new_zeros(tau.shape[:-2]), tau.new_zeros(tau.shape[:-2])
         for label, classifier in zip(labels, classifiers, strict=True):

@@ -33,10 +33,18 @@ def fit(
     """Train linear heads so that each image and its neighbors agree, every head from its own start.
 
     Args:
-        features: float32 [N, ΣD]; `dims` and `first` name the columns used (default: all, as one space).
+        features: float32 [N, ΣD].
+        num_clusters: K.
+        seed: of all draws.
         neighbors: int64 [N, k + 1], the image itself in column 0, as `mine_neighbors` returns them.
-        num_steps, batch_size, lr: Adam's; a batch is drawn anew each step.
+        dims: the lengths of the spaces that are used, side by side (default: all columns, as one space).
+        first: the column where they begin.
+        num_heads: starts, side by side.
+        num_steps: Adam's.
+        batch_size: images a step, drawn anew each time.
+        lr: Adam's, constant.
         entropy_weight: of the SCAN loss.
+        name: of the candidate.
 
     The loss of a head is its SCAN loss over all images and their neighbors.
     """

@@ -1,4 +1,4 @@
-"""TEMI (https://arxiv.org/abs/2303.17896): MLP heads on fixed features, an image and its neighbor, student and teacher."""
+"""TEMI (https://arxiv.org/abs/2303.17896): MLP heads on fixed features, taught by their own moving average."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from losses.temi import TEMILoss
 from models.heads import TEMIHead
 from system.runtime import generator
 
-NUM_DIMS = 128  # components that are trained on; the first layer is folded back onto the features
+NUM_DIMS = 50  # components that are trained on; the first layer is folded back onto the features
 
 
 class _Heads:
@@ -45,10 +45,10 @@ def fit(
     *,
     dims: Sequence[int] | None = None,
     first: int = 0,
-    num_heads: int = 4,
+    num_heads: int = 3,
     num_steps: int = 600,
     batch_size: int = 256,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     weight_decay: float = 1e-4,
     beta: float = 0.6,
     teacher_momentum: float = 0.99,
@@ -59,13 +59,22 @@ def fit(
     """Train TEMI heads; the teacher of every head is what comes back.
 
     Args:
-        features: float32 [N, ΣD]; `dims` and `first` name the columns used (default: all, as one space).
+        features: float32 [N, ΣD].
+        num_clusters: K.
+        seed: of all draws.
         neighbors: int64 [N, k + 1], the image itself in column 0, as `mine_neighbors` returns them.
-        num_heads, hidden, bottleneck: published 16, 512 and 256; smaller heads and fewer components fit two cores.
-        num_steps, batch_size, lr: AdamW's, a tenth of the steps to warm up; published are about 5,000 steps of 1,024 at
-            4e-4. Small folders need steps, not epochs.
+        dims: the lengths of the spaces that are used, side by side (default: all columns, as one space).
+        first: the column where they begin.
+        num_heads: starts, side by side; published 16.
+        num_steps: AdamW's, a tenth of them to warm up; published about 5,000. Small folders need steps, not epochs.
+        batch_size: images a step; published 1,024.
+        lr: AdamW's; published 4e-4 at that batch size.
+        weight_decay: AdamW's.
         beta: 1 lets clusters be of unequal size.
         teacher_momentum: published .996, for many more steps.
+        hidden: width of the MLP; published 512.
+        bottleneck: its outputs; published 256.
+        name: of the candidate.
 
     The loss of a head is the mean over the last tenth of the steps.
     """

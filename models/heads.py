@@ -98,9 +98,7 @@ class TEMIHead(Head):
         bottleneck: int = 256,
         temperature: float = 0.1,
     ) -> None:
-        super().__init__(
-            dims, num_clusters, first, hidden=hidden, bottleneck=bottleneck, temperature=temperature
-        )
+        super().__init__(dims, num_clusters, first, hidden=hidden, bottleneck=bottleneck, temperature=temperature)
         self.temperature = temperature
         self.mlp = nn.Sequential(nn.Linear(sum(dims), hidden), nn.GELU(), nn.Linear(hidden, bottleneck))
         self.weight = nn.Parameter(functional.normalize(torch.randn(num_clusters, bottleneck), dim=1))
@@ -119,6 +117,9 @@ class TURTLEHead(Head):
     Shape:
         features: [B, ΣD_s]. logits: [B, K].
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, dims: Sequence[int], num_clusters: int, first: int = 0) -> None:
         super().__init__(dims, num_clusters, first)
