@@ -1,13 +1,13 @@
 """Does the label-free judge choose well? Candidates on subsets of four data sets, their scores, and their accuracy.
 
-    python -m benchmarks.judge --data DIR --cache DIR            # 12 cases a data set, about 20 s each on one core
-    python -m benchmarks.judge --data DIR --cache DIR --cases 4  # fewer
-    python -m benchmarks.judge --summary                         # apply the rules again to what is in the file
+    python -m benchmarks.judge --data DIR --cache DIR                # 12 cases a data set, about 20 s each on one core
+    python -m benchmarks.judge --data DIR --cache DIR --scratch RUN  # digits as well with features from scratch
+    python -m benchmarks.judge --summary                             # apply the rules again to what is in the file
 
-DIR of --data holds mnist/ (idx.gz), cifar10/test/CLASS and imagenette/val/CLASS; --cache keeps features. Writes
-benchmarks/results/judge.json; cases that are in it already are not run again. A case is a random choice of classes,
-images, network and K. Labels only score: the figure of each data set is that of the rule that was best, of those in
-clustering.judge, on the cases of the other data sets.
+RUN is the pretext folder that simclr.py left for digits. DIR of --data holds mnist/ (idx.gz), cifar10/test/CLASS and
+imagenette/val/CLASS; --cache keeps features. Writes benchmarks/results/judge.json; cases that are in it already are not
+run again. A case is a random choice of classes, images, network and K. Labels only score: the figure of each data set
+is that of the rule that was best, of those in clustering.judge, on the cases of the other data sets.
 """
 
 import argparse
@@ -22,12 +22,13 @@ import numpy as np
 import torch
 
 from benchmarks import common
-from benchmarks.judge_data import NETWORKS, SIDES, load_features
-from clustering.judge import RULES, Scores, choose, neighbor_agreement, score
+from benchmarks.judge_data import NETWORKS, SIDES, from_scratch, load_features, load_images
+from clustering.judge import RULE, RULES, Scores, choose, neighbor_agreement, score
 from clustering.scores import score_clusters
 from methods.candidates import make_candidates
 from system.runtime import generator
 
+SCRATCH = 100  # cases from this number on pair features from scratch with those of a network
 KMEANS = "kmeans"  # of the first space: the rival that must not be missed by much
 
 
@@ -44,7 +45,10 @@ def draw_case(name: str, number: int, targets: np.ndarray) -> dict[str, Any]:
     rows = rows[torch.randperm(len(rows), generator=draws).numpy()]
     num_images = min(len(rows), between(60, 170) * num_classes)
     num_clusters = num_classes + (between(2, 5) if number % 4 == 3 else 0)
-    networks = NETWORKS if number % 6 == 5 else NETWORKS[number % 2 : number % 2 + 1]
+    if number >= SCRATCH:
+        networks: Sequence[str] = ("simclr", NETWORKS[0])
+    else:
+        networks = NETWORKS if number % 6 == 5 else NETWORKS[number % 2 : number % 2 + 1]
     return {
         "data": name,
         "number": number,
@@ -109,6 +113,22 @@ def best_rule(cases: Sequence[dict[str, Any]]) -> str:
     return min(RULES, key=lambda rule: figures(cases, rule)["regret"])
 
 
+def between_spaces(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each case with two feature spaces the best accuracy in each, in both together, and of the chosen."""
+    found = []
+    for case in cases:
+        if len(case["networks"]) == 2:
+            accs: dict[str, list[float]] = {}
+            for row in case["candidates"]:
+                space = {"1": case["networks"][0], "2": case["networks"][1]}.get(row["name"][-1], "both")
+                accs.setdefault(space, []).append(row["acc"])
+            best = {space: max(values) for space, values in accs.items()}
+            found.append(
+                {"data": case["data"], "number": case["number"], **best, "chosen": judged(case, RULE)["chosen"]}
+            )
+    return found
+
+
 def summarise(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return each data set's figures by a rule fixed without it, all together, and every rule on every case."""
     names = sorted({case["data"] for case in cases})
@@ -134,7 +154,13 @@ def summarise(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "overall": {**overall, "num_cases": len(rows)},
         "rules_on_all_cases": {rule: figures(cases, rule) for rule in RULES},
         "mean_acc_of_each_candidate": always,
+        "between_spaces": between_spaces(cases),
     }
+
+
+def machine() -> dict[str, Any]:
+    """Return the facts of the machine, with a command that names no folder of one's own."""
+    return {**common.machine(), "command": "python -m benchmarks.judge --data DIR --cache DIR --scratch RUN"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="DIR")
     parser.add_argument("--cache", type=Path, metavar="DIR")
     parser.add_argument("--cases", type=int, default=12, metavar="N", help="a data set; default: %(default)s")
+    parser.add_argument("--scratch", type=Path, metavar="RUN", help="the pretext folder of digits")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     parser.add_argument("--out", type=Path, default=common.RESULTS / "judge.json", metavar="FILE")
     args = parser.parse_args(argv)
@@ -151,16 +178,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.summary:
         if not (args.data and args.cache):
             parser.error("--data and --cache are needed")
-        for number in range(args.cases):  # all data sets early, so that a run cut short is still of use
-            for name in SIDES:
-                if (name, number) in done:
-                    continue
-                targets = load_features(name, NETWORKS[0], args.data, args.cache)[1]
-                case = draw_case(name, number, targets)
-                features = [load_features(name, network, args.data, args.cache)[0] for network in case["networks"]]
-                result["cases"].append(run_case(case, features, targets))
-                common.write_result(args.out, {**result, "machine": common.machine()})
-    result = {"summary": summarise(result["cases"]), "machine": common.machine(), "cases": result["cases"]}
+        # All data sets early, so that a run cut short is still of use.
+        wanted = [(name, number) for number in range(args.cases) for name in SIDES]
+        if args.scratch:
+            wanted += [("digits", SCRATCH + number) for number in range(4)]
+        for name, number in [case for case in wanted if case not in done]:
+            targets = load_images(name, args.data)[1]
+            case = draw_case(name, number, targets)
+            spaces = [
+                from_scratch(args.scratch)
+                if network == "simclr"
+                else load_features(name, network, args.data, args.cache)
+                for network in case["networks"]
+            ]
+            result["cases"].append(run_case(case, spaces, targets))
+            common.write_result(args.out, {**result, "machine": machine()})
+    result = {"summary": summarise(result["cases"]), "machine": machine(), "cases": result["cases"]}
     common.write_result(args.out, result)
     print(json.dumps(result["summary"], indent=1))
     return 0

@@ -79,12 +79,16 @@ def _batches(images: list[Path] | np.ndarray, side: int) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def load_features(name: str, network: str, data: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return features float32 `[N, 1280]` and targets int64 `[N]`, computed where the cache lacks them."""
-    images, targets = load_images(name, data)
+def load_features(name: str, network: str, data: Path, cache: Path) -> np.ndarray:
+    """Return features float32 `[N, 1280]`, computed where the cache lacks them."""
     path = cache / f"{name}-{network}-{SIDES[name]}.npy"
     if not path.exists():
         embed = build_network(network)
-        batches = _batches(images, SIDES[name])
+        batches = _batches(load_images(name, data)[0], SIDES[name])
         np.save(path, torch.cat([embed(batch) for batch in batches]).numpy())
-    return np.load(path), targets
+    return np.load(path)
+
+
+def from_scratch(run: Path) -> np.ndarray:
+    """Return features float32 `[1797, D]` of digits that simclr.py left in a pretext folder, in the order of digits."""
+    return np.concatenate([np.load(run / f"features-{split}.npy") for split in ("train", "val")]).astype(np.float32)
