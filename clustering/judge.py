@@ -3,6 +3,7 @@
 No label is read here, and no score is compared that depends on the scale of a method's probabilities.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -99,7 +100,9 @@ def generalisation_score(features: Tensor, clusters: Tensor) -> float:
         if len(np.unique(targets[train])) < 2:
             right += int((targets[held] == targets[train][0]).sum())
             continue
-        model = LogisticRegression(C=1.0, max_iter=50, tol=1e-3).fit(points[train], targets[train])
+        with warnings.catch_warnings():  # of many small clusters, and of a fit that 50 iterations did not end
+            warnings.simplefilter("ignore")
+            model = LogisticRegression(C=1.0, max_iter=50, tol=1e-3).fit(points[train], targets[train])
         right += int((model.predict(points[held]) == targets[held]).sum())
     return right / len(targets)
 
@@ -191,6 +194,8 @@ def judge(candidates: Sequence[Candidate], features: Tensor, neighbors: Tensor, 
     chosen = choose(table)
     agreed = consensus(table)
     trust = next(sentence for least, sentence in TRUST if agreed >= least)
+    if table[chosen].used == 1:
+        trust = "all images are in one cluster, which says nothing about them"
     collapsed = len(table) - len(sound(table))
     reason = (
         f"{table[chosen].name}: neighbors share a cluster most often ({table[chosen].neighbors:.2f}, adjusted for "

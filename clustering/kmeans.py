@@ -3,6 +3,7 @@
 Nothing here uses a label. Results are the same for a seed on one machine and thread count.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,20 +36,25 @@ def run_kmeans(points: Tensor, num_clusters: int, seed: int = 0, num_starts: int
     """Cluster points [N, d] by Lloyd's iteration from the best, by inertia, of several k-means++ starts.
 
     Above 16,384 points the starts run on a random sample of that many, and the best one goes on with all points.
-    Raises UserError for fewer points than clusters, or for NaN.
+    Raises UserError for fewer points than clusters, for NaN, or where all points are the same.
     """
     from sklearn.cluster import KMeans as Lloyd  # slow to import
+    from sklearn.exceptions import ConvergenceWarning
 
     if len(points) < num_clusters:
         raise UserError(f"K-means cannot make {num_clusters} clusters of {len(points)} images; use more images")
     if not bool(torch.isfinite(points.sum())):
         raise UserError("the features hold NaN or infinite values; the model has diverged or its file is damaged")
+    if num_clusters > 1 and bool((points == points[0]).all()):
+        raise UserError("the features of all images are the same, so there is nothing to cluster")
     values = points.float().cpu().numpy()
     model = Lloyd(num_clusters, n_init=num_starts, random_state=seed)
     if len(values) > SAMPLE:
         rows = torch.randperm(len(values), generator=generator(seed, "kmeans sample"))[:SAMPLE].numpy()
         model = Lloyd(num_clusters, init=model.fit(values[rows]).cluster_centers_, n_init=1)
-    model.fit(values)
+    with warnings.catch_warnings():  # of fewer different images than clusters: some clusters then stay empty
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(values)
     clusters = torch.from_numpy(model.labels_.astype(np.int64))
     return KMeans(torch.from_numpy(model.cluster_centers_).float(), clusters, float(model.inertia_))
 

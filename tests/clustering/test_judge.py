@@ -106,6 +106,13 @@ def test_a_vote_does_not_raise_the_trust_in_itself(data):
     assert voted.table[2].agreement > 0.4
 
 
+def test_agreement_on_one_cluster_for_all_is_no_reason_for_trust(data):
+    x, truth, neighbors = data
+    verdict = judge([candidate(name, torch.zeros_like(truth)) for name in "ab"], x, neighbors, 4)
+    assert verdict.consensus == 1
+    assert verdict.trust.startswith("all images are in one cluster")
+
+
 def test_the_head_that_agrees_with_others_counts(data):
     _, truth, _ = data
     odd = candidate("odd", some_wrong(truth, 0.8, 0), some_wrong(truth, 0.1, 1), some_wrong(truth, 0.5, 2))

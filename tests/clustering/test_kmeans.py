@@ -93,5 +93,7 @@ def test_components_stop_at_the_rank_of_the_data():
 def test_too_few_images_and_nan_are_told():
     with pytest.raises(UserError, match="5 clusters of 3 images"):
         run_kmeans(torch.randn(3, 4), 5)
+    with pytest.raises(UserError, match="all images are the same"):
+        run_kmeans(torch.ones(9, 4), 2)
     with pytest.raises(UserError, match="NaN"):
         run_kmeans(torch.full((9, 4), torch.nan), 2)
