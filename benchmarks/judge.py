@@ -109,8 +109,13 @@ def figures(cases: Sequence[dict[str, Any]], rule: str) -> dict[str, float]:
 
 
 def best_rule(cases: Sequence[dict[str, Any]]) -> str:
-    """Return the rule with the least mean regret on labelled cases; the earlier one in a tie."""
-    return min(RULES, key=lambda rule: figures(cases, rule)["regret"])
+    """Return the rule with the least mean regret of those that keep to K-means in 95 % of labelled cases, if any do."""
+
+    def key(rule: str) -> tuple[bool, float]:
+        found = figures(cases, rule)
+        return found["not_below_kmeans"] < 0.95, found["regret"]
+
+    return min(RULES, key=key)
 
 
 def between_spaces(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

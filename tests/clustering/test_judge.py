@@ -127,3 +127,8 @@ def test_a_collapsed_clustering_is_chosen_by_no_rule(rule):
     table = [scores("vote", used=3, **best), scores("b"), scores("vote", evenness=0.3, **best)]
     assert choose(table, rule) == 1
     assert choose([scores("vote", evenness=0.3, **best), scores(evenness=0.3)], rule) == 0
+
+
+@pytest.mark.parametrize(("behind", "chosen"), [(0.01, 0), (0.03, 1)])
+def test_the_vote_is_left_only_for_what_neighbors_clearly_prefer(behind, chosen):
+    assert choose([scores("vote", neighbors=0.7 - behind), scores("b", neighbors=0.7)]) == chosen
