@@ -1,4 +1,4 @@
-"""Agreement of clusters with classes, from their contingency table alone: NMI, ARI and AMI.
+"""Agreement of clusters with classes, from their contingency table alone (NMI, ARI, AMI), or with one another.
 
 The values are scikit-learn's. Its own functions take labels and need half a minute for the expected mutual
 information of a thousand clusters with a million samples; from the table this takes a second or two.
@@ -7,7 +7,10 @@ information of a thousand clusters with a million samples; from the table this t
 import math
 
 import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln, xlogy
+from torch import Tensor
 
 TAIL = 60.0  # what is left out of the expectation has a probability below exp(-60)
 
@@ -83,3 +86,24 @@ def expected_information(clusters: np.ndarray, classes: np.ndarray) -> float:
         inside = lowest + steps[:, None] <= highest
         expected += times * float((np.where(inside, terms, 0.0).sum(0) * repeats).sum())
     return expected
+
+
+def count_pairs(first: Tensor, second: Tensor, num_clusters: int) -> np.ndarray:
+    """Return how many images two clusterings int64 [N] put into clusters i and j, int64 [K, K]."""
+    cells = first.cpu() * num_clusters + second.cpu()
+    return torch.bincount(cells, minlength=num_clusters**2).view(num_clusters, num_clusters).numpy()
+
+
+def match_clusters(clusters: Tensor, reference: Tensor, num_clusters: int) -> Tensor:
+    """Return int64 [K]: which cluster of the reference [N] each cluster of another clustering [N] is.
+
+    It is the Hungarian matching, one to one, that agrees on most images.
+    """
+    rows, columns = linear_sum_assignment(count_pairs(clusters, reference, num_clusters), maximize=True)
+    return torch.from_numpy(columns[np.argsort(rows)]).to(torch.int64)
+
+
+def adjusted_rand(first: Tensor, second: Tensor, num_clusters: int) -> float:
+    """Return the adjusted Rand index of two clusterings int64 [N]: 1 if equal, 0 on average by chance."""
+    table = count_pairs(first, second, num_clusters)
+    return _rand(table[table.sum(1) > 0][:, table.sum(0) > 0])

@@ -1,1 +1,1 @@
-"""What the method is compared with or started from, one file each; run as `python -m methods.NAME`."""
+"""What the method is compared with or started from, one file each; and every clustering of given features, judged."""

@@ -1,0 +1,48 @@
+"""Principal components of features, and linear layers on them turned back into layers on the features themselves."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SMALLEST_VARIANCE = 1e-6  # of the largest: directions below it are rounding, and whitening would blow them up
+
+
+class PCA(NamedTuple):
+    """The mean [D], and by falling variance the directions [d, D] of unit length with their variances [d]."""
+
+    mean: Tensor
+    directions: Tensor
+    variances: Tensor
+
+    def apply(self, features: Tensor, whiten: bool = False) -> Tensor:
+        """Return coordinates [N, d] of features [N, D], each of variance 1 if whitened."""
+        scale = self.variances.rsqrt() if whiten else torch.ones_like(self.variances)
+        return (features - self.mean) @ (self.directions * scale.unsqueeze(1)).T
+
+    def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weight [K, D] and bias [K] on features that equal weight [K, d] and bias [K] on coordinates."""
+        folded = weight.double() @ self.directions.double()
+        return folded.float(), (bias.double() - folded @ self.mean.double()).float()
+
+
+def fit_pca(features: Tensor, num_dims: int) -> PCA:
+    """Return the first components of features [N, D]: at most num_dims, and no more than there are in the data.
+
+    The sign of a direction is such that its largest entry is positive. From the covariance, or for N < D from the inner
+    products of the images, so that time grows with the smaller of the two.
+    """
+    mean = features.mean(0)
+    centred = (features - mean).float()
+    num_images, length = centred.shape
+    if num_images < length:
+        values, vectors = torch.linalg.eigh(centred @ centred.T / num_images)
+        vectors = centred.T @ vectors
+    else:
+        values, vectors = torch.linalg.eigh(centred.T @ centred / num_images)
+    values, vectors = values.flip(0)[:num_dims].clamp(min=0), vectors.flip(1)[:, :num_dims]
+    real = values > values[0] * SMALLEST_VARIANCE
+    real[0] = True  # images that are all alike still have one coordinate, always 0
+    directions = torch.nn.functional.normalize(vectors[:, real].T, dim=1)
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    return PCA(mean, directions * torch.where(largest < 0, -1.0, 1.0), values[real].clamp(min=1e-30))

@@ -1,0 +1,117 @@
+"""Every clustering of given features: K-means, SCAN heads, TEMI, TURTLE, and a vote of all their heads."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clustering.agreement import adjusted_rand, match_clusters
+from clustering.candidate import Candidate, make_candidate, predict
+from clustering.judge import VOTE, with_most_agreeing_heads
+from clustering.kmeans import fit_kmeans
+from clustering.mining import mine_neighbors
+from methods import scan_heads, temi, turtle
+from models.heads import VoteHead, describe_head
+
+NUM_NEIGHBORS = 20
+KMEANS_DRAWS = 3
+# Components of K-means: unwhitened they drop noise; whitened ones must be few, or noise weighs as much as the rest.
+KMEANS: dict[str, dict[str, Any]] = {
+    "kmeans": {},
+    "kmeans pca": {"num_dims": 64},
+    "kmeans whitened": {"num_dims": 20, "whiten": True},
+}
+VOTE_ROUNDS = 5
+
+
+def kmeans_candidate(
+    features: Tensor,
+    num_clusters: int,
+    seed: int = 0,
+    neighbors: Tensor | None = None,
+    *,
+    dims: Sequence[int] | None = None,
+    first: int = 0,
+    num_dims: int | None = None,
+    whiten: bool = False,
+    num_draws: int = KMEANS_DRAWS,
+    name: str = "kmeans",
+) -> Candidate:
+    """Cluster features [N, ΣD] by K-means several times; the lowest inertia counts. Keywords: see `fit_kmeans`."""
+    started = time.perf_counter()
+    place = partial(fit_kmeans, features, num_clusters, dims=dims, first=first, num_dims=num_dims, whiten=whiten)
+    fits = [place(seed + 1000 * draw) for draw in range(num_draws)]
+    losses = [fit.inertia for fit in fits]
+    return make_candidate(name, [fit.head for fit in fits], losses, features, time.perf_counter() - started)
+
+
+def make_candidates(
+    features: Tensor | Sequence[Tensor],
+    num_clusters: int,
+    seed: int = 0,
+    neighbors: Sequence[Tensor] | None = None,
+    say: Callable[[str], None] = lambda name: None,
+) -> tuple[list[Candidate], Tensor, Tensor]:
+    """Cluster features by every method.
+
+    Args:
+        features: float32 [N, D], or several such spaces of the same images. With two or more, K-means and SCAN heads
+            run on each, TEMI and TURTLE on all together; heads read the spaces side by side, [N, ΣD].
+        num_clusters: K.
+        seed: of all draws.
+        neighbors: int64 [N, k + 1] of each space, and of all together last where there are several; mined unless given.
+        say: is told the name of what runs next.
+
+    Returns the candidates, a vote last, the features side by side [N, ΣD], and the neighbors in them.
+    """
+    spaces = [features] if isinstance(features, Tensor) else list(features)
+    dims = [space.shape[1] for space in spaces]
+    whole = torch.cat([space.float() for space in spaces], dim=1)
+    if neighbors is None:
+        joint = [torch.cat([torch.nn.functional.normalize(space.float(), dim=1) for space in spaces], dim=1)]
+        size = min(NUM_NEIGHBORS, len(whole) - 1)
+        neighbors = [torch.as_tensor(mine_neighbors(x, size)) for x in spaces + joint * (len(spaces) > 1)]
+    plan: list[tuple[Callable[..., Candidate], dict[str, Any]]] = []
+    for number, dim in enumerate(dims):
+        place = {"dims": [dim], "first": sum(dims[:number]), "neighbors": neighbors[number]}
+        mark = f" {number + 1}" if len(dims) > 1 else ""
+        plan += [(kmeans_candidate, {**place, **options, "name": name + mark}) for name, options in KMEANS.items()]
+        plan.append((scan_heads.fit, {**place, "name": "scan" + mark}))
+    both = {"dims": dims, "neighbors": neighbors[-1]}
+    plan += [(temi.fit, {**both, "name": "temi"}), (turtle.fit, {**both, "name": "turtle"})]
+    found = []
+    for fit, options in plan:
+        say(options["name"])
+        found.append(fit(whole, num_clusters, seed, **options))
+    say(VOTE)
+    finalists = with_most_agreeing_heads(found, num_clusters)
+    return [*finalists, vote(finalists, whole, num_clusters)], whole, neighbors[-1]
+
+
+def vote(candidates: Sequence[Candidate], features: Tensor, num_clusters: int) -> Candidate:
+    """Return the vote of the best heads of all candidates: the mean probability after matching their clusters.
+
+    Clusters are matched to those of the head that agrees most with the others, then to the vote itself until nothing
+    changes. The loss is minus the mean adjusted Rand index of vote and members.
+    """
+    started = time.perf_counter()
+    clusters = [candidate.clusters[candidate.best] for candidate in candidates]
+    central = max(clusters, key=lambda one: sum(adjusted_rand(one, other, num_clusters) for other in clusters))
+    probabilities = [predict(candidate.head, features).cpu() for candidate in candidates]
+    for _ in range(VOTE_ROUNDS):
+        orders = [torch.argsort(match_clusters(one, central, num_clusters)) for one in clusters]
+        total = torch.stack([p[:, order] for p, order in zip(probabilities, orders, strict=True)]).mean(0)
+        before, central = central, total.argmax(1)
+        if bool((before == central).all()):
+            break
+    members = [describe_head(candidate.head) for candidate in candidates]
+    dims = [features.shape[1]]
+    head = VoteHead(dims, num_clusters, heads=members).to(features.device)
+    for member, candidate in zip(head.members, candidates, strict=True):
+        member.load_state_dict(candidate.head.state_dict())
+    head.order.copy_(torch.stack(orders))
+    loss = -sum(adjusted_rand(central, one, num_clusters) for one in clusters) / len(clusters)
+    return make_candidate(VOTE, [head], [loss], features, time.perf_counter() - started)

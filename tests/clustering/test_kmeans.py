@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans as Lloyd
+from sklearn.decomposition import PCA as Reference
+from torch.nn import functional
+
+from clustering import kmeans
+from clustering.candidate import predict
+from clustering.kmeans import find_temperature, fit_kmeans, linear_form, run_kmeans
+from clustering.pca import fit_pca
+from system.errors import UserError
+
+
+def blobs(num_images=300, length=24, num_clusters=4, spread=0.5, seed=0):
+    draws = torch.Generator().manual_seed(seed)
+    centres = torch.randn(num_clusters, length, generator=draws)
+    truth = torch.arange(num_images) % num_clusters
+    lengths = 0.2 + 5 * torch.rand(num_images, 1, generator=draws)  # K-means on directions must not see these
+    return (centres[truth] + spread * torch.randn(num_images, length, generator=draws)) * lengths, truth
+
+
+@pytest.mark.parametrize("options", [{}, {"num_dims": 6}, {"num_dims": 6, "whiten": True}])
+def test_the_head_has_the_clusters_of_kmeans_itself(options):
+    x, _ = blobs(spread=1.5)  # not separated: the borders are where they could differ
+    found = fit_kmeans(x, 5, **options)
+    assert found.clusters.unique().tolist() == list(range(5))
+    assert torch.equal(predict(found.head, x).argmax(1), found.clusters)
+    unseen = blobs(spread=1.5, seed=3)[0]
+    points = functional.normalize(unseen, dim=1)
+    if options:
+        points = found.pca.apply(points, options.get("whiten", False))
+    own = fit_pca(functional.normalize(x, dim=1), 6).apply(functional.normalize(x, dim=1), options.get("whiten", False))
+    centroids = run_kmeans(own if options else functional.normalize(x, dim=1), 5).centroids
+    assert torch.equal(predict(found.head, unseen).argmax(1), torch.cdist(points, centroids).argmin(1))
+
+
+def test_without_normalisation_the_head_would_not_be_kmeans():
+    x, _ = blobs(spread=1.5)
+    found = fit_kmeans(x, 5)
+    raw = (x @ found.head.weight.T + found.head.bias).argmax(1)
+    assert not torch.equal(raw, found.clusters)
+
+
+def test_the_linear_form_is_minus_the_squared_distance_but_for_a_constant():
+    centroids, z = torch.randn(3, 5, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
+    weight, bias = linear_form(centroids)
+    expected = z.square().sum(1, keepdim=True) - torch.cdist(z, centroids).square()
+    assert torch.allclose((z @ weight.double().T + bias.double()), expected, atol=1e-5)
+
+
+def test_above_the_sample_all_images_are_still_clustered(monkeypatch):
+    monkeypatch.setattr(kmeans, "SAMPLE", 100)
+    x, truth = blobs(spread=0.2)
+    unit = functional.normalize(x, dim=1)
+    found = run_kmeans(unit, 4)
+    best = Lloyd(4, n_init=10, random_state=0).fit(unit.numpy()).inertia_
+    assert found.inertia == pytest.approx(best, rel=1e-4)
+    assert len({(a, b) for a, b in zip(found.clusters.tolist(), truth.tolist(), strict=True)}) == 4
+
+
+def test_temperature_gives_the_confidence_asked_for():
+    logits = torch.randn(500, 6)
+    for confidence in (0.4, 0.9):
+        found = torch.softmax(logits / find_temperature(logits, confidence), dim=1).amax(1).mean()
+        assert float(found) == pytest.approx(confidence, abs=1e-3)
+    assert float(torch.softmax(logits / find_temperature(logits, 1.0), dim=1).amax(1).mean()) < 0.995
+
+
+def test_clear_clusters_are_reproducible_and_noise_is_not():
+    clear, noise = fit_kmeans(blobs(spread=0.1)[0], 4), fit_kmeans(torch.randn(300, 24), 4)
+    assert clear.reproducible > 0.99
+    assert noise.reproducible < 0.8
+
+
+@pytest.mark.parametrize(("num_images", "length"), [(100, 8), (12, 30)])
+def test_components_are_those_of_scikit_learn(num_images, length):
+    x = torch.randn(num_images, length) * torch.linspace(3, 0.5, length)
+    ours, theirs = fit_pca(x, 4), Reference(4).fit(x.numpy())
+    variances = theirs.explained_variance_ * (num_images - 1) / num_images
+    assert np.allclose(ours.variances.numpy(), variances, rtol=1e-3)
+    assert np.allclose(np.abs((ours.directions.numpy() * theirs.components_).sum(1)), 1, atol=1e-3)
+    assert np.allclose(ours.apply(x, whiten=True).square().mean(0).numpy(), 1, atol=1e-3)
+
+
+def test_components_stop_at_the_rank_of_the_data():
+    flat = torch.randn(50, 2) @ torch.randn(2, 10)
+    assert len(fit_pca(flat, 10).variances) == 2
+    alike = torch.ones(5, 10)
+    assert torch.equal(fit_pca(alike, 3).apply(alike), torch.zeros(5, 1))
+
+
+def test_too_few_images_and_nan_are_told():
+    with pytest.raises(UserError, match="5 clusters of 3 images"):
+        run_kmeans(torch.randn(3, 4), 5)
+    with pytest.raises(UserError, match="all images are the same"):
+        run_kmeans(torch.ones(9, 4), 2)
+    with pytest.raises(UserError, match="NaN"):
+        run_kmeans(torch.full((9, 4), torch.nan), 2)
