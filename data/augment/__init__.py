@@ -5,6 +5,7 @@ from typing import Any
 
 from data.augment import options
 from data.augment.affine import Affine
+from data.augment.pretrained import Pretrained
 from data.augment.strategy import Evaluation, SimCLR, Standard, Strategy, Strong, build_evaluation
 from system.errors import ConfigError
 
@@ -14,6 +15,7 @@ AUGMENTATIONS: dict[str, type[Strategy]] = {
     "ours": Strong,
     "affine": Affine,
     "evaluation": Evaluation,
+    "pretrained": Pretrained,
 }
 
 __all__ = ["AUGMENTATIONS", "Evaluation", "Strategy", "build_augmentation", "build_evaluation"]
