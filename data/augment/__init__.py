@@ -5,9 +5,10 @@ from typing import Any
 
 from data.augment import options
 from data.augment.affine import Affine
+from data.augment.pretrained import Pretrained
 from data.augment.simclr import SimCLR
 from data.augment.standard import Standard
-from data.augment.strategy import Evaluation, Strategy, build_evaluation
+from data.augment.strategy import Evaluation, Strategy
 from data.augment.strong import Strong
 from system.errors import ConfigError
 
@@ -17,6 +18,7 @@ AUGMENTATIONS: dict[str, type[Strategy]] = {
     "ours": Strong,
     "affine": Affine,
     "evaluation": Evaluation,
+    "pretrained": Pretrained,
 }
 
 __all__ = ["AUGMENTATIONS", "Evaluation", "Strategy", "build_augmentation", "build_evaluation"]

@@ -1,0 +1,69 @@
+"""The evaluation transform that pretrained networks ask for: resize as PIL does, centre crop, normalise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from data.augment import options
+from data.augment.strategy import Params, Strategy
+from system.errors import ConfigError
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+CROP_MODES = ("center", "squash")
+
+
+class Pretrained(Strategy):
+    """Resize images of any size so that a centre crop keeps the share `crop` of the short side, crop, normalise.
+
+    `crop_mode: squash` brings both sides to the same length first, so that the crop keeps that share of both. The
+    result is that of PIL's resize to `crop_size / crop` (rounded as torchvision and timm do) and torchvision's
+    CenterCrop, to one of 256 levels, except where the filter overshoots black or white between its two directions.
+    """
+
+    is_fixed = True
+
+    def __init__(
+        self,
+        crop_size: int,
+        normalize: Mapping[str, Any],
+        interpolation: str = "bicubic",
+        crop: float = 1.0,
+        crop_mode: str = "center",
+    ):
+        super().__init__(crop_size, normalize)
+        if interpolation not in INTERPOLATIONS:
+            raise ConfigError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}")
+        if crop_mode not in CROP_MODES:
+            raise ConfigError(f"crop_mode must be one of {', '.join(CROP_MODES)}, not {crop_mode!r}")
+        self.interpolation = interpolation
+        self.share = options.number("crop", crop, 0.1, 1)
+        self.crop_mode = crop_mode
+
+    def box(self, params: Params, height: int, width: int) -> Tensor:
+        """The kept part in pixels of the image, for workers that cut and resize it themselves."""
+        short = min(height, width)
+        size = (height, width) if self.crop_mode == "squash" else (short, short)
+        kept_height, kept_width = (max(1, round(self.share * side)) for side in size)
+        top, left = round((height - kept_height) / 2), round((width - kept_width) / 2)
+        return torch.tensor([[top, left, kept_height, kept_width]])
+
+    def crop(self, images: Tensor, params: Params) -> Tensor:
+        """Uint8 [B, 3, H, W] to whole levels in float32 [B, 3, size, size]."""
+        target = self._resized(*images.shape[-2:])
+        # On the processor torch resizes bytes, ten times as fast as floats; a GPU has no such kernel.
+        levels = images if images.device.type == "cpu" else images.float()
+        resized = functional.interpolate(levels, target, mode=self.interpolation, antialias=True)
+        top, left = (round((side - self.size) / 2) for side in target)
+        kept = resized[:, :, top : top + self.size, left : left + self.size]
+        return kept.float() if kept.dtype == torch.uint8 else kept.round().clamp(0, 255)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        short = int(self.size / self.share)
+        if self.crop_mode == "squash":
+            return short, short
+        if height < width:
+            return short, int(short * width / height)
+        return int(short * height / width), short

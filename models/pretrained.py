@@ -1,0 +1,263 @@
+"""Backbones that somebody else has trained, by name, with what their weights ask of an image.
+
+    efficientnet_lite0, efficientnet_lite2   weights installed with the project
+    timm/NAME                                every network of timm that gives one feature vector, weights from its hub
+    dinov2                                   short for timm/vit_small_patch14_dinov2.lvd142m
+
+`weights` names a file instead. timm is imported when a backbone is asked for: that takes two seconds.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import hub
+from models.embedded import EMBEDDED, read_embedded
+from models.weights import read_weights
+from system.errors import ConfigError, UserError
+
+PREFIX = "timm/"
+SHORT_NAMES = {"dinov2": "timm/vit_small_patch14_dinov2.lvd142m"}
+SMALLEST_SIDE = 128  # on a CPU, for images that are smaller: networks trained at 224 see little in 32 pixels
+SIDE_STEP = 32  # what a convolutional network halves a side by, five times
+DINOV2_SIDES = {"gpu": 224, "cpu": 126}  # multiples of its patches of 14; its own 518 takes 15 times as long
+
+UNKNOWN, NO_LABELS, IMAGENET, CAPTIONS = "unknown", "no labels", "ImageNet's labels", "captions"
+WITHOUT_LABELS = re.compile(r"(fb_)?dino|(dinov3_)?lvd\d+m|sat493m|mae|fcmae|seer|in\d+k_ijepa")
+WITH_IMAGENET = re.compile(r"(?<!mim_)(?<!lc_)in(w21|1|12|21|22)k|mim_.*_ft_")
+WITH_CAPTIONS = re.compile(r"clip|laion|openai|datacomp|dfn|webli|merged2b|cc12m|yfcc15m|ogvl")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a result must say about its backbone, and what its views need.
+
+    `side` is the input's side in pixels, `crop` the share of an image's short side that is kept (`crop_mode` is center,
+    or squash, which brings the whole image to a square first). `trained_with` is "ImageNet's labels", "no labels",
+    "captions" or "unknown"; `license` an SPDX name where there is one. `source` tells where the weights are from.
+    """
+
+    name: str
+    architecture: str
+    dim: int
+    side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop: float
+    crop_mode: str
+    trained_with: str
+    license: str
+    source: str
+
+
+def is_pretrained(name: str) -> bool:
+    """Whether a backbone's name is one of this module's."""
+    return name in EMBEDDED or name in SHORT_NAMES or name.startswith(PREFIX)
+
+
+def build_pretrained(
+    name: str,
+    *,
+    weights: Path | str | None = None,
+    side: int | None = None,
+    device: str = "cpu",
+    image_side: int | None = None,
+    offline: bool = False,
+    load: bool = True,
+) -> dict[str, Any]:
+    """Build a backbone by name, images `[B, 3, side, side]` to `[B, dim]`, with its weights, in eval mode.
+
+    `side` is by default the network's own on a GPU (dinov2: 224); on a CPU (`device="cpu"`) it follows the images:
+    their short side `image_side` rounded up to 32, at least 128 and at most the network's own, which is also taken
+    where `image_side` is unknown or the network knows positions (dinov2: 126). `weights` is a .safetensors or PyTorch
+    file; `offline` forbids the network. With `load=False` the weights stay random, for a model file that holds them.
+
+    Returns `{'backbone': module, 'dim': int, 'facts': Pretrained}`. Raises ConfigError for a name, side or network that
+    does not do, UserError for weights that are missing, do not fit, or cannot be downloaded.
+    """
+    timm_name = _timm_name(name)
+    config = _config(timm_name)
+    side = side if side is not None else choose_side(timm_name, config, device, image_side)
+    state, source = _read(name, timm_name, weights, offline) if load else (None, "not loaded")
+    backbone = _build(name, timm_name, config, side, state, source)
+    foreign = weights is not None
+    facts = Pretrained(
+        name=name,
+        architecture=timm_name.partition(".")[0],
+        dim=_feature_length(name, backbone, side),
+        side=side,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        interpolation=config.interpolation,
+        crop=config.crop_pct,
+        crop_mode=config.crop_mode,
+        trained_with=UNKNOWN if foreign else trained_with(config.tag or ""),
+        license=UNKNOWN if foreign else config.license or UNKNOWN,
+        source=source,
+    )
+    return {"backbone": backbone, "dim": facts.dim, "facts": facts}
+
+
+def is_at_hand(name: str) -> bool:
+    """Whether a backbone's weights are on this machine: installed, or in the hub's cache."""
+    if name in EMBEDDED:
+        return True
+    repository = _config(_timm_name(name)).hf_hub_id
+    return repository is not None and hub.find_cached(repository) is not None
+
+
+def choose_side(timm_name: str, config: Any, device: str, image_side: int | None) -> int:
+    """The input's side in pixels by the rule of `build_pretrained`; `config` is timm's pretrained_cfg."""
+    on_cpu = torch.device(device).type == "cpu"
+    if "_dinov2" in timm_name:
+        return DINOV2_SIDES["cpu" if on_cpu else "gpu"]
+    own = config.input_size[-1]
+    if not on_cpu or image_side is None or config.fixed_input_size:
+        return own
+    return min(own, max(SMALLEST_SIDE, -(-image_side // SIDE_STEP) * SIDE_STEP))
+
+
+def trained_with(tag: str) -> str:
+    """What weights were trained with, by the tag that timm gives them: `a1_in1k`, `lvd142m`, `in22k_ft_in1k`."""
+    if WITHOUT_LABELS.fullmatch(tag):
+        return NO_LABELS
+    if WITH_IMAGENET.search(tag):
+        return IMAGENET
+    return CAPTIONS if WITH_CAPTIONS.search(tag) else UNKNOWN
+
+
+def _timm_name(name: str) -> str:
+    if name in EMBEDDED:
+        return EMBEDDED[name].architecture
+    return SHORT_NAMES.get(name, name).removeprefix(PREFIX)
+
+
+def _config(timm_name: str) -> Any:
+    """The pretrained_cfg that timm has of a network; raises ConfigError, naming the nearest, when there is none."""
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(timm_name, allow_unregistered=False)
+    except RuntimeError as error:
+        architecture = timm_name.partition(".")[0]
+        tagged = timm.list_pretrained(f"{architecture}.*")
+        near = difflib.get_close_matches(timm_name, tagged or [*timm.list_models(), *timm.list_pretrained()], 1, 0.3)
+        hint = f"did you mean {PREFIX}{near[0]}?" if near else "timm.list_models() tells all names"
+        raise ConfigError(f"timm has no network '{timm_name}'; {hint}") from error
+
+
+def _read(name: str, timm_name: str, weights: Path | str | None, offline: bool) -> tuple[dict[str, Tensor], str]:
+    """The weights under timm's names, or a published form that timm knows, and where they are from."""
+    import timm
+
+    if weights is not None:
+        return read_state(Path(weights)), str(weights)
+    if name in EMBEDDED:
+        package = EMBEDDED[name]
+        whole = timm.create_model(package.architecture, pretrained=False)
+        return read_embedded(package, list(whole.state_dict())), f"{package.name} {package.version}"
+    repository = _config(timm_name).hf_hub_id
+    if repository is None:
+        raise UserError(f"timm's hub has no weights for '{timm_name}'; give their file as weights, or another backbone")
+    file = hub.fetch(repository, offline)
+    return read_state(file.path), f"{file.repository}@{file.commit}"
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The backbone's tensors of a .safetensors file or of any PyTorch file that `read_weights` knows.
+
+    Raises UserError when the file is missing, damaged, or holds something else.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    state = read_weights(path).state
+    return {key.removeprefix("backbone."): value for key, value in state.items() if not _is_head(key)}
+
+
+def _is_head(key: str) -> bool:
+    return key.startswith(("contrastive_head.", "cluster_head."))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    import safetensors
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"weights {path} does not exist; give another path")
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); copy or download it again") from error
+
+
+def _build(
+    name: str, timm_name: str, config: Any, side: int, state: dict[str, Tensor] | None, source: str
+) -> nn.Module:
+    """The network of timm without its classifier, with weights that fit it exactly."""
+    import timm
+
+    size: dict[str, Any] = {"img_size": side} if config.fixed_input_size else {}
+    # With as many classes as the file has, timm wants every tensor in its place; with fewer it would let all pass.
+    num_classes = _num_classes(config, state)
+    overlay = {"num_classes": num_classes, "label_offset": 0, "state_dict": state}
+    try:
+        network: Any = timm.create_model(
+            timm_name,
+            pretrained=state is not None,
+            num_classes=num_classes,
+            pretrained_cfg_overlay=overlay if state is not None else {"num_classes": num_classes},
+            **size,
+        )
+    except (RuntimeError, KeyError, ValueError, AssertionError, TypeError, AttributeError, IndexError) as error:
+        # timm's readers of other forms meet a foreign file, or its layers a side, with any of these.
+        reason = " ".join(str(error).split())[:200]
+        if state is None:
+            raise _wrong_side(name, side, reason) from error
+        raise UserError(
+            f"the weights {source} do not fit backbone '{name}' at side {side} ({reason}); give those of this network"
+        ) from error
+    network.pretrained_cfg.pop("state_dict", None)
+    for key, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise UserError(f"the weights {source} are not usable: '{key}' holds values that are not finite numbers")
+    if num_classes:
+        network.reset_classifier(0)
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if patch and side % patch[0]:  # timm would leave out the last pixels
+        raise _wrong_side(name, side, f"it is no multiple of its patches' {patch[0]}")
+    return network.eval()
+
+
+def _wrong_side(name: str, side: int, reason: str) -> ConfigError:
+    return ConfigError(f"backbone '{name}' cannot take images of side {side}: {reason}; leave side out for its own")
+
+
+def _num_classes(config: Any, state: dict[str, Tensor] | None) -> int:
+    """The number of classes of a file's classifier, 0 where it has none."""
+    names = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or ())
+    for name in names:
+        if state is not None and f"{name}.bias" in state:
+            return len(state[f"{name}.bias"])
+    return 0
+
+
+@torch.inference_mode()
+def _feature_length(name: str, backbone: nn.Module, side: int) -> int:
+    """The length of the feature vector; raises ConfigError when an image does not give exactly one."""
+    try:
+        features = backbone(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise _wrong_side(name, side, reason) from error
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ConfigError(
+            f"backbone '{name}' gives no feature vector but {shape} for an image; take one that pools its features"
+        )
+    return features.shape[1]
