@@ -1,6 +1,6 @@
 """The two models of the method: a backbone with a contrastive head, and a backbone with cluster heads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,21 +39,38 @@ class ContrastiveModel(nn.Module):
         return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
 
 
-class ClusteringModel(nn.Module):
-    """Backbone and linear cluster heads; images `[B, 3, H, W]` become a list of logits `[B, nclusters]`.
+class FeatureModel(nn.Module):
+    """A backbone alone, images `[B, 3, H, W]` to features `[B, dim]`: what a task without a head leaves behind."""
 
-    One list entry a head. `backbone` is `{'backbone': module, 'dim': int}`. Raises ConfigError when there
-    would be no cluster or no head.
+    def __init__(self, backbone: dict[str, Any]):
+        super().__init__()
+        self.backbone = backbone["backbone"]
+        self.backbone_dim = backbone["dim"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features `[B, dim]`."""
+        return self.backbone(x)
+
+
+class ClusteringModel(nn.Module):
+    """Backbone and cluster heads; images `[B, 3, H, W]` become a list of logits `[B, nclusters]`.
+
+    One list entry a head. `backbone` is `{'backbone': module, 'dim': int}`. The heads are linear, unless others are
+    given: modules from features `[B, dim]` to logits. Raises ConfigError when there would be no cluster or no head.
     """
 
-    def __init__(self, backbone: dict[str, Any], nclusters: int, nheads: int = 1):
+    def __init__(
+        self, backbone: dict[str, Any], nclusters: int, nheads: int = 1, heads: Sequence[nn.Module] | None = None
+    ):
         super().__init__()
+        nheads = nheads if heads is None else len(heads)
         if nclusters < 1 or nheads < 1:
             raise ConfigError(f"a clustering model needs a cluster and a head; these are {nclusters} and {nheads}")
         self.backbone = backbone["backbone"]
         self.backbone_dim = backbone["dim"]
         self.nheads = nheads
-        self.cluster_head = nn.ModuleList([nn.Linear(self.backbone_dim, nclusters) for _ in range(nheads)])
+        linear = (nn.Linear(self.backbone_dim, nclusters) for _ in range(nheads))
+        self.cluster_head = nn.ModuleList(linear if heads is None else heads)
 
     def forward(self, x: Tensor, forward_pass: str = "default") -> Any:
         """Run the whole model, or one part of it.

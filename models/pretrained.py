@@ -104,6 +104,18 @@ def build_pretrained(
     return {"backbone": backbone, "dim": facts.dim, "facts": facts}
 
 
+def describe_pretrained(name: str, *, device: str = "cpu", image_side: int | None = None) -> Pretrained:
+    """What `build_pretrained` would say of a backbone, without its weights."""
+    return build_pretrained(name, device=device, image_side=image_side, load=False)["facts"]
+
+
+def fetch_pretrained(name: str, offline: bool = False) -> None:
+    """Bring a backbone's weights to this machine, where they are not there; raises UserError when that fails."""
+    repository = _config(_timm_name(name)).hf_hub_id
+    if name not in EMBEDDED and repository is not None:
+        hub.fetch(repository, offline)
+
+
 def is_at_hand(name: str) -> bool:
     """Whether a backbone's weights are on this machine: installed, or in the hub's cache."""
     if name in EMBEDDED:

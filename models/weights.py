@@ -209,6 +209,12 @@ def keep_head(weights: Weights, head: int | None = None) -> Weights:
     return replace(weights, state=state, head=0)
 
 
+def load_parts(model: nn.Module, weights: Weights) -> None:
+    """Load the backbone and the cluster heads of any kind; raises UserError unless both fit exactly."""
+    load_backbone(model, weights)
+    _load(model, weights, "cluster_head.", "the config beside the model says what its head is; keep both together")
+
+
 def load_clusters(model: nn.Module, weights: Weights) -> int:
     """Load a whole ClusteringModel and return the index of its best head.
 

@@ -43,6 +43,7 @@ class Run:
     def __init__(self, config: dict[str, Any], runtime: Runtime, stage: str, folder: Path, keys: Keys) -> None:
         self.config, self.runtime, self.stage, self.folder = config, runtime, stage, folder
         self.key = (config["seed"], config["setup"])
+        self.is_trial = False
         self.values: dict[str, Any] = {}
         """Numbers and words that a stage remembers between epochs; part of every checkpoint."""
         self.metrics: list[dict[str, Any]] = []

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from system.console import say
@@ -14,6 +15,7 @@ from training.folder import Keys
 from training.run import Run
 
 NUM_TIMED = 3
+NUM_TRIED = 64  # images
 
 
 class TrialOver(Exception):
@@ -25,6 +27,7 @@ class Trial(Run):
 
     def __init__(self, config: dict[str, Any], runtime: Runtime, stage: str, folder: Path, keys: Keys) -> None:
         super().__init__(config, runtime, stage, folder, keys)
+        self.is_trial = True
         self.num_bytes = 0
         """Of a checkpoint, once there was a step."""
 
@@ -49,6 +52,18 @@ class Trial(Run):
                 total.item()  # waits for the device
             times.append(time.monotonic() - started)
         self._tell(min(times), len(loader))
+        raise TrialOver
+
+    def try_features(self, module: nn.Module, num_images: int, side: int) -> None:
+        """Time the features of made-up images `[B, 3, side, side]`, tell what all take, and raise TrialOver."""
+        images = torch.randn(NUM_TRIED, 3, side, side, device=self.runtime.device)
+        times = []
+        for _ in range(NUM_TIMED):
+            started = time.monotonic()
+            module(images).sum().item()  # waits for the device
+            times.append(time.monotonic() - started)
+        seconds = min(times) * num_images / NUM_TRIED
+        say(f"device: {describe(self.runtime.device)}; about {seconds / 60:.1f} minutes for {num_images:,} images")
         raise TrialOver
 
     def _tell(self, seconds: float, num_steps: int) -> None:

@@ -9,12 +9,14 @@ from easydict import EasyDict
 from clustering.prediction import Prediction, find_prototypes, predict
 from clustering.scores import count_classes, score
 from models import weights
+from models.heads import build_head
 from models.models import ClusteringModel
 from report import collect, plots
 from system.console import say, warn
 from system.distributed import is_main
 from system.runtime import Runtime
 from training.board import Board
+from training.folder import to_plain
 from utils.common_config import get_backbone, get_embedder
 from utils.schema import SETUPS, STAGES
 
@@ -22,6 +24,11 @@ from utils.schema import SETUPS, STAGES
 def load_clustering(p: EasyDict, path: str | Path) -> tuple[Any, int]:
     """The clustering model of a file, with as many heads and clusters as it has, and the head that counts."""
     read = weights.read_weights(path)
+    if p.get("head_kwargs"):
+        head = build_head(**to_plain(p.head_kwargs))
+        model = ClusteringModel(get_backbone(p), head.num_clusters, heads=[head])
+        weights.load_parts(model, read)
+        return model, 0
     model = ClusteringModel(get_backbone(p), weights.count_clusters(read), max(1, read.num_heads))
     return model, weights.load_clusters(model, read)
 

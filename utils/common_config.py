@@ -17,7 +17,8 @@ from data.loaders import NeighborPartner, ViewLoader
 from data.made_up import make_up
 from losses import CRITERIA
 from models import build_backbone, weights
-from models.models import ClusteringModel, ContrastiveModel
+from models.models import ClusteringModel, ContrastiveModel, FeatureModel
+from models.pretrained import build_pretrained, is_pretrained
 from system.console import say
 from system.errors import ConfigError
 from system.runtime import Runtime
@@ -30,7 +31,9 @@ STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": 
 
 # What a model takes over, by the stage that it starts from.
 STARTS: dict[str | None, Callable[[Any, weights.Weights], Any]] = {
-    None: weights.load_contrastive,
+    None: lambda model, read: (
+        weights.load_backbone(model, read) if isinstance(model, FeatureModel) else weights.load_contrastive(model, read)
+    ),
     "pretext": weights.load_backbone,
     "scan": lambda model, read: weights.load_clusters(model, weights.keep_head(read)),
 }
@@ -59,7 +62,9 @@ def get_crop_size(p: Any) -> int:
 
 
 def get_backbone(p: Any) -> dict[str, Any]:
-    """The untrained backbone that a config names: `{'backbone': module, 'dim': int}`; raises ConfigError."""
+    """The backbone that a config names, untrained: `{'backbone': module, 'dim': int}`; raises ConfigError."""
+    if is_pretrained(p["backbone"]):
+        return build_pretrained(p["backbone"], side=get_crop_size(p), load=False)
     return build_backbone(p["backbone"], get_stem(p), p.get("width"))
 
 
@@ -73,7 +78,8 @@ def get_model(p: Any, pretrain_path: Path | str | None = None) -> Any:
     backbone = get_backbone(p)
     setup = SETUPS[p["setup"]]
     if setup.stage == "pretext":
-        model: nn.Module = ContrastiveModel(backbone, **(p.get("model_kwargs") or {}))
+        kwargs = p.get("model_kwargs") or {}
+        model: nn.Module = ContrastiveModel(backbone, **kwargs) if setup.has_head else FeatureModel(backbone)
     elif not p.get("num_classes"):
         raise ConfigError("the number of clusters is missing: add num_classes")
     else:
@@ -157,7 +163,8 @@ def get_val_dataset(p: Any, transform: Callable | None = None, classes: list[str
 def get_splits(p: Any, split: str | None = None) -> tuple[Any, Any]:
     """The training and the validation split, whose classes have the same numbers; says how large they are."""
     train = get_train_dataset(p, None, split)
-    val = get_val_dataset(p, classes=train.classes)
+    # Where there is no other, the training split is decoded once and serves as both.
+    val = get_val_dataset(p, classes=train.classes) if p.get("val_db_name") or split else train
     labels = f"{len(train.classes)} classes" if train.has_labels else "no labels"
     say(f"{len(train):,} training and {len(val):,} validation images of {train.name}, {labels}")
     return train, val

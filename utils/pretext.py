@@ -101,13 +101,14 @@ def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dic
     for split, dataset in (("train", train), ("val", val)):
         num = wanted[split]
         path = Path(p.pretext_dir) / f"features-{split}.npy"
-        features = embedder.hold(module, num_dims, dataset, path)
-        own = distributed.slice_of(len(dataset))
-        # Purity is told at up to 20 neighbors, however many are saved.
-        num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
-        rows = range(own.start, own.stop)
-        found = mine_neighbors(features, num_found, p.neighbors, rows=rows, device=runtime.device)
-        indices = distributed.gather_rows(torch.from_numpy(found)).numpy()
+        if split == "train" or val is not train:  # else the same images, which are looked at once
+            features = embedder.hold(module, num_dims, dataset, path)
+            own = distributed.slice_of(len(dataset))
+            # Purity is told at up to 20 neighbors, however many are saved.
+            num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
+            rows = range(own.start, own.stop)
+            found = mine_neighbors(features, num_found, p.neighbors, rows=rows, device=runtime.device)
+            indices = distributed.gather_rows(torch.from_numpy(found)).numpy()
         if distributed.is_main():
             save_neighbors(p[f"topk_neighbors_{split}_path"], indices[:, : num + 1], dataset.fingerprint())
             if isinstance(features, Tensor):
@@ -176,6 +177,16 @@ def _make_room(p: EasyDict, model: nn.Module) -> None:
         )
     for path in (p.topk_neighbors_train_path, p.topk_neighbors_val_path, kept.parent / RECORD):
         Path(path).unlink(missing_ok=True)
+
+
+def load_features(p: EasyDict, split: str, dataset: Any) -> Tensor:
+    """A split's features float32 `[N, D]` as its pretext run left them; raises UserError when they do not fit it."""
+    path = Path(p.pretext_dir) / f"features-{split}.npy"
+    load_split_neighbors(p, split, dataset, 1)  # of the same images, or this says what is wrong
+    features = read_npy(path, np.float32, 2)
+    if len(features) != len(dataset):
+        raise UserError(f"{path} holds features of {len(features)} images, but there are {len(dataset)}; mine again")
+    return torch.from_numpy(np.asarray(features))
 
 
 def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:

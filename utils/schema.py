@@ -31,6 +31,8 @@ class Setup(NamedTuple):
     """Of a pretext task: neighbors that are mined for each training image, unless the config says how many."""
     mined: Literal["head", "backbone"] = "head"
     """Of a pretext task: the outputs that are compared."""
+    has_head: bool = True
+    """Of a pretext task: whether its model has a contrastive head besides the backbone."""
 
     @property
     def script(self) -> str:
@@ -41,6 +43,8 @@ class Setup(NamedTuple):
 SETUPS = {
     "simclr": Setup("simclr", "pretext", TRAINING_KEYS, num_mined=20),
     "moco": Setup("moco", "pretext", ("transformation_kwargs",), num_mined=50, mined="backbone"),
+    "pretrained": Setup("methods.pretrained", "pretext", (), num_mined=50, mined="backbone", has_head=False),
+    "candidates": Setup("methods.candidates", "candidates", ("num_classes",), starts_from="pretext"),
     "scan": Setup("scan", "scan", (*TRAINING_KEYS, "num_classes"), starts_from="pretext"),
     "selflabel": Setup("selflabel", "selflabel", (*TRAINING_KEYS, "num_classes"), starts_from="scan"),
 }
@@ -82,8 +86,11 @@ class Config(Section):
     # Model
     backbone: str = "resnet18"  # see BACKBONES in models/__init__.py
     stem: Literal["cifar", "cifar_s2", "stl", "imagenet"] | None = None  # by default what suits the data set
+    weights: str | None = None  # of a pretrained backbone: a .safetensors or PyTorch file, in the place of its own
+    offline: bool = False  # nothing is downloaded
     width: Positive | None = None  # channels of the first stage; by default the network's own
     model_kwargs: dict[str, Any] = {}  # of the contrastive head: head, features_dim
+    head_kwargs: dict[str, Any] = {}  # of a clustering method's model: what its head is built from; written by the run
     num_heads: Positive = 1  # cluster heads trained side by side; the lowest validation loss picks one
 
     # Method
@@ -133,7 +140,7 @@ class Config(Section):
 
 # What tells a run from another is everything but these: they change how a run is carried out, not what it computes.
 CARRIED_OUT = {
-    "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every",
+    "overwrite", "num_workers", "offline", "head_kwargs", "eval_batch_size", "device", "precision", "compile", "log_every",
     "checkpoint_every", "tensorboard", "root_dir", "data_root", "data_paths", "neighbors",
 }  # fmt: skip
 
