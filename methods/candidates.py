@@ -1,5 +1,14 @@
-"""Every clustering of given features: K-means, SCAN heads, TEMI, TURTLE, and a vote of all their heads."""
+"""Cluster given features by every method, and keep the clustering that a label-free judge prefers.
 
+    python -m methods.candidates --config_exp configs/methods/candidates_digits.yml
+    python -m methods.candidates --config_exp configs/methods/candidates_cifar10.yml num_classes=20 run_name=k20
+
+Starts from the features and neighbors of a pretext run. The candidates are K-means with and without principal
+components, SCAN heads, TEMI, TURTLE, and a vote of all. The chosen model is
+{root_dir}/{train_db_name}/candidates/model.pth.tar, and run.json holds the scores of all.
+"""
+
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,11 +19,22 @@ from torch import Tensor
 
 from clustering.agreement import adjusted_rand, match_clusters
 from clustering.candidate import Candidate, make_candidate, predict
-from clustering.judge import VOTE, with_most_agreeing_heads
+from clustering.judge import VOTE, judge, with_most_agreeing_heads
 from clustering.kmeans import fit_kmeans
 from clustering.mining import mine_neighbors
+from clustering.prediction import Prediction
+from clustering.scores import count_classes, score_clusters
 from methods import scan_heads, temi, turtle
 from models.heads import VoteHead, describe_head
+from models.models import ClusteringModel
+from models.weights import load_backbone, read_weights, save_weights
+from system.console import say
+from training.run import Run
+from training.trial import TrialOver
+from utils import cli, pretext
+from utils.clusters import score_prediction
+from utils.common_config import get_backbone, get_splits
+from utils.stage import run_stage
 
 NUM_NEIGHBORS = 20
 KMEANS_DRAWS = 3
@@ -115,3 +135,42 @@ def vote(candidates: Sequence[Candidate], features: Tensor, num_clusters: int) -
     head.order.copy_(torch.stack(orders))
     loss = -sum(adjusted_rand(central, one, num_clusters) for one in clusters) / len(clusters)
     return make_candidate(VOTE, [head], [loss], features, time.perf_counter() - started)
+
+
+def train(p: Any, run: Run) -> dict[str, Any]:
+    """Cluster the features of the pretext run by every method, judge, and save the chosen model; returns all scores."""
+    train_set, val_set = get_splits(p)
+    features = pretext.load_features(p, "train", train_set)
+    neighbors = pretext.load_split_neighbors(p, "train", train_set, min(NUM_NEIGHBORS, len(train_set) - 1))
+    if run.is_trial:
+        say(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
+        raise TrialOver
+    candidates, whole, neighbors = make_candidates(features, p.num_classes, p.seed, [neighbors], say)
+    verdict = judge(candidates, whole, neighbors, p.num_classes)
+    head = candidates[verdict.chosen].head
+    model = ClusteringModel(get_backbone(p), p.num_classes, heads=[head])
+    load_backbone(model, read_weights(p.pretext_model))
+    save_weights(p.candidates_model, {"model": model.state_dict(), "head": 0}, setup=p.setup)
+    run.describe(head_kwargs=describe_head(head))
+    table = [row._asdict() for row in verdict.table]
+    for row, candidate in zip(table, candidates, strict=True):
+        clusters = candidate.clusters[candidate.best]
+        row["sizes"] = torch.bincount(clusters, minlength=p.num_classes).tolist()
+        row["seconds"] = round(candidate.seconds, 2)
+        if train_set.has_labels:  # they only score
+            scores = score_clusters(clusters, train_set.targets, p.num_classes, count_classes(train_set))
+            row["acc_from_labels"] = round(scores["acc"], 4)
+    told = {"chosen": verdict.table[verdict.chosen].name, "reason": verdict.reason, "trust": verdict.trust}
+    val_features = features if val_set is train_set else pretext.load_features(p, "val", val_set)
+    scores = score_prediction(Prediction(val_features, predict(head, val_features)), val_set)
+    scores.pop("confusion", None)
+    return {**told, "consensus": round(verdict.consensus, 4), "candidates": table, **scores}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    return run_stage("candidates", train, __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

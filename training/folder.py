@@ -122,8 +122,13 @@ class RunFolder:
         if result is not None and model.exists():
             files.verify_file(model)
             return result
-        files.write_text(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False), record=True)
+        self.write_config(self.config)
         return None
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write config.yml."""
+        self.config = config
+        files.write_text(self.folder / CONFIG, yaml.safe_dump(config, sort_keys=False), record=True)
 
     def _compare(self) -> None:
         path = self.folder / CONFIG

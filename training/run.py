@@ -102,6 +102,12 @@ class Run:
             result=result,
         )
 
+    def describe(self, **facts: Any) -> None:
+        """Add to the config that the folder holds what a later command needs to know of the model."""
+        self.config |= facts
+        if distributed.is_main():
+            self._files.write_config(to_plain(self.config))
+
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the run as finished, with the result that a second call prints."""
         if distributed.is_main():

@@ -76,7 +76,12 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
     folder = p[f"{SETUPS[p.setup].stage}_dir"]
     if again:
         say(f"this run is finished; overwrite=true starts it again. Its files are in {folder}")
-    if "scan_loss" not in result:
+    if "candidates" in result:
+        for line in candidate_table(result["candidates"]):
+            say(line)
+        say(result["reason"])
+        say(result["trust"])
+    elif "scan_loss" not in result:
         say(f"lowest validation loss {result['best_loss']:.4f} at epoch {result['best_epoch']}: {p.scan_model}")
     else:
         say(
@@ -94,6 +99,18 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
     else:
         say("there are no labels to score with; the validation loss above is what can be told")
     return 0
+
+
+def candidate_table(candidates: list[dict[str, Any]]) -> list[str]:
+    """All candidates with their label-free scores, a line each; ACC where there were labels to score with."""
+    names = {"neighbors": "neighbors", "agreement": "agreement", "evenness": "evenness", "acc_from_labels": "ACC %"}
+    keys = [key for key in names if key in candidates[0]]
+    width = max(len(row["name"]) for row in candidates)
+    lines = [" ".join([f"{'candidate':<{width}}", *(f"{names[key]:>10}" for key in keys), f"{'in use':>7}"])]
+    for row in candidates:
+        cells = [f"{100 * row[key]:10.2f}" if key == "acc_from_labels" else f"{row[key]:10.3f}" for key in keys]
+        lines.append(" ".join([f"{row['name']:<{width}}", *cells, f"{row['used']:>7}"]))
+    return lines
 
 
 def words(scores: dict[str, Any]) -> str:
