@@ -7,9 +7,11 @@
 RUN is the pretext folder that simclr.py left for digits. DIR of --data holds mnist/ (idx.gz), cifar10/test/CLASS and
 imagenette/val/CLASS; --cache keeps features. Writes benchmarks/results/judge.json; cases that are in it already are not
 run again. A case is a random choice of classes, images, network and K. Labels only score: the figure of each data set
-is that of the rule that was best, of those in clustering.judge, on the cases of the other data sets. Those rules, and the .02 in one
-of them, were written after looking at the accuracies of cases 0 to 3 of all four data sets, so that figure is not quite
-clean; cases from 4 on came later, and the shipped rule's figures on them stand apart.
+is that of the rule that was best, of those in clustering.judge, on the cases of the other data sets.
+
+Those rules, and the .02 in one of them, were written after a look at the accuracies of cases 0 to 3 of all four data
+sets, so that this figure is not quite clean; cases from 4 on came later, and the shipped rule's figures on them stand
+apart.
 """
 
 import argparse
