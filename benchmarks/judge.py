@@ -8,6 +8,10 @@ RUN is the pretext folder that simclr.py left for digits. DIR of --data holds mn
 imagenette/val/CLASS; --cache keeps features. Writes benchmarks/results/judge.json; cases that are in it already are not
 run again. A case is a random choice of classes, images, network and K. Labels only score: the figure of each data set
 is that of the rule that was best, of those in clustering.judge, on the cases of the other data sets.
+
+Those rules, and the .02 in one of them, were written after a look at the accuracies of cases 0 to 3 of all four data
+sets, so that this figure is not quite clean; cases from 4 on came later, and the shipped rule's figures on them stand
+apart.
 """
 
 import argparse
@@ -28,6 +32,7 @@ from clustering.scores import score_clusters
 from methods.candidates import make_candidates
 from system.runtime import generator
 
+FIRST_UNSEEN = 4  # earlier cases were looked at when the rules were written
 SCRATCH = 100  # cases from this number on pair features from scratch with those of a network
 KMEANS = "kmeans"  # of the first space: the rival that must not be missed by much
 
@@ -157,6 +162,7 @@ def summarise(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "held_out": held_out,
         "overall": {**overall, "num_cases": len(rows)},
+        "shipped_rule_on_later_cases": figures([case for case in cases if case["number"] >= FIRST_UNSEEN], RULE),
         "rules_on_all_cases": {rule: figures(cases, rule) for rule in RULES},
         "mean_acc_of_each_candidate": always,
         "between_spaces": between_spaces(cases),
