@@ -4,25 +4,27 @@ The keyword parameters of a function of `OPTIMIZERS` are the `optimizer_kwargs` 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from system.errors import ConfigError
-from system.sections import Fraction, Rate
+from system.sections import Fraction, Rate, clash
 
 Betas = Annotated[Sequence[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 Parameters = Sequence[nn.Parameter]
 
 
+def _nesterov(options: Any) -> str | None:
+    return "nesterov: true needs a momentum above 0" if options.nesterov and not options.momentum else None
+
+
+@clash(_nesterov)
 def sgd(
     parameters: Parameters, lr: Rate, momentum: Fraction = 0.0, nesterov: bool = False, weight_decay: Rate = 0.0
 ) -> torch.optim.Optimizer:
-    """Stochastic gradient descent; raises ConfigError for Nesterov's form without momentum."""
-    if nesterov and momentum == 0:
-        raise ConfigError("nesterov: true needs a momentum above 0")
+    """Stochastic gradient descent; Nesterov's form needs momentum."""
     optimizer = torch.optim.SGD(parameters, lr, momentum, 0, weight_decay, nesterov, fused=True)
     if momentum:  # otherwise made at the first step, and left without a value where that is skipped
         for parameter in parameters:

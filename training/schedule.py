@@ -6,7 +6,7 @@ The further parameters of a function of `SCHEDULES`, and `warmup_epochs`, are th
 import math
 from collections.abc import Callable, Sequence
 
-from system.sections import Count, Fraction, Rate, Section, section_of
+from system.sections import Count, Fraction, Rate
 
 
 def constant(base: float, epoch: int, epochs: int) -> float:
@@ -28,12 +28,6 @@ def step(
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "step": step}
-
-
-def kwargs_of(scheduler: str) -> type[Section]:
-    """What the `scheduler_kwargs` of a schedule may be."""
-    own = ("base", "epoch", "epochs", "scheduler", "progress")
-    return section_of(SCHEDULES[scheduler], learning_rate, left_out=own)
 
 
 def learning_rate(

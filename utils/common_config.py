@@ -5,24 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 from torch.utils.data import DataLoader
 
 from clustering.features import Embedder
 from data import DATASETS
-from data.augment import Strategy, build_augmentation, build_evaluation
+from data.augment import AUGMENTATIONS, Strategy, build_augmentation, build_evaluation
 from data.download import NotHereError
 from data.loaders import NeighborPartner, ViewLoader
 from data.made_up import make_up
 from losses import CRITERIA
-from models import build_backbone, weights
+from models import build_backbone, takes_stem, weights
 from models.models import ClusteringModel, ContrastiveModel
 from system.console import say
 from system.errors import ConfigError
 from system.runtime import Runtime
-from system.sections import section_of
+from system.sections import check, look_up, section_of
 from training.optimizers import OPTIMIZERS
+from utils.overrides import merge
 from utils.schema import SETUPS
 
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
@@ -36,10 +36,13 @@ STARTS: dict[str | None, Callable[[Any, weights.Weights], Any]] = {
 }
 
 
-def get_stem(p: Any) -> str:
-    """The stem that a config names, or that its data set implies; for a `folder` the crop size implies it."""
-    if p.get("stem"):
-        return p["stem"]
+def get_stem(p: Any) -> str | None:
+    """The stem that a config names, or that its data set implies; for a `folder` the crop size implies it.
+
+    None for a backbone that has no stems to choose from.
+    """
+    if p.get("stem") or not takes_stem(p["backbone"]):
+        return p.get("stem")
     name = p["train_db_name"]
     if name == "folder":
         size = get_crop_size(p)
@@ -89,9 +92,7 @@ def get_criterion(p: Any) -> Any:
     kwargs = dict(p.get("criterion_kwargs") or {})
     if p["criterion"] == "confidence-cross-entropy":
         kwargs["threshold"] = p["confidence_threshold"]
-    if p["criterion"] not in CRITERIA:
-        raise ConfigError(f"criterion is {p['criterion']}, but must be one of {', '.join(CRITERIA)}")
-    return CRITERIA[p["criterion"]](**kwargs)
+    return look_up(CRITERIA, p["criterion"], "criterion")(**kwargs)
 
 
 def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
@@ -100,21 +101,30 @@ def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("cluster_head" in name)
     name = p["optimizer"]
-    if name not in OPTIMIZERS:
-        raise ConfigError(f"optimizer is {name}, but must be one of {', '.join(OPTIMIZERS)}")
-    try:
-        kwargs = section_of(OPTIMIZERS[name], left_out=("parameters",)).model_validate(dict(p["optimizer_kwargs"]))
-    except ValidationError as error:
-        key, problem = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
-        raise ConfigError(f"optimizer_kwargs of {name}: {key}: {problem}") from error
-    return OPTIMIZERS[name]([parameter for parameter in model.parameters() if parameter.requires_grad], **dict(kwargs))
+    build = look_up(OPTIMIZERS, name, "optimizer")
+    section = section_of(build, left_out=("parameters",))
+    kwargs = check(
+        section, dict(p["optimizer_kwargs"]), lambda key: f"optimizer {name}", "optimizer_kwargs.", owner=name
+    )
+    return build([parameter for parameter in model.parameters() if parameter.requires_grad], **dict(kwargs))
+
+
+def get_view_kwargs(p: Any) -> dict[str, Any]:
+    """The augmentation_kwargs of a config, with crop size and normalisation of the evaluation transform where none are.
+
+    Raises ConfigError for an unknown strategy.
+    """
+    strategy = look_up(AUGMENTATIONS, p["augmentation_strategy"], "augmentation_strategy")
+    given, evaluation = p.get("augmentation_kwargs") or {}, p.get("transformation_kwargs") or {}
+    inherited = {name: evaluation[name] for name in ("crop_size", "normalize") if name in evaluation}
+    return merge(strategy.as_evaluated(**inherited), given) if len(inherited) == 2 else given
 
 
 def get_train_transformations(p: Any) -> Strategy:
-    """The augmentation of a config's stage."""
+    """The augmentation of a config's stage; raises ConfigError when it is missing or wrong."""
     if not p.get("augmentation_strategy"):
         raise ConfigError("the training views are missing: add augmentation_strategy")
-    return build_augmentation(p["augmentation_strategy"], **p["augmentation_kwargs"])
+    return build_augmentation(p["augmentation_strategy"], **get_view_kwargs(p))
 
 
 def get_val_transformations(p: Any) -> Strategy:
