@@ -65,7 +65,5 @@ def load_with_bases(path: Path) -> tuple[dict[str, Any], Origins]:
 def _names(named: Any, path: Path) -> list[str]:
     names = named if isinstance(named, list) else [] if named is None else [named]
     if not all(isinstance(name, str) and name and name.isprintable() for name in names):
-        raise ConfigError(
-            f"{path}: base must be the path of a YAML file, relative to this one, or a list of such paths"
-        )
+        raise ConfigError(f"{path}: base must be the path of a YAML file, relative to this one, or a list of paths")
     return names

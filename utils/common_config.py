@@ -102,10 +102,8 @@ def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
             parameter.requires_grad_("cluster_head" in name)
     name = p["optimizer"]
     build = look_up(OPTIMIZERS, name, "optimizer")
-    section = section_of(build, left_out=("parameters",))
-    kwargs = check(
-        section, dict(p["optimizer_kwargs"]), lambda key: f"optimizer {name}", "optimizer_kwargs.", owner=name
-    )
+    section, given = section_of(build, left_out=("parameters",)), dict(p["optimizer_kwargs"])
+    kwargs = check(section, given, lambda key: f"optimizer {name}", "optimizer_kwargs.", owner=name)
     return build([parameter for parameter in model.parameters() if parameter.requires_grad], **dict(kwargs))
 
 

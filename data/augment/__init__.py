@@ -5,7 +5,7 @@ from typing import Any
 from data.augment.affine import Affine
 from data.augment.simclr import SimCLR
 from data.augment.standard import Standard
-from data.augment.strategy import Evaluation, Strategy, build_evaluation
+from data.augment.strategy import Evaluation, Normalize, Strategy, build_evaluation
 from data.augment.strong import Strong
 from system.sections import look_up
 
@@ -18,7 +18,7 @@ AUGMENTATIONS: dict[str, type[Strategy]] = {
     "evaluation": Evaluation,
 }
 
-__all__ = ["AUGMENTATIONS", "Evaluation", "Strategy", "build_augmentation", "build_evaluation"]
+__all__ = ["AUGMENTATIONS", "Evaluation", "Normalize", "Strategy", "build_augmentation", "build_evaluation"]
 
 
 def build_augmentation(strategy: str, **kwargs: Any) -> Strategy:
