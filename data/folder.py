@@ -35,9 +35,18 @@ def build(
     """Build a data set of a directory (`root` or else `directory`), read recursively.
 
     If every image lies in a sub-directory, the first level names its class, numbered in sorted order or, with
-    `classes`, as given there; otherwise there are no labels. `resize` is the side that the short side is
-    scaled to, `size` by default, or `size` / 0.875 where images are streamed. Raises UserError for a
-    directory that is missing, empty, has bad images or a class that `classes` lacks.
+    `classes`, as given there; otherwise there are no labels.
+
+    Args:
+        root: the directory.
+        classes: names of the classes in the order of their numbers.
+        resize: what the short side is scaled to; by default the crop size, divided by 0.875 where images are streamed.
+        stream: whether images are decoded while training; auto: where they would not fit into memory.
+        cache_dir: where decoded images are kept between runs.
+        on_bad_image: whether an image that cannot be read ends the run or is left out.
+
+    Raises:
+        UserError: a directory that is missing or empty, has bad images or a class that `classes` lacks.
     """
     files = find_images(Path(root or directory).expanduser(), split, classes)
     side, streamed = reading(len(files), size, resize, stream)

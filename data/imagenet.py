@@ -84,8 +84,16 @@ def build(
 ) -> ImageDataset | StreamDataset:
     """Build `imagenet` or a subset; short side 256 (or `resize`), streamed unless `stream` is false.
 
-    A subset's classes stand in `subset_file`, by default `data/imagenet_subsets/<name>.txt`.
-    Raises UserError when the images, or the list, are missing.
+    Args:
+        root: the directory where it lies; by default that of env.yml.
+        subset_file: the list of a subset's classes; by default `data/imagenet_subsets/<name>.txt`.
+        resize: what the short side is scaled to; by default 256, or the crop size where that is larger.
+        stream: whether images are decoded while training; auto: yes.
+        cache_dir: where decoded images are kept between runs.
+        on_bad_image: whether an image that cannot be read ends the run or is left out.
+
+    Raises:
+        UserError: the images, or the list, are missing.
     """
     subset = None if name == "imagenet" else read_subset(name, Path(subset_file or LISTS / f"{name}.txt").expanduser())
     files = find_images(name, Path(root or directory).expanduser(), split, subset)

@@ -21,6 +21,10 @@ def resnet18(
     """ResNet-18: torchvision's with the stem imagenet, with the other stems the one for small images.
 
     Returns `{'backbone', 'dim'}`, dim = 512, or 8 · width.
+
+    Args:
+        stem: what stands before the first stage.
+        width: channels of the first stage, by default 64; imagenet has no other.
     """
     return resnet.resnet18() if stem == "imagenet" else resnet_cifar.resnet18(width or 64, stem)
 
@@ -45,15 +49,11 @@ def backbone_options(
 ) -> Section:
     """The options of a backbone, checked; raises ConfigError for a name, stem or width that does not exist.
 
-    `source(key)` tells where a key came from.
+    `source(key)` is what an error begins with.
     """
     section = section_of(look_up(BACKBONES, name, "backbone"))
     given = {key: value for key, value in (("stem", stem), ("width", width)) if value is not None}
-
-    def named(key: str) -> str:
-        return f"{source(key)}: backbone '{name}'" if source else f"backbone '{name}'"
-
-    return check(section, given, named, owner=name)
+    return check(section, given, source or (lambda key: f"backbone '{name}'"), owner=name)
 
 
 def build_backbone(name: str, stem: str | None = None, width: int | None = None) -> dict[str, Any]:

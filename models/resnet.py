@@ -18,5 +18,9 @@ def resnet18() -> dict[str, Any]:
 
 
 def resnet50(stem: Literal["imagenet"] = "imagenet") -> dict[str, Any]:
-    """ResNet-50 of torchvision, untrained: `{'backbone', 'dim'}`, dim = 2048."""
+    """ResNet-50 of torchvision, untrained: `{'backbone', 'dim'}`, dim = 2048.
+
+    Args:
+        stem: 7x7 with stride 2, and a pool.
+    """
     return _describe(torchvision.models.resnet50(weights=None))

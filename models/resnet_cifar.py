@@ -82,15 +82,30 @@ def _describe(network: ResNet) -> dict[str, Any]:
 
 
 def resnet8(width: Width = 16, stem: Stem = "cifar") -> dict[str, Any]:
-    """He et al.'s smallest CIFAR network, one block a stage: `{'backbone', 'dim'}`, dim = 4 · width."""
+    """He et al.'s smallest CIFAR network, one block a stage: `{'backbone', 'dim'}`, dim = 4 · width.
+
+    Args:
+        stem: what stands before the first stage.
+        width: channels of the first stage.
+    """
     return _describe(ResNet((1, 1, 1), width, stem))
 
 
 def resnet18(width: Width = 64, stem: Stem = "cifar") -> dict[str, Any]:
-    """ResNet-18 without early downsampling, for 32x32 images: `{'backbone', 'dim'}`, dim = 8 · width."""
+    """ResNet-18 without early downsampling, for 32x32 images: `{'backbone', 'dim'}`, dim = 8 · width.
+
+    Args:
+        stem: what stands before the first stage.
+        width: channels of the first stage.
+    """
     return _describe(ResNet((2, 2, 2, 2), width, stem))
 
 
 def resnet20(width: Width = 16, stem: Stem = "cifar") -> dict[str, Any]:
-    """He et al.'s CIFAR network with three blocks a stage: `{'backbone', 'dim'}`, dim = 4 · width."""
+    """He et al.'s CIFAR network with three blocks a stage: `{'backbone', 'dim'}`, dim = 4 · width.
+
+    Args:
+        stem: what stands before the first stage.
+        width: channels of the first stage.
+    """
     return _describe(ResNet((3, 3, 3), width, stem))

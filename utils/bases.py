@@ -49,7 +49,10 @@ def load_with_bases(path: Path) -> tuple[dict[str, Any], Origins]:
     seen = {path.resolve(): path}
     for base in _names(named, path):
         file = path.parent / base
-        below = load_yaml(file)
+        try:
+            below = load_yaml(file)
+        except ConfigError as error:
+            raise ConfigError(f"the base of {path}: {error}") from error
         if file.resolve() in seen:
             what = "is its own base" if file.resolve() == path.resolve() else f"names the base {base} twice"
             raise ConfigError(f"{path} {what}; remove it from base")

@@ -46,9 +46,16 @@ def _check_tables(config: dict[str, Any], origins: Origins) -> None:
         given = get_view_kwargs(config) if table.key == "augmentation_strategy" else config[table.kwargs]
         options = check(table.section(name), given, origins.of, f"{table.kwargs}.", owner=name)
         config[table.kwargs] = options.model_dump(exclude_unset=not table.with_defaults)
-    stem_is_known = config["train_db_name"] != "folder" or config["transformation_kwargs"]
-    stem = get_stem(config) if stem_is_known else config["stem"]
-    backbone_options(config["backbone"], stem, config["width"], origins.of)
+    _check_backbone(config, origins)
+
+
+def _check_backbone(config: dict[str, Any], origins: Origins) -> None:
+    name, dataset = config["backbone"], config["train_db_name"]
+    which = f"backbone '{name}'"
+    stem = config["stem"]
+    if stem is None and (dataset != "folder" or config["transformation_kwargs"]):
+        stem, which = get_stem(config), f"{which} on {dataset}"
+    backbone_options(name, stem, config["width"], lambda key: f"{origins.of(key)}: {which}")
 
 
 def _check_data_paths(paths: dict[str, str], source: str) -> None:

@@ -38,7 +38,7 @@ class Table(NamedTuple):
         """The entry that a config names."""
         if self.key == "val_db_name":  # by default the training split
             return config["val_db_name"] or config["train_db_name"]
-        return config[self.key] if self.key in config else self.key
+        return config.get(self.key, self.key)
 
     def section(self, name: str) -> type[Section]:
         """The options of an entry; raises ConfigError for an unknown name."""

@@ -141,7 +141,11 @@ class Strategy:
 
 
 class Evaluation(Strategy):
-    """Centre crop, normalise."""
+    """Centre crop, normalise.
+
+    Args:
+        crop_size: side of the crop, in pixels.
+    """
 
     is_fixed = True
 

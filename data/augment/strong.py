@@ -25,7 +25,12 @@ class Cutout(Section):
 
 
 class Strong(Strategy):
-    """SCAN's own strategy: flip one half, random crop, strong operations, normalise, cutout."""
+    """SCAN's own strategy: flip one half, random crop, strong operations, normalise, cutout.
+
+    Args:
+        crop_size: side of the views, in pixels; nothing is padded or resized.
+        num_strong_augs: operations drawn for each image, with replacement, out of 14.
+    """
 
     host_params = ("operation",)
     chunk_pixels = 4 * CHUNK_PIXELS  # an operation's group is a fourteenth of the chunk
