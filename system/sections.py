@@ -70,12 +70,12 @@ def clash(rule: Callable[[Any], str | None]) -> Callable[[Function], Function]:
 def section_of(*functions: Callable[..., Any], left_out: tuple[str, ...] = ()) -> type[Section]:
     """A section whose keys are the parameters of functions, with their annotations, defaults and `clash`.
 
-    Left out are those of that name, those that are only positional, and `**` ones.
+    Left out are those of that name, those that are only positional, `*` and `**` ones.
     """
     fields: dict[str, Any] = {}
     for function in functions:
         for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-            if name in left_out or parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_KEYWORD):
+            if name in left_out or parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 continue
             annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
             fields[name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
@@ -135,10 +135,10 @@ def checked(function: Function) -> Function:
         section = section_of(function, left_out=("self",))
         given = dict(zip(section.model_fields, args, strict=False))
         if len(given) < len(args) or given.keys() & kwargs.keys():
-            function(self, *args, **kwargs)  # raises Python's own TypeError
+            return function(self, *args, **kwargs)  # raises Python's own TypeError
         name = type(self).__name__
         whole = check(section, given | kwargs, lambda key: name, owner=name)
-        function(self, **dict(whole))
+        return function(self, **dict(whole))
 
     return call  # type: ignore[return-value]
 

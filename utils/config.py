@@ -23,8 +23,6 @@ from utils.overrides import apply_overrides
 from utils.tables import TABLES
 from utils.yaml_file import load_yaml
 
-__all__ = ["REPOSITORY", "add_paths", "create_config", "database_name", "load_config", "load_yaml", "require"]
-
 
 def _check(section: type[Section], content: dict[str, Any], origins: Origins) -> dict[str, Any]:
     known = ("base",) if section is schema.Config else ()
