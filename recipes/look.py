@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.files.decode import BadImageError, read_image
+from data.files.decode import read_image
+from data.files.formats import BadImageError
 from data.files.listing import ImageFiles, shown
+from data.files.reading import Found, look
+from data.files.values import Values
 from data.folder import find_images
 from system.console import warn
 from system.errors import ConfigError, UserError
@@ -25,11 +28,14 @@ FEW_PER_CLUSTER = 10
 class Look:
     """A folder as a recipe sees it.
 
-    `files` are all its image files; `num_images` is how many can be read, counted in a small folder, estimated in a
-    large one; `short_side` is the median in pixels; `mean` and `std` are of colours in 0..1.
+    `files` are all its image files, `values` and `found` how they are read; `num_images` is how many can be read,
+    counted in a small folder, estimated in a large one; `short_side` is the median in pixels; `mean` and `std` are of
+    colours in 0..1.
     """
 
     files: ImageFiles
+    values: Values
+    found: Found
     num_images: int
     short_side: int
     gray: bool
@@ -65,7 +71,8 @@ def look_at(folder: Path, num_clusters: int) -> Look:
         check_number(num_clusters, 0)
     files = find_images(folder, "images", None)
     check_number(num_clusters, len(files))
-    pictures, sides, num_looked_at = _sample(files)
+    values, found = look(files)
+    pictures, sides, num_looked_at = _sample(files, values)
     if not pictures:
         raise UserError(f"none of the images looked at in {shown(folder)} can be read; are these image files?")
     num_readable = len(files) * len(pictures) // num_looked_at
@@ -89,6 +96,8 @@ def look_at(folder: Path, num_clusters: int) -> Look:
     mean, std = pixels.mean((0, 1, 2)) / 255, pixels.std((0, 1, 2)) / 255
     return Look(
         files,
+        values,
+        found,
         num_readable,
         int(np.median(sides)),
         bool((spread <= GRAY_SPREAD).mean() >= GRAY_SHARE),
@@ -97,14 +106,14 @@ def look_at(folder: Path, num_clusters: int) -> Look:
     )
 
 
-def _sample(files: ImageFiles) -> tuple[list[np.ndarray], list[int], int]:
+def _sample(files: ImageFiles, values: Values) -> tuple[list[np.ndarray], list[int], int]:
     """Small RGB squares uint8 [SIDE, SIDE, 3] of readable images, their files' short sides, how many were tried."""
     paths = files.full_paths()
     pictures, sides = [], []
     chosen = np.unique(np.linspace(0, len(paths) - 1, NUM_LOOKED_AT).round().astype(int))
     for index in chosen:
         try:
-            image, size = read_image(paths[index], SIDE)
+            image, size = read_image(paths[index], SIDE, values)
         except BadImageError:
             continue  # counted and left out when all are read
         pictures.append(np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))

@@ -13,17 +13,20 @@ from clustering.features import Embedder
 from data import DATASETS
 from data.augment import Strategy, build_augmentation, build_evaluation
 from data.download import NotHereError
+from data.files.reading import Reading
+from data.files.values import AS_BEFORE, Values
 from data.loaders import NeighborPartner, ViewLoader
 from data.made_up import make_up
 from losses import CRITERIA
 from models import build_backbone, weights
 from models.models import ClusteringModel, ContrastiveModel
-from system.console import say
+from system.console import say, warn
 from system.errors import ConfigError
 from system.runtime import Runtime
 from system.sections import section_of
+from training.folder import RECORD, read_record
 from training.optimizers import OPTIMIZERS
-from utils.schema import SETUPS
+from utils.schema import SETUPS, STAGES
 
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
 
@@ -122,11 +125,42 @@ def get_val_transformations(p: Any) -> Strategy:
     return build_evaluation(**_evaluation_kwargs(p))
 
 
+def read_by(folder: Path) -> Reading | None:
+    """How a run in a folder read its images; None where it did not record it. A damaged record is warned of."""
+    recorded = read_record(folder).get("images")
+    try:
+        return None if recorded is None else Reading.from_record(recorded)
+    except ValueError:
+        warn(f"{folder / RECORD} does not say how images were read; it is found out again")
+        return None
+
+
+def known_values(p: Any) -> Values | None:
+    """By what an earlier stage, or this one before, read wide gray; None where nothing came before.
+
+    `p.images` says it first: a command that goes by a model of another folder sets it. Runs of the first version
+    recorded nothing, and are read as they were.
+    """
+    stage = SETUPS[p["setup"]].stage if p.get("setup") in SETUPS else STAGES[0]
+    before = STAGES[: STAGES.index(stage)] if stage in STAGES else ()
+    if p.get("images"):
+        return p["images"].values
+    for name in (stage, *reversed(before)):
+        folder = Path(p[f"{name}_dir"]) if p.get(f"{name}_dir") else None
+        record = read_record(folder) if folder else {}
+        if record and "images" not in record:
+            return AS_BEFORE
+        if folder and (found := read_by(folder)):
+            return found.values
+    return None
+
+
 def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:
     root = (p.get("data_paths") or {}).get(name) or p.get("data_root") or "datasets"
     given = {key: value for key, value in kwargs.items() if value is not None} | more
+    known = (known_values(p),) if name == "folder" else ()
     try:
-        return DATASETS[name](Path(root), split, get_crop_size(p), **given)
+        return DATASETS[name](Path(root), split, get_crop_size(p), *known, **given)
     except NotHereError as error:  # in a dry run
         say(f"{error}, and a dry run downloads nothing: made-up images of its shape stand in its place")
         return make_up(name, split)
@@ -154,9 +188,14 @@ def get_val_dataset(p: Any, transform: Callable | None = None, classes: list[str
     return dataset
 
 
-def get_splits(p: Any, split: str | None = None) -> tuple[Any, Any]:
-    """The training and the validation split, whose classes have the same numbers; says how large they are."""
+def get_splits(p: Any, run: Any, split: str | None = None) -> tuple[Any, Any]:
+    """The training and the validation split of a stage's `Run`, whose classes have the same numbers.
+
+    Says how large they are; how images were read is recorded with the run.
+    """
     train = get_train_dataset(p, None, split)
+    if train.reading is not None:
+        run.note(images=train.reading.to_record())
     val = get_val_dataset(p, classes=train.classes)
     labels = f"{len(train.classes)} classes" if train.has_labels else "no labels"
     say(f"{len(train):,} training and {len(val):,} validation images of {train.name}, {labels}")

@@ -13,7 +13,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from data import DATASETS
-from data.files.decode import MAX_PIXELS, SUFFIXES, BadImageError, frame_size, read_image, read_square
+from data.files.decode import frame_size, read_image, read_square
+from data.files.formats import MAX_PIXELS, SUFFIXES, BadImageError
 from data.files.listing import list_images
 from system.errors import UserError
 
