@@ -127,8 +127,8 @@ def _warn_of_splits(root: Path, paths: Sequence[str]) -> None:
     if len(splits) > 1:
         taken = "are taken together, without labels" if len(splits) == len(top) else "count as classes"
         warn(
-            f"{' and '.join(map(shown, splits))} in {shown(root)} look like the splits of a data set, not like classes; "
-            f"they {taken}. To use one of them, give {shown(root.joinpath(*around, splits[0]))}"
+            f"{' and '.join(map(shown, splits))} in {shown(root)} look like the splits of a data set, not like "
+            f"classes; they {taken}. To use one of them, give {shown(root.joinpath(*around, splits[0]))}"
         )
 
 

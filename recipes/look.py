@@ -10,10 +10,10 @@ from PIL import Image
 from data.files.decode import read_image
 from data.files.formats import BadImageError
 from data.files.listing import ImageFiles, shown
-from data.files.reading import Found, look
+from data.files.reading import Found, look, words
 from data.files.values import Values
 from data.folder import find_images
-from system.console import warn
+from system.console import say, warn
 from system.errors import ConfigError, UserError
 
 NUM_LOOKED_AT = 256
@@ -72,6 +72,7 @@ def look_at(folder: Path, num_clusters: int) -> Look:
     files = find_images(folder, "images", None)
     check_number(num_clusters, len(files))
     values, found = look(files)
+    say(f"images: read as {words(values, found)}")
     pictures, sides, num_looked_at = _sample(files, values)
     if not pictures:
         raise UserError(f"none of the images looked at in {shown(folder)} can be read; are these image files?")

@@ -1,6 +1,8 @@
 """From config to objects: one-line look-ups in the packages' tables. Config stops here."""
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from clustering.features import Embedder
 from data import DATASETS
 from data.augment import Strategy, build_augmentation, build_evaluation
 from data.download import NotHereError
-from data.files.reading import Reading
+from data.files.reading import Found, Reading, record_of, values_of
 from data.files.values import AS_BEFORE, Values
 from data.loaders import NeighborPartner, ViewLoader
 from data.made_up import make_up
@@ -22,12 +24,14 @@ from models import build_backbone, weights
 from models.models import ClusteringModel, ContrastiveModel
 from system.console import say, warn
 from system.errors import ConfigError
+from system.files import write_text
 from system.runtime import Runtime
 from system.sections import section_of
 from training.folder import RECORD, read_record
 from training.optimizers import OPTIMIZERS
 from utils.schema import SETUPS, STAGES
 
+IMAGES = "images.json"  # in an output folder of cluster.py: how the folder of images is read
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
 
 
@@ -139,7 +143,7 @@ def known_values(p: Any) -> Values | None:
     """By what an earlier stage, or this one before, read wide gray; None where nothing came before.
 
     `p.images` says it first: a command that goes by a model of another folder sets it. Runs of the first version
-    recorded nothing, and are read as they were.
+    recorded nothing, and are read as they were. Before the first stage, cluster.py's look at the folder says it.
     """
     stage = SETUPS[p["setup"]].stage if p.get("setup") in SETUPS else STAGES[0]
     before = STAGES[: STAGES.index(stage)] if stage in STAGES else ()
@@ -152,7 +156,25 @@ def known_values(p: Any) -> Values | None:
             return AS_BEFORE
         if folder and (found := read_by(folder)):
             return found.values
-    return None
+    return looked_at(p)
+
+
+def note_look(folder: Path, root: Path, values: Values, found: Found) -> None:
+    """Write how the images in `root` are read to an output folder, for the stages that will write there."""
+    facts = {"root": str(root.resolve()), "values": record_of(values), "found": asdict(found)}
+    write_text(folder / IMAGES, json.dumps(facts, indent=1) + "\n")
+
+
+def looked_at(p: Any) -> Values | None:
+    """What `note_look` wrote for the images of a config, if it did."""
+    root = (p.get("train_db_kwargs") or {}).get("root")
+    if not (root and p.get("root_dir")):
+        return None
+    try:
+        facts = json.loads((Path(p["root_dir"]) / IMAGES).read_text(encoding="utf-8"))
+        return values_of(facts["values"]) if facts["root"] == str(Path(root).expanduser().resolve()) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # it is found out again
 
 
 def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:

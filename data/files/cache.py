@@ -105,9 +105,10 @@ def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> d
     write_file(path, write, num_bytes=num_bytes, record=False)
     facts = {
         "sources": sources,
-        "values": _values_of(read),
         "fingerprint": files.without(bad).fingerprint(),
         "bad": {files.paths[i]: reason for i, reason in bad.items()},
     }
+    if values := _values_of(read):
+        facts["values"] = values
     write_text(path.with_suffix(".json"), json.dumps(facts))
     return facts

@@ -22,8 +22,8 @@ from data.files.formats import (
     ROW_BYTES,
     BadImageError,
     bytes_per_pixel,
-    bytes_to_load,
     check_bytes,
+    check_cost,
     open_image,
 )
 from data.files.values import (
@@ -58,6 +58,8 @@ TURNS = {  # what undoes each value of EXIF's orientation
 def _reason(error: Exception, path: str) -> str:
     if isinstance(error, BadImageError):
         return "empty file" if Path(path).stat().st_size == 0 else str(error)
+    if isinstance(error, MemoryError):
+        return "too large to be decoded in memory; make it smaller"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return " ".join(str(error).split())[:100] or type(error).__name__
@@ -123,7 +125,7 @@ def _times(image: Image.Image, short_side: int | None, orientation: int) -> int:
     times = max(1, min(MOST_REDUCED, min(width, height) // short_side)) if short_side else 1
     loaded = width * height * bytes_per_pixel(image.mode) + height * ROW_BYTES
     made = 4 * width * height / times**2 + height / times * ROW_BYTES
-    check_bytes(image, loaded + made)
+    check_bytes(image.size, loaded + made)
     return times
 
 
@@ -143,7 +145,7 @@ def read_image(
             if short_side is not None:
                 image.draft(None, (short_side, short_side))
             smaller = image.size != whole
-            check_bytes(image, bytes_to_load(image, whole))
+            check_cost(image, whole)
             times = _times(image, short_side, _orientation(image))
             image.load()
         orientation = _orientation(image)  # after loading: PIL turns TIFF files itself then
@@ -176,7 +178,7 @@ def look_into(path: str, decode: bool = False) -> Form:
             image = open_image(file)
             form = Form(is_wide(image.mode), image.mode == "F", False, _is_transparent(image))
             if decode:
-                check_bytes(image, bytes_to_load(image, image.size))
+                check_cost(image, image.size)
                 image.load()
                 return form._replace(range=range_of(image, missing_value(image)) if form.wide else None)
             return form._replace(several_pages=_has_several_pages(image))

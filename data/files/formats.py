@@ -19,10 +19,11 @@ SUFFIXES = frozenset(
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP") + (("AVIF",) if AVIF else ())
 MAX_PIXELS = 2**27  # 134 megapixels, 400 MB once decoded: above any camera, below any bomb
 MAX_BYTES = 700e6  # that decoding a file may take at once; with what the interpreter rounds up, it stays below 1 GB
-PLAIN_PIXELS = 2**22  # of formats that PIL decodes in Python, a pixel at a time
+SLOW_SAMPLES = 2**22  # that PIL decodes in Python, one at a time
+MOST_SCANNED = 2**32  # pixels times scans of a progressive JPEG
 
 # Decoders that hold the whole picture more often than once, in bytes a pixel besides the picture itself.
-EXTRA_BYTES = {"WEBP": 16, "AVIF": 12, "GIF": 4}
+EXTRA_BYTES = {"WEBP": 12, "AVIF": 6, "GIF": 4}
 ORIENTATION = 0x0112  # tags of EXIF and TIFF
 COMPRESSION, TILE_WIDTH, TILE_LENGTH, ROWS, BITS, SAMPLES = 259, 322, 323, 278, 258, 277
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -66,11 +67,11 @@ def open_image(file: Any) -> Image.Image:
     return image
 
 
-def check_bytes(image: Image.Image, num_bytes: float) -> None:
-    """Raise BadImageError when decoding an opened image into `num_bytes`, all in all, takes too much memory."""
+def check_bytes(size: tuple[int, int], num_bytes: float) -> None:
+    """Raise BadImageError when decoding an image of some width and height takes too many bytes, all in all."""
     if num_bytes > MAX_BYTES:
-        size = f"{image.width} x {image.height} pixels"
-        raise BadImageError(f"{size} in this form take {num_bytes / 1e9:.1f} GB to decode; make it smaller")
+        pixels = f"{size[0]} x {size[1]} pixels"
+        raise BadImageError(f"{pixels} in this form take {num_bytes / 1e9:.1f} GB to decode; make it smaller")
 
 
 def bytes_per_pixel(mode: str) -> int:
@@ -78,8 +79,8 @@ def bytes_per_pixel(mode: str) -> int:
     return 1 if mode in ("1", "L", "P") else 2 if mode.startswith("I;16") else 4
 
 
-def bytes_to_load(image: Image.Image, whole: tuple[int, int]) -> float:
-    """About the bytes that it takes to decode an opened image, whose file says it has the size `whole`."""
+def check_cost(image: Image.Image, whole: tuple[int, int]) -> None:
+    """Raise BadImageError when decoding an opened image, whose file says it has the size `whole`, costs too much."""
     pixels = image.width * image.height
     num_bytes: float = pixels * (bytes_per_pixel(image.mode) + EXTRA_BYTES.get(image.format or "", 0))
     num_bytes += image.height * ROW_BYTES
@@ -89,10 +90,20 @@ def bytes_to_load(image: Image.Image, whole: tuple[int, int]) -> float:
             num_bytes += pixels * bytes_per_pixel(image.mode)  # PIL turns these itself, into another picture
     if image.format == "JPEG" and image.info.get("progressive"):
         num_bytes += _bytes_of_coefficients(image, *whole)
+        if _num_scans(image) * whole[0] * whole[1] > MOST_SCANNED:
+            raise BadImageError("a JPEG of too many scans; save it anew")
     tile = getattr(image, "tile", None)
-    if image.format == "PPM" and tile and tile[0][0] != "raw" and pixels > PLAIN_PIXELS:
-        raise BadImageError(f"more than {PLAIN_PIXELS:,} pixels in a slow form of PNM; save it as PNG")
-    return num_bytes
+    if image.format == "PPM" and tile and tile[0][0] != "raw" and pixels * len(image.getbands()) > SLOW_SAMPLES:
+        raise BadImageError(f"more than {SLOW_SAMPLES:,} values in a slow form of PNM; save it as PNG")
+    check_bytes(whole, num_bytes)
+
+
+def _num_scans(image: Any) -> int:
+    position = image.fp.tell()
+    image.fp.seek(0)
+    number = sum(part.count(b"\xff\xda") for part in iter(lambda: image.fp.read(2**22), b""))
+    image.fp.seek(position)
+    return number
 
 
 def _bytes_of_strip(image: Any) -> int:

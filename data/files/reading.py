@@ -43,16 +43,9 @@ class Reading:
     @property
     def words(self) -> str:
         """The reading in words, one line."""
-        parts = [f"RGB of short side {self.side}, {'streamed' if self.streamed else 'in memory'}"]
-        if self.values.whole:
-            parts.append(f"16-bit gray from {_range_words(self.values.whole)}")
-        if self.values.floats:
-            parts.append(f"gray of floats from {_range_words(self.values.floats)}")
-        if self.found.several_pages:
-            parts.append(f"of {self.found.several_pages:,} files with several pages the first page")
-        if self.found.transparent:
-            parts.append(f"transparent parts of {self.found.transparent:,} files on white")
-        return "; ".join(parts)
+        return (
+            f"{words(self.values, self.found)}; short side {self.side}, {'streamed' if self.streamed else 'in memory'}"
+        )
 
     def to_record(self) -> dict[str, Any]:
         """The reading as JSON values."""
@@ -75,6 +68,20 @@ class Reading:
             return cls(side, streamed, values_of(record["values"]), Found(**found))
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError("this is not how images are read") from error
+
+
+def words(values: Values, found: Found) -> str:
+    """What a look at a folder found, in words."""
+    parts = ["RGB"]
+    if values.whole:
+        parts.append(f"16-bit gray from {_range_words(values.whole)}")
+    if values.floats:
+        parts.append(f"gray of floats from {_range_words(values.floats)}")
+    if found.several_pages:
+        parts.append(f"of {found.several_pages:,} files with several pages the first page")
+    if found.transparent:
+        parts.append(f"transparent parts of {found.transparent:,} files on white")
+    return "; ".join(parts)
 
 
 def record_of(values: Values) -> dict[str, Any]:
