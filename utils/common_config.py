@@ -139,24 +139,30 @@ def read_by(folder: Path) -> Reading | None:
         return None
 
 
-def known_values(p: Any) -> Values | None:
-    """By what an earlier stage, or this one before, read wide gray; None where nothing came before.
+def recorded_values(folder: Path) -> Values | None:
+    """By what a run in a folder read wide gray; None where there was no run, or none that came so far.
 
-    `p.images` says it first: a command that goes by a model of another folder sets it. Runs of the first version
-    recorded nothing, and are read as they were. Before the first stage, cluster.py's look at the folder says it.
+    Runs of the first version recorded nothing, and are read as they were.
     """
+    record = read_record(folder)
+    if record and "images" not in record:
+        return AS_BEFORE
+    found = read_by(folder) if record else None
+    return found.values if found else None
+
+
+def known_values(p: Any) -> Values | None:
+    """By what this stage, or one before it, read wide gray; None where nothing came before.
+
+    `p.image_values` says it first: a command that goes by a model of another folder sets it. Before the first stage,
+    cluster.py's look at the folder says it.
+    """
+    if p.get("image_values"):
+        return p["image_values"]
     stage = SETUPS[p["setup"]].stage if p.get("setup") in SETUPS else STAGES[0]
     before = STAGES[: STAGES.index(stage)] if stage in STAGES else ()
-    if p.get("images"):
-        return p["images"].values
-    for name in (stage, *reversed(before)):
-        folder = Path(p[f"{name}_dir"]) if p.get(f"{name}_dir") else None
-        record = read_record(folder) if folder else {}
-        if record and "images" not in record:
-            return AS_BEFORE
-        if folder and (found := read_by(folder)):
-            return found.values
-    return looked_at(p)
+    folders = [Path(p[f"{name}_dir"]) for name in (stage, *reversed(before)) if p.get(f"{name}_dir")]
+    return next((found for folder in folders if (found := recorded_values(folder))), None) or looked_at(p)
 
 
 def note_look(folder: Path, root: Path, values: Values, found: Found) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,7 +75,7 @@ def _read_facts(path: Path, files: ImageFiles, read: Reading) -> dict[str, Any] 
 
 def _values_of(read: Reading) -> Any:
     """The values of wide gray, as JSON gives them back; what earlier versions wrote has none."""
-    return json.loads(json.dumps(record_of(read.values._replace(old=False))))
+    return json.loads(json.dumps(record_of(replace(read.values, old=False))))
 
 
 def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> dict[str, Any]:

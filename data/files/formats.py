@@ -31,6 +31,7 @@ ROW_BYTES = 16  # of PIL's own tables, for every row of a picture
 
 # Images above MAX_PIXELS are refused here; PIL's own, lower warning would only repeat it in other words.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of broken tags, which no one can act on
 
 
 class BadImageError(Exception):

@@ -81,7 +81,8 @@ class Listing(NamedTuple):
         """What is no image, or was left out, in words; empty when there is nothing."""
         parts = []
         if num_others := self.others.total():
-            kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.others.most_common(NUM_SHOWN))
+            common = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))[:NUM_SHOWN]
+            kinds = ", ".join(f"{number:,} {kind}" for kind, number in common)
             more = ", …" if len(self.others) > NUM_SHOWN else ""
             parts.append(f"{num_others:,} other files ignored ({kinds}{more})")
         if self.systems:

@@ -86,7 +86,7 @@ def words(values: Values, found: Found) -> str:
 
 def record_of(values: Values) -> dict[str, Any]:
     """Values as JSON values; only what is not by default."""
-    return {name: value for name, value in values._asdict().items() if value}
+    return {name: value for name, value in asdict(values).items() if value}
 
 
 def values_of(record: dict[str, Any]) -> Values:

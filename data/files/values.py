@@ -9,7 +9,8 @@ is farther from the next than the others are from each other.
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,8 @@ BOX_PIXELS = 2**22  # worked on at a time
 Range = tuple[float, float]
 
 
-class Values(NamedTuple):
+@dataclass(frozen=True)
+class Values:
     """Of a folder's gray images wider than 8 bits: what is black and what white.
 
     None where the folder has no such images: one that comes later is then shown by its own values.

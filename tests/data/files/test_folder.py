@@ -63,7 +63,7 @@ def test_order_classes_and_targets(animals, capsys):
     assert dataset[3]["meta"] == {"index": 3, "class_name": "dog", "im_size": (8, 8)}
     said = capsys.readouterr().out
     assert "5 images of 3 classes" in said
-    assert "2 other files ignored (1 txt, 1 hidden)" in said
+    assert "2 other files ignored (1 hidden, 1 txt)" in said
     assert "read as RGB; short side 8, in memory" in said
     assert said.count("\n") == 2
 
