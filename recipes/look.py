@@ -10,8 +10,8 @@ from PIL import Image
 from data.files.decode import read_image
 from data.files.formats import BadImageError
 from data.files.listing import ImageFiles, shown
-from data.files.reading import Found, look, words
-from data.files.values import Values
+from data.files.reading import NOTHING, Found, look, words
+from data.files.values import BY_IMAGE, Values
 from data.folder import find_images
 from system.console import say, warn
 from system.errors import ConfigError, UserError
@@ -34,13 +34,13 @@ class Look:
     """
 
     files: ImageFiles
-    values: Values
-    found: Found
     num_images: int
     short_side: int
     gray: bool
     mean: list[float]
     std: list[float]
+    values: Values = BY_IMAGE
+    found: Found = NOTHING
 
     @property
     def words(self) -> str:
@@ -97,13 +97,13 @@ def look_at(folder: Path, num_clusters: int) -> Look:
     mean, std = pixels.mean((0, 1, 2)) / 255, pixels.std((0, 1, 2)) / 255
     return Look(
         files,
-        values,
-        found,
         num_readable,
         int(np.median(sides)),
         bool((spread <= GRAY_SPREAD).mean() >= GRAY_SHARE),
         [round(float(value), 3) for value in mean],
         [round(max(float(value), 0.05), 3) for value in std],
+        values,
+        found,
     )
 
 

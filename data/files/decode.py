@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from data.files.formats import (
     bytes_per_pixel,
     check_bytes,
     check_cost,
+    low_tiles,
     open_image,
 )
 from data.files.values import (
@@ -35,6 +36,8 @@ from data.files.values import (
     is_wide,
     missing_value,
     range_of,
+    range_of_colors,
+    show_colors,
     shown_by,
     to_gray,
 )
@@ -145,9 +148,12 @@ def read_image(
             if short_side is not None:
                 image.draft(None, (short_side, short_side))
             smaller = image.size != whole
-            check_cost(image, whole)
+            tiles = low_tiles(image) if values.colors else []
+            check_cost(image, whole, times=2 if tiles else 1)
             times = _times(image, short_side, _orientation(image))
             image.load()
+            if tiles and values.colors:
+                show_colors(image, _load_low(file, tiles), values.colors)
         orientation = _orientation(image)  # after loading: PIL turns TIFF files itself then
         if not smaller:
             whole = image.size
@@ -161,11 +167,25 @@ def read_image(
     return image, (whole[1], whole[0])
 
 
-class Form(NamedTuple):
-    """What a file says of its image before it is decoded; `range` is of a decoded one's values."""
+def _load_low(file: Any, tiles: list[Any]) -> Image.Image:
+    """The low bytes of a color image of 16 bits."""
+    file.seek(0)
+    image: Any = open_image(file)
+    image.tile = tiles
+    image.load()
+    return image
 
-    wide: bool
-    floats: bool
+
+Kind = Literal["whole", "floats", "colors"]
+
+
+class Form(NamedTuple):
+    """What a file says of its image before it is decoded: what it holds more than 8 bits of, and so on.
+
+    `range` is of the values of a decoded one.
+    """
+
+    wide: Kind | None
     several_pages: bool
     transparent: bool
     range: Range | None = None
@@ -176,11 +196,17 @@ def look_into(path: str, decode: bool = False) -> Form:
     try:
         with open(path, "rb") as file:
             image = open_image(file)
-            form = Form(is_wide(image.mode), image.mode == "F", False, _is_transparent(image))
-            if decode:
-                check_cost(image, image.size)
+            tiles = low_tiles(image)
+            wide: Kind | None = "colors" if tiles else None
+            if is_wide(image.mode):
+                wide = "floats" if image.mode == "F" else "whole"
+            form = Form(wide, False, _is_transparent(image))
+            if decode and form.wide:
+                check_cost(image, image.size, times=2 if tiles else 1)
                 image.load()
-                return form._replace(range=range_of(image, missing_value(image)) if form.wide else None)
+                if tiles:
+                    return form._replace(range=range_of_colors(image, _load_low(file, tiles)))
+                return form._replace(range=range_of(image, missing_value(image)))
             return form._replace(several_pages=_has_several_pages(image))
     except Exception as error:
         raise BadImageError(_reason(error, path)) from error

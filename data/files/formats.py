@@ -4,6 +4,7 @@ A file is opened here, with nothing decoded, and refused when decoding it would 
 """
 
 import os
+import sys
 import warnings
 from typing import Any
 
@@ -80,8 +81,11 @@ def bytes_per_pixel(mode: str) -> int:
     return 1 if mode in ("1", "L", "P") else 2 if mode.startswith("I;16") else 4
 
 
-def check_cost(image: Image.Image, whole: tuple[int, int]) -> None:
-    """Raise BadImageError when decoding an opened image, whose file says it has the size `whole`, costs too much."""
+def check_cost(image: Image.Image, whole: tuple[int, int], times: int = 1) -> None:
+    """Raise BadImageError when decoding an opened image, whose file says it has the size `whole`, costs too much.
+
+    `times` is how often it is decoded and held.
+    """
     pixels = image.width * image.height
     num_bytes: float = pixels * (bytes_per_pixel(image.mode) + EXTRA_BYTES.get(image.format or "", 0))
     num_bytes += image.height * ROW_BYTES
@@ -96,7 +100,24 @@ def check_cost(image: Image.Image, whole: tuple[int, int]) -> None:
     tile = getattr(image, "tile", None)
     if image.format == "PPM" and tile and tile[0][0] != "raw" and pixels * len(image.getbands()) > SLOW_SAMPLES:
         raise BadImageError(f"more than {SLOW_SAMPLES:,} values in a slow form of PNM; save it as PNG")
-    check_bytes(whole, num_bytes)
+    check_bytes(whole, num_bytes * times)
+
+
+def low_tiles(image: Image.Image) -> list[Any]:
+    """What makes PIL decode the low bytes of an opened color image of 16 bits, of which it takes the high ones.
+
+    Empty for any other image.
+    """
+    other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    found = []
+    for tile in getattr(image, "tile", None) or []:
+        first, *rest = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        mode, _, order = str(first).partition(";16")
+        if mode not in ("RGB", "RGBA") or image.mode != mode or order not in other:
+            return []
+        raw = f"{mode};16{other[order]}"
+        found.append(tile._replace(args=(raw, *rest) if rest else raw))
+    return found
 
 
 def _num_scans(image: Any) -> int:

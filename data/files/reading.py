@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.files.decode import look_into
+from data.files.decode import Kind, look_into
 from data.files.formats import BadImageError
 from data.files.listing import ImageFiles
 from data.files.values import BY_IMAGE, Range, Values, range_of_all
@@ -28,6 +28,9 @@ class Found:
     transparent: int = 0
 
 
+NOTHING = Found()
+
+
 @dataclass(frozen=True)
 class Reading:
     """How images are read: what their short side is scaled to, whether they are streamed, what is black and white.
@@ -38,7 +41,7 @@ class Reading:
     side: int
     streamed: bool
     values: Values = BY_IMAGE
-    found: Found = Found()
+    found: Found = NOTHING
 
     @property
     def words(self) -> str:
@@ -77,6 +80,8 @@ def words(values: Values, found: Found) -> str:
         parts.append(f"16-bit gray from {_range_words(values.whole)}")
     if values.floats:
         parts.append(f"gray of floats from {_range_words(values.floats)}")
+    if values.colors:
+        parts.append(f"16-bit colors from {_range_words(values.colors)}")
     if found.several_pages:
         parts.append(f"of {found.several_pages:,} files with several pages the first page")
     if found.transparent:
@@ -91,7 +96,7 @@ def record_of(values: Values) -> dict[str, Any]:
 
 def values_of(record: dict[str, Any]) -> Values:
     """What `record_of` wrote; raises ValueError, TypeError or AttributeError for anything else."""
-    ranges = {name: _range_of(record[name]) for name in ("whole", "floats") if record.get(name)}
+    ranges = {name: _range_of(record[name]) for name in ("whole", "floats", "colors") if record.get(name)}
     return Values(**ranges, old=record.get("old") is True)
 
 
@@ -122,22 +127,28 @@ def _look(paths: Sequence[str]) -> tuple[Values, Found]:
         except BadImageError:
             continue  # named when all are read
     wide = [path for path, form in forms.items() if form.wide]
-    ranges: dict[bool, list[Range]] = {False: [], True: []}
+    ranges: dict[Kind, list[Range]] = {"whole": [], "floats": [], "colors": []}
     chosen = _evenly(wide, DECODED)
     for path in progress(chosen, total=len(chosen), desc="looking at images"):
         try:
             form = look_into(path, decode=True)
         except BadImageError:
             continue
-        if form.range:
-            ranges[form.floats].append(form.range)
+        if form.wide and form.range:
+            ranges[form.wide].append(form.range)
     found = Found(
         len(forms),
         len(wide),
         sum(form.several_pages for form in forms.values()),
         sum(form.transparent for form in forms.values()),
     )
-    return Values(range_of_all(ranges[False], floats=False), range_of_all(ranges[True], floats=True)), found
+    colors = range_of_all(ranges["colors"], floats=False)
+    values = Values(
+        range_of_all(ranges["whole"], floats=False),
+        range_of_all(ranges["floats"], floats=True),
+        None if colors == (0, 65535) else colors,  # None does the same
+    )
+    return values, found
 
 
 def _evenly(paths: Sequence[str], most: int) -> list[str]:

@@ -21,21 +21,23 @@ FILLED = 0.25  # share of a bit depth that values must fill to be shown by it
 MOST_DROPPED = 4  # outlying values, one after the other
 FEWEST = 3  # different values that must be left for one to be outlying
 GDAL_NODATA = 42113
-LOOKED_THROUGH = 2**25  # pixels; of a larger picture every fourth is looked at
+LOOKED_THROUGH = 2**25  # pixels; of a larger picture one of sixteen is looked at
 BOX_PIXELS = 2**22  # worked on at a time
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Values:
-    """Of a folder's gray images wider than 8 bits: what is black and what white.
+    """Of a folder's images wider than 8 bits: what is black and what white.
 
-    None where the folder has no such images: one that comes later is then shown by its own values.
+    None where the folder has no such gray images: one that comes later is then shown by its own values.
     """
 
     whole: Range | None = None
     """Of whole numbers."""
     floats: Range | None = None
+    colors: Range | None = None
+    """Of 16 bits a color, where these do not need them all; None shows them by 0..65535, and so other images."""
     old: bool = False
     """As the first version did it: whole numbers by 0..65535 where that holds them, whatever part of it they use."""
 
@@ -91,7 +93,7 @@ def range_of(image: Image.Image, missing: float | None) -> Range | None:
 def _ends(image: Image.Image, dropped: list[float]) -> np.ndarray[Any, Any]:
     """The few lowest and the few highest different values of a loaded image, sorted."""
     ends = np.empty(0)
-    step = 1 if image.width * image.height <= LOOKED_THROUGH else 2
+    step = 1 if image.width * image.height <= LOOKED_THROUGH else 4
     for box in boxes(*image.size):
         values = np.asarray(image.crop(box))[::step, ::step].ravel()
         if image.mode == "F":
@@ -156,9 +158,36 @@ def shown_by(image: Image.Image, values: Values, missing: float | None) -> Range
     return shown_range(found, floats)
 
 
+def color_boxes(high: Image.Image, low: Image.Image) -> Iterator[tuple[tuple[int, int], np.ndarray[Any, Any]]]:
+    """The 16-bit colors of an image given by its high and its low bytes: left and upper of boxes, float64 [h, w, 3]."""
+    for box in boxes(*high.size):
+        colors = 256.0 * np.asarray(high.crop(box))[..., :3] + np.asarray(low.crop(box))[..., :3]
+        yield box[:2], colors
+
+
+def range_of_colors(high: Image.Image, low: Image.Image) -> Range:
+    """The lowest and the highest value of an image given by its high and its low bytes."""
+    ends = [(colors.min(), colors.max()) for _, colors in color_boxes(high, low)]
+    return float(min(least for least, _ in ends)), float(max(most for _, most in ends))
+
+
+def show_colors(high: Image.Image, low: Image.Image, shown: Range) -> None:
+    """Make 8-bit colors of an image given by its high and its low bytes, in the place of the high ones."""
+    for place, colors in color_boxes(high, low):
+        part = Image.fromarray(_levels(colors, shown))
+        if high.mode == "RGBA":
+            part.putalpha(high.getchannel("A").crop((*place, place[0] + part.width, place[1] + part.height)))
+        high.paste(part, place)
+
+
+def _levels(values: np.ndarray[Any, Any], shown: Range) -> np.ndarray[Any, Any]:
+    low, high = shown
+    scaled = (values.clip(low, high) - low) * (255 / max(high - low, 1e-12))
+    return np.rint(scaled).astype(np.uint8)
+
+
 def to_gray(image: Image.Image, shown: Range) -> Image.Image:
     """A loaded image of wide gray, or a box of one, as 8-bit gray; NaN is as the lowest value."""
     low, high = shown
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low, posinf=high, neginf=low)
-    scaled = (values.clip(low, high) - low) * (255 / max(high - low, 1e-12))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    return Image.fromarray(_levels(values, shown))

@@ -84,6 +84,24 @@ def test_a_cache_of_other_values_is_made_anew(tmp_path):
     assert np.array_equal(gray(after), np.rint(noise(4095) * (255 / 4095)))
 
 
+@pytest.mark.parametrize(("color", "channels"), [(2, 3), (6, 4)])
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_colors_of_16_bits_are_shown_by_the_depth_that_the_folder_uses(tmp_path, color, channels, bits):
+    arrays = np.random.default_rng(0).integers(0, 2**bits, (4, 8, 8, channels)).astype(">u2")
+    arrays[0, 0, 0] = 2**bits - 1
+    arrays[..., 3:] = 65535
+    for number, array in enumerate(arrays):
+        rows = b"".join(b"\0" + row.tobytes() for row in array)
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, color, 0, 0, 0))
+        body = header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        (tmp_path / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    dataset = build(tmp_path, "train", 8)
+    shown = arrays[..., :3].astype(float)
+    # All 16 bits are shown as ever, by their high bytes.
+    expected = shown // 256 if bits == 16 else np.rint(shown * (255 / (2**bits - 1)))
+    assert np.array_equal(dataset.images.numpy(), expected.transpose(0, 3, 1, 2))
+
+
 # --- floats
 
 
