@@ -34,6 +34,9 @@ class Trial(Run):
         self._parts = {"model": model, "optimizer": optimizer, **parts}
         return lambda images, **kwargs: self.runtime.forward(model, images, self.runtime.training, **kwargs)
 
+    def note(self, **facts: Any) -> None:
+        """Nothing is recorded."""
+
     def epochs(self) -> Iterator[int]:
         """Yield the first epoch."""
         yield 0

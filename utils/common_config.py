@@ -1,6 +1,8 @@
 """From config to objects: one-line look-ups in the packages' tables. Config stops here."""
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,24 @@ from clustering.features import Embedder
 from data import DATASETS
 from data.augment import AUGMENTATIONS, Strategy, build_augmentation, build_evaluation
 from data.download import NotHereError
+from data.files.reading import Found, Reading, record_of, values_of
+from data.files.values import AS_BEFORE, Values
 from data.loaders import NeighborPartner, ViewLoader
 from data.made_up import make_up
 from losses import CRITERIA
 from models import build_backbone, takes_stem, weights
 from models.models import ClusteringModel, ContrastiveModel
-from system.console import say
+from system.console import say, warn
 from system.errors import ConfigError
+from system.files import write_text
 from system.runtime import Runtime
 from system.sections import check, look_up, section_of
+from training.folder import RECORD, read_record
 from training.optimizers import OPTIMIZERS
 from utils.overrides import merge
-from utils.schema import SETUPS
+from utils.schema import SETUPS, STAGES
 
+IMAGES = "images.json"  # in an output folder of cluster.py: how the folder of images is read
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
 
 
@@ -130,11 +137,66 @@ def get_val_transformations(p: Any) -> Strategy:
     return build_evaluation(**_evaluation_kwargs(p))
 
 
+def read_by(folder: Path) -> Reading | None:
+    """How a run in a folder read its images; None where it did not record it. A damaged record is warned of."""
+    recorded = read_record(folder).get("images")
+    try:
+        return None if recorded is None else Reading.from_record(recorded)
+    except ValueError:
+        warn(f"{folder / RECORD} does not say how images were read; it is found out again")
+        return None
+
+
+def recorded_values(folder: Path) -> Values | None:
+    """By what a run in a folder read wide gray; None where there was no run, or none that came so far.
+
+    Runs of the first version recorded nothing, and are read as they were.
+    """
+    record = read_record(folder)
+    if record and "images" not in record:
+        return AS_BEFORE
+    found = read_by(folder) if record else None
+    return found.values if found else None
+
+
+def known_values(p: Any) -> Values | None:
+    """By what this stage, or one before it, read wide gray; None where nothing came before.
+
+    `p.image_values` says it first: a command that goes by a model of another folder sets it. Before the first stage,
+    cluster.py's look at the folder says it.
+    """
+    if p.get("image_values"):
+        return p["image_values"]
+    stage = SETUPS[p["setup"]].stage if p.get("setup") in SETUPS else STAGES[0]
+    before = STAGES[: STAGES.index(stage)] if stage in STAGES else ()
+    folders = [Path(p[f"{name}_dir"]) for name in (stage, *reversed(before)) if p.get(f"{name}_dir")]
+    return next((found for folder in folders if (found := recorded_values(folder))), None) or looked_at(p)
+
+
+def note_look(folder: Path, root: Path, values: Values, found: Found) -> None:
+    """Write how the images in `root` are read to an output folder, for the stages that will write there."""
+    facts = {"root": str(root.resolve()), "values": record_of(values), "found": asdict(found)}
+    write_text(folder / IMAGES, json.dumps(facts, indent=1) + "\n")
+
+
+def looked_at(p: Any) -> Values | None:
+    """What `note_look` wrote for the images of a config, if it did."""
+    root = (p.get("train_db_kwargs") or {}).get("root")
+    if not (root and p.get("root_dir")):
+        return None
+    try:
+        facts = json.loads((Path(p["root_dir"]) / IMAGES).read_text(encoding="utf-8"))
+        return values_of(facts["values"]) if facts["root"] == str(Path(root).expanduser().resolve()) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # it is found out again
+
+
 def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:
     root = (p.get("data_paths") or {}).get(name) or p.get("data_root") or "datasets"
     given = {key: value for key, value in kwargs.items() if value is not None} | more
+    known = (known_values(p),) if name == "folder" else ()
     try:
-        return DATASETS[name](Path(root), split, get_crop_size(p), **given)
+        return DATASETS[name](Path(root), split, get_crop_size(p), *known, **given)
     except NotHereError as error:  # in a dry run
         say(f"{error}, and a dry run downloads nothing: made-up images of its shape stand in its place")
         return make_up(name, split)
@@ -162,9 +224,14 @@ def get_val_dataset(p: Any, transform: Callable | None = None, classes: list[str
     return dataset
 
 
-def get_splits(p: Any, split: str | None = None) -> tuple[Any, Any]:
-    """The training and the validation split, whose classes have the same numbers; says how large they are."""
+def get_splits(p: Any, run: Any, split: str | None = None) -> tuple[Any, Any]:
+    """The training and the validation split of a stage's `Run`, whose classes have the same numbers.
+
+    Says how large they are; how images were read is recorded with the run.
+    """
     train = get_train_dataset(p, None, split)
+    if train.reading is not None:
+        run.note(images=train.reading.to_record())
     val = get_val_dataset(p, classes=train.classes)
     labels = f"{len(train.classes)} classes" if train.has_labels else "no labels"
     say(f"{len(train):,} training and {len(val):,} validation images of {train.name}, {labels}")
