@@ -50,8 +50,8 @@ _PROGRESS = ("base", "epoch", "epochs", "scheduler", "progress")
 TABLES = (
     Table("setup", SETUPS),
     # A folder's class numbers are told by the split that came before.
-    Table("train_db_name", DATASETS, "train_db_kwargs", not_options=("classes",), with_defaults=True),
-    Table("val_db_name", DATASETS, "val_db_kwargs", not_options=("classes",), with_defaults=True),
+    Table("train_db_name", DATASETS, "train_db_kwargs", not_options=("classes", "values"), with_defaults=True),
+    Table("val_db_name", DATASETS, "val_db_kwargs", not_options=("classes", "values"), with_defaults=True),
     Table("backbone", BACKBONES),
     Table(
         "contrastive head", {"contrastive head": ContrastiveModel}, "model_kwargs", ("backbone",), with_defaults=True
