@@ -22,6 +22,7 @@ from data.folder import find_images
 from recipes.choose import STAGES
 from recipes.display import Display, Work, duration
 from recipes.look import look_at
+from recipes.preview import draw_images
 from recipes.project import Project, make_recipe
 from report.outputs import write_clusters
 from system.console import say, warn
@@ -30,12 +31,12 @@ from system.files import write_text
 from system.runtime import Runtime
 from training.folder import read_record
 from utils import cli, clusters
-from utils.common_config import get_embedder, get_val_dataset
+from utils.common_config import get_embedder, get_val_dataset, note_look
 from utils.overrides import apply_overrides, split_stage
 from utils.stage import main_of
 
 TITLES = {"simclr": "learning features", "scan": "finding clusters", "selflabel": "refining clusters"}
-RESULTS, UNREADABLE = ("report.html", "clusters.csv"), "unreadable.txt"
+RESULTS, UNREADABLE, PICTURE = ("report.html", "clusters.csv"), "unreadable.txt", "images.png"
 FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
 
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--num_clusters", type=int, required=True, metavar="K", help="how many groups to find")
     parser.add_argument("--output", metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)")
     parser.add_argument("--quick", action="store_true", help="few epochs of a small network: minutes on a CPU")
-    parser.add_argument("--dry_run", action="store_true", help="choose and write configs, say the plan, run nothing")
+    parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
     args = parse(parser, argv)
     words, again = take_overwrite(args.overrides)
     root = Path(args.folder).expanduser()
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with display:
         say_plan(project, display)
         if args.dry_run:
+            draw_images(project.folder / PICTURE, project.load(STAGES[0]), root)
+            display.line(f"images as the network will see them: {project.folder / PICTURE}")
             return 0
         final = run_stages(project, display)
         with display.stage("writing the report"):
@@ -120,6 +123,7 @@ def open_project(project: Project, root: Path, args: Any, words: list[str], agai
     project.check_configs(recipe, words)
     project.begin(fingerprint, len(look.files))
     project.write_configs(recipe, words)
+    note_look(project.folder, root, look.values, look.found)
     project.write(recipe=recipe.name, reasons=recipe.reasons, seconds=seconds, result=None)
     return True
 
@@ -146,7 +150,7 @@ def run_stages(project: Project, display: Display) -> str:
     root = Path(project.request["folder"])
     for number, (stage, work) in enumerate(zip(STAGES, display.works, strict=True), 1):
         with display.stage(f"{number}/3 {work.title}"):
-            files = find_images(root, "images", None)
+            files = find_images(root, "images", None, quiet=True)
             project.check_unchanged(files.fingerprint(), len(files))
             try:
                 main_of(stage)(project.arguments(stage))
@@ -172,7 +176,9 @@ def show(project: Project, stage: str) -> dict[str, Any]:
     scores = clusters.score_prediction(prediction, dataset)
     write_clusters(project.folder / "clusters.csv", dataset.paths, prediction)
     clusters.write_report(project.folder / "report.html", p, path, dataset, prediction, scores)
-    left_out = sorted(set(find_images(Path(project.request["folder"]), "images", None).paths) - set(dataset.paths))
+    left_out = sorted(
+        set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
+    )
     write_text(project.folder / UNREADABLE, "".join(f"{name}\n" for name in left_out))
     return {key: value for key, value in scores.items() if key not in ("confusion", "matching")}
 

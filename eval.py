@@ -30,7 +30,7 @@ from system.files import write_text
 from system.runtime import Runtime
 from training.folder import to_plain
 from utils import cli, clusters, pretext
-from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
+from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset, recorded_values
 from utils.config import require
 from utils.schema import SETUPS
 
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime = Runtime.of(p)
     path = Path(args.model or p[f"{stage}_model"])
     out = Path(args.out) if args.out else path.parent
+    p.image_values = recorded_values(path.parent)
     evaluation = PretextEvaluation(p, path) if stage == "pretext" else ClusterEvaluation(p, path)
     dataset = get_val_dataset(p) if args.split == "val" else get_train_dataset(p, None)
     say(f"{path} on {len(dataset)} {args.split} images of {dataset.name}")

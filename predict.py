@@ -94,7 +94,7 @@ class Predictor:
         p.eval_batch_size = args.batch_size or p.eval_batch_size
         self.embedder = get_embedder(p, runtime)
         self.model, self.head = clusters.load_clustering(p, model)
-        self.side, self.streamed = saved.reading(p, model)
+        self.reading = saved.reading(p, model)
         self.num_images = self.num_bad = 0
         self.sorter: Sorter | None = None
         for folder, place in ((args.copy_to, copy_file), (args.link_to, link_file)):
@@ -129,7 +129,7 @@ class Predictor:
 
         Raises UserError when none can be read.
         """
-        for dataset, paths, bad in read_blocks(read_inputs(self.args.images), self.side, streamed=self.streamed):
+        for dataset, paths, bad in read_blocks(read_inputs(self.args.images), self.reading):
             for path, reason in bad.items():
                 warn(f"skipped {path!r}: {reason}")
             self.num_bad += len(bad)

@@ -52,7 +52,7 @@ def step(
 def train(p: Any, run: Run) -> dict[str, Any]:
     """Train what is left of the run; returns its result."""
     model = run.runtime.place(get_model(p, p.pretext_model))
-    train_set, val_set = get_splits(p)
+    train_set, val_set = get_splits(p, run)
     partner = NeighborPartner(load_train_neighbors(p, train_set), p.num_neighbors)
     embedder = get_embedder(p, run.runtime)
     validator = Validator(val_set, load_val_neighbors(p, val_set), embedder, frozen=p.update_cluster_head_only)

@@ -49,7 +49,7 @@ def step(
 def train(p: Any, run: Run) -> dict[str, Any]:
     """Train what is left of the run; returns its result."""
     model = run.runtime.place(get_model(p, p.scan_model))
-    train_set, val_set = get_splits(p)
+    train_set, val_set = get_splits(p, run)
     validator = Validator(val_set, find_val_neighbors(p, val_set, model, run.runtime), get_embedder(p, run.runtime))
     loader = get_view_loader(p, train_set, [get_val_transformations(p), get_train_transformations(p)], run)
     criterion = get_criterion(p)

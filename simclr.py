@@ -39,7 +39,7 @@ def step(forward: Callable[[Tensor], Tensor], criterion: Callable[[Tensor], Tens
 
 def train(p: Any, run: Run) -> dict[str, Any]:
     """Train what is left of the run; returns its result."""
-    train_set, val_set = get_splits(p, "train+unlabeled" if p.train_db_name == "stl-10" else None)
+    train_set, val_set = get_splits(p, run, "train+unlabeled")
     mined = pretext.scan_split(p, train_set)
     pretext.num_to_mine(p, mined, val_set)  # what would fail after training fails before it
     augment = get_train_transformations(p)

@@ -103,9 +103,11 @@ def _build(name: str, directory: Path, split: str) -> ImageDataset:
 def build_cifar10(directory: Path, split: str, size: int, /, *, root: str | None = None) -> ImageDataset:
     """Build CIFAR-10, batches 1 to 5 in order or the test batch; 32x32 whatever `size` is.
 
-    `root` overrides `directory`.
+    Args:
+        root: the directory where it lies; by default that of env.yml.
 
-    Raises UserError when the files are damaged, or missing and cannot be downloaded.
+    Raises:
+        UserError: the files are damaged, or missing and cannot be downloaded.
     """
     return _build("cifar-10", Path(root or directory), split)
 
@@ -113,8 +115,10 @@ def build_cifar10(directory: Path, split: str, size: int, /, *, root: str | None
 def build_cifar20(directory: Path, split: str, size: int, /, *, root: str | None = None) -> ImageDataset:
     """Build CIFAR-100 with its 20 coarse labels; 32x32 whatever `size` is.
 
-    `root` overrides `directory`.
+    Args:
+        root: the directory where it lies; by default that of env.yml.
 
-    Raises UserError when the files are damaged, or missing and cannot be downloaded.
+    Raises:
+        UserError: the files are damaged, or missing and cannot be downloaded.
     """
     return _build("cifar-20", Path(root or directory), split)

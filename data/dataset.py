@@ -22,6 +22,8 @@ class LabeledImages(Dataset[dict[str, Any]]):
     """
 
     images: Tensor | None
+    reading: Any = None
+    """How files were read (`data.files.reading.Reading`), where the images came from files."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.augment import Strategy
+from data.augment import Normalize, Strategy
 
 
 class FeatureSet:
@@ -30,7 +30,7 @@ class Unchanged(Strategy):
     """The view that is the thing itself; `size` counts for nothing."""
 
     def __init__(self) -> None:
-        super().__init__(1, {"mean": [0.0] * 3, "std": [1.0] * 3})
+        super().__init__(1, Normalize(mean=[0.0] * 3, std=[1.0] * 3))
 
     def run(self, images: Tensor, params: dict[str, Any]) -> Tensor:
         """Return what was given."""

@@ -1,6 +1,7 @@
 """Any directory of images, with classes where its sub-directories give them."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,21 +9,25 @@ from typing import Literal
 import torch
 
 from data.dataset import ImageDataset
-from data.files.decode import SUFFIXES
-from data.files.listing import ImageFiles, first_level, list_images, shown
+from data.files.formats import SUFFIXES
+from data.files.listing import ImageFiles, list_images, shown
 from data.files.open import MEMORY_BUDGET, open_files
+from data.files.reading import Found, Reading, look
 from data.files.stream import StreamDataset
-from system.console import say
+from data.files.values import Values
+from system.console import say, warn
 from system.errors import UserError
 from system.sections import Positive
 
 CROP_SHARE = 0.875  # 224 / 256: what a centre crop shows of a streamed image's short side
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled"})
 
 
 def build(
     directory: Path,
     split: str,
     size: int,
+    values: Values | None = None,
     /,
     *,
     root: str | None = None,
@@ -35,13 +40,26 @@ def build(
     """Build a data set of a directory (`root` or else `directory`), read recursively.
 
     If every image lies in a sub-directory, the first level names its class, numbered in sorted order or, with
-    `classes`, as given there; otherwise there are no labels. `resize` is the side that the short side is
-    scaled to, `size` by default, or `size` / 0.875 where images are streamed. Raises UserError for a
-    directory that is missing, empty, has bad images or a class that `classes` lacks.
+    `classes`, as given there; otherwise there are no labels.
+
+    Args:
+        root: the directory.
+        classes: names of the classes in the order of their numbers.
+        resize: what the short side is scaled to; by default the crop size, divided by 0.875 where images are streamed.
+        stream: whether images are decoded while training; auto: where they would not fit into memory.
+        cache_dir: where decoded images are kept between runs.
+        values: those by which wide gray was read before; without them the images are looked at.
+        on_bad_image: whether an image that cannot be read ends the run or is left out.
+
+    Raises:
+        UserError: a directory that is missing or empty, has bad images or a class that `classes` lacks.
     """
-    files = find_images(Path(root or directory).expanduser(), split, classes)
+    files = find_images(Path(root or directory).expanduser(), split, classes, on_bad_image)
     side, streamed = reading(len(files), size, resize, stream)
-    return open_files(files, split, side, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)
+    values, found = look(files) if values is None else (values, Found())
+    read = Reading(side, streamed and not cache_dir, values, found)
+    say(f"{split}: read as {read.words}")
+    return open_files(files, split, read, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)
 
 
 def reading(num_images: int, size: int, resize: int | None, stream: bool | Literal["auto"]) -> tuple[int, bool]:
@@ -51,28 +69,76 @@ def reading(num_images: int, size: int, resize: int | None, stream: bool | Liter
     return resize or (round(size / CROP_SHARE) if streamed else size), streamed
 
 
-def find_images(root: Path, split: str, classes: Sequence[str] | None) -> ImageFiles:
+def find_images(
+    root: Path, split: str, classes: Sequence[str] | None, on_bad_image: str = "skip", quiet: bool = False
+) -> ImageFiles:
     """List a directory's images with their targets, and say what was found."""
-    paths, num_others = list_images(root)
-    others = f"; {num_others:,} other files ignored" if num_others else ""
+    listing = list_images(root)
+    paths, others = listing.paths, f"; {listing.words}" if listing.words else ""
+    if not quiet:
+        listing.check_unreadable(root, on_bad_image)
     if not paths:
         endings = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         raise UserError(f"{shown(root)} holds no images ({endings}){others}")
-    folders = [first_level(path) for path in paths]
-    if not all(folders):
-        say(f"{split}: {len(paths):,} images without labels in {shown(root)}{others}")
-        return ImageFiles("folder", root, paths, torch.full((len(paths),), -1), list(classes or []))
-    found = [printable(folder) for folder in folders]
-    names = list(classes or sorted(set(found)))
-    unknown = sorted(set(found) - set(names))
-    if unknown:
-        raise UserError(
-            f"{shown(root)} has {len(unknown)} classes that are not in training: {', '.join(unknown[:5])}; "
-            f"theirs are {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+    labels, why = find_labels(paths, classes)
+    if labels is None:
+        names, targets = list(classes or []), torch.full((len(paths),), -1)
+        what = f"images without labels{why}"
+    else:
+        names = list(classes or sorted(set(labels)))
+        unknown = sorted(set(labels) - set(names))
+        if unknown:
+            raise UserError(
+                f"{shown(root)} has {len(unknown)} classes that are not in training: {', '.join(unknown[:5])}; "
+                f"theirs are {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+            )
+        numbers = {name: number for number, name in enumerate(names)}
+        targets = torch.tensor([numbers[label] for label in labels])
+        what = f"images of {len(set(labels)):,} classes"
+    if not quiet:
+        say(f"{split}: {len(paths):,} {what} in {shown(root)}{others}")
+        _warn_of_splits(root, paths)
+    return ImageFiles("folder", root, paths, targets, names)
+
+
+def find_labels(paths: Sequence[str], classes: Sequence[str] | None) -> tuple[list[str] | None, str]:
+    """The class of every image of a directory, by the first level that holds several; None, and why, without labels.
+
+    Folders are no classes when there is one alone, when none holds two images, or when they are the splits of a data
+    set. Where the `classes` of a training split are given, folders with their names always are.
+    """
+    folders = [path.split("/")[:-1] for path in paths]
+    if classes and all(parts and printable(parts[0]) in classes for parts in folders):
+        return [printable(parts[0]) for parts in folders], ""
+    depth = len(_wrappers(paths))
+    if not all(len(parts) > depth for parts in folders):
+        alone = depth and not any(len(parts) > depth for parts in folders)
+        return None, " (they lie in one folder)" if alone else ""
+    labels = [printable(parts[depth]) for parts in folders]
+    if not classes and max(Counter(labels).values()) == 1:
+        return None, " (every folder holds one image)"
+    if not classes and {label.lower() for label in labels} <= SPLITS:
+        return None, ""  # warned of
+    return labels, ""
+
+
+def _wrappers(paths: Sequence[str]) -> list[str]:
+    """The folders that lie alone around all the others."""
+    around = os.path.commonpath([path.rpartition("/")[0] for path in paths])
+    return around.split("/") if around else []
+
+
+def _warn_of_splits(root: Path, paths: Sequence[str]) -> None:
+    around = _wrappers(paths)
+    folders = [path.split("/")[len(around) : -1] for path in paths]
+    top = {parts[0] for parts in folders if parts}
+    splits = sorted(name for name in top if name.lower() in SPLITS)
+    if len(splits) > 1:
+        taken = "are taken together, without labels" if len(splits) == len(top) else "count as classes"
+        warn(
+            f"{' and '.join(map(shown, splits))} in {shown(root)} look like the splits of a data set, not like "
+            f"classes; they {taken}. To use one of them, give {shown(root.joinpath(*around, splits[0]))}"
         )
-    say(f"{split}: {len(paths):,} images of {len(set(found)):,} classes in {shown(root)}{others}")
-    numbers = {name: number for number, name in enumerate(names)}
-    return ImageFiles("folder", root, paths, torch.tensor([numbers[name] for name in found]), names)
 
 
 def printable(name: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from data.dataset import ImageDataset
 from data.files.listing import ImageFiles, first_level, list_images, shown
 from data.files.open import open_files
+from data.files.reading import Reading
 from data.files.stream import StreamDataset
 from system.console import say
 from system.errors import UserError
@@ -44,7 +45,7 @@ def read_subset(name: str, path: Path) -> dict[str, str]:
     return names
 
 
-def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None) -> ImageFiles:
+def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None, on_bad_image: str) -> ImageFiles:
     """List the images of a split, class folders sorted and files sorted within, with their targets."""
     folder = root / f"ILSVRC2012_img_{split}"
     if not folder.is_dir():
@@ -56,14 +57,16 @@ def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None
     absent = [wnid for wnid in subset or [] if not (folder / wnid).is_dir()]
     if absent:
         raise UserError(f"{shown(folder)} lacks {len(absent)} classes of {name}: {', '.join(absent[:5])}")
-    paths, num_others = list_images(folder, sorted(subset) if subset else None)
+    listing = list_images(folder, sorted(subset) if subset else None)
+    listing.check_unreadable(folder, on_bad_image)
+    paths = listing.paths
     found = [first_level(path) for path in paths]
     if not paths or not all(found):
         what = "images outside class folders" if paths else "no images"
         raise UserError(f"{shown(folder)} has {what}; it must hold <wnid>/*.JPEG for every class")
     names = subset or {wnid: wnid for wnid in sorted(set(found))}
     numbers = {wnid: number for number, wnid in enumerate(names)}
-    others = f"; {num_others:,} other files ignored" if num_others else ""
+    others = f"; {listing.words}" if listing.words else ""
     say(f"{split}: {len(paths):,} images of {len(names):,} classes in {shown(folder)}{others}")
     return ImageFiles(name, folder, paths, torch.tensor([numbers[wnid] for wnid in found]), list(names.values()))
 
@@ -84,13 +87,22 @@ def build(
 ) -> ImageDataset | StreamDataset:
     """Build `imagenet` or a subset; short side 256 (or `resize`), streamed unless `stream` is false.
 
-    A subset's classes stand in `subset_file`, by default `data/imagenet_subsets/<name>.txt`.
-    Raises UserError when the images, or the list, are missing.
+    Args:
+        root: the directory where it lies; by default that of env.yml.
+        subset_file: the list of a subset's classes; by default `data/imagenet_subsets/<name>.txt`.
+        resize: what the short side is scaled to; by default 256, or the crop size where that is larger.
+        stream: whether images are decoded while training; auto: yes.
+        cache_dir: where decoded images are kept between runs.
+        on_bad_image: whether an image that cannot be read ends the run or is left out.
+
+    Raises:
+        UserError: the images, or the list, are missing.
     """
     subset = None if name == "imagenet" else read_subset(name, Path(subset_file or LISTS / f"{name}.txt").expanduser())
-    files = find_images(name, Path(root or directory).expanduser(), split, subset)
+    files = find_images(name, Path(root or directory).expanduser(), split, subset, on_bad_image)
     side, streamed = reading(size, resize, stream)
-    return open_files(files, split, side, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)
+    read = Reading(side, streamed and not cache_dir)
+    return open_files(files, split, read, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)
 
 
 def reading(size: int, resize: int | None, stream: bool | Literal["auto"]) -> tuple[int, bool]:

@@ -60,8 +60,13 @@ def build(directory: Path, split: str, size: int, /, *, root: str | None = None)
     """Build STL-10's "train", "unlabeled", both as "train+unlabeled" (targets -1 where unlabelled), or "val", its test
     split.
 
-    96x96 whatever `size` is. `root` overrides `directory`. Raises
-    UserError when files have a wrong size, or are missing and cannot be downloaded.
+    96x96 whatever `size` is.
+
+    Args:
+        root: the directory where it lies; by default that of env.yml.
+
+    Raises:
+        UserError: files have a wrong size, or are missing and cannot be downloaded.
     """
     if split not in PARTS:
         raise ConfigError(f"stl-10 has no split '{split}'; it has {', '.join(PARTS)}")

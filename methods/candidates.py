@@ -30,7 +30,7 @@ from models.models import ClusteringModel
 from models.weights import load_backbone, read_weights, save_weights
 from system.console import say
 from training.run import Run
-from training.trial import TrialOver
+from training.trial import Trial, TrialOver
 from utils import cli, pretext
 from utils.clusters import score_prediction
 from utils.common_config import get_backbone, get_splits
@@ -139,10 +139,10 @@ def vote(candidates: Sequence[Candidate], features: Tensor, num_clusters: int) -
 
 def train(p: Any, run: Run) -> dict[str, Any]:
     """Cluster the features of the pretext run by every method, judge, and save the chosen model; returns all scores."""
-    train_set, val_set = get_splits(p)
+    train_set, val_set = get_splits(p, run)
     features = pretext.load_features(p, "train", train_set)
     neighbors = pretext.load_split_neighbors(p, "train", train_set, min(NUM_NEIGHBORS, len(train_set) - 1))
-    if run.is_trial:
+    if isinstance(run, Trial):
         say(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
         raise TrialOver
     candidates, whole, neighbors = make_candidates(features, p.num_classes, p.seed, [neighbors], say)

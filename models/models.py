@@ -1,9 +1,10 @@
 """The two models of the method: a backbone with a contrastive head, and a backbone with cluster heads."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,11 +21,23 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "mlp":
 class ContrastiveModel(nn.Module):
     """Backbone and contrastive head; images `[B, 3, H, W]` become unit vectors `[B, features_dim]`.
 
-    `backbone` is `{'backbone': module, 'dim': int}`. The MLP head is SimCLR's, with biases and without
-    BatchNorm (https://arxiv.org/abs/2002.05709, section 2.1). Raises ConfigError for an unknown head.
+    The MLP head is SimCLR's, with biases and without BatchNorm (https://arxiv.org/abs/2002.05709, section 2.1).
+
+    Args:
+        backbone: `{'backbone': module, 'dim': int}`.
+        head: one linear layer, or two with a ReLU between.
+        features_dim: length of the vectors.
+
+    Raises:
+        ConfigError: an unknown head.
     """
 
-    def __init__(self, backbone: dict[str, Any], head: str = "mlp", features_dim: int = 128):
+    def __init__(
+        self,
+        backbone: dict[str, Any],
+        head: Literal["linear", "mlp"] = "mlp",
+        features_dim: Annotated[int, Field(ge=1, le=65536)] = 128,
+    ):
         super().__init__()
         if head not in HEADS:
             raise ConfigError(f"contrastive head '{head}' does not exist; choose one of {', '.join(HEADS)}")

@@ -109,6 +109,18 @@ def describe_pretrained(name: str, *, device: str = "cpu", image_side: int | Non
     return build_pretrained(name, device=device, image_side=image_side, load=False)["facts"]
 
 
+def wanted_views(name: str) -> dict[str, Any]:
+    """The options of the evaluation transform that a backbone asks for, at its own side."""
+    config = _config(_timm_name(name))
+    return {
+        "crop_size": choose_side(_timm_name(name), config, "cpu", None),
+        "normalize": {"mean": list(config.mean), "std": list(config.std)},
+        "interpolation": config.interpolation,
+        "crop": config.crop_pct,
+        "crop_mode": config.crop_mode,
+    }
+
+
 def fetch_pretrained(name: str, offline: bool = False) -> None:
     """Bring a backbone's weights to this machine, where they are not there; raises UserError when that fails."""
     repository = _config(_timm_name(name)).hf_hub_id

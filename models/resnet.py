@@ -1,6 +1,6 @@
 """torchvision's residual networks for large images, their classifier replaced by the identity."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torchvision
 from torch import nn
@@ -17,6 +17,10 @@ def resnet18() -> dict[str, Any]:
     return _describe(torchvision.models.resnet18(weights=None))
 
 
-def resnet50() -> dict[str, Any]:
-    """ResNet-50 of torchvision, untrained: `{'backbone', 'dim'}`, dim = 2048."""
+def resnet50(stem: Literal["imagenet"] = "imagenet") -> dict[str, Any]:
+    """ResNet-50 of torchvision, untrained: `{'backbone', 'dim'}`, dim = 2048.
+
+    Args:
+        stem: 7x7 with stride 2, and a pool.
+    """
     return _describe(torchvision.models.resnet50(weights=None))

@@ -1,12 +1,15 @@
 """Residual networks for small images: one definition of resnet8, resnet18 and resnet20, with three stems."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from system.sections import Width
+
+Stem = Literal["cifar", "cifar_s2", "stl"]
 STEMS: dict[str, dict[str, Any]] = {
     "cifar": {"stride": 1, "pool": False},  # 32 x 32: the first stage sees every pixel
     "cifar_s2": {"stride": 2, "pool": False},  # a quarter of the arithmetic
@@ -78,16 +81,31 @@ def _describe(network: ResNet) -> dict[str, Any]:
     return {"backbone": network, "dim": network.dim}
 
 
-def resnet8(width: int = 16, stem: str = "cifar") -> dict[str, Any]:
-    """He et al.'s smallest CIFAR network, one block a stage: `{'backbone', 'dim'}`, dim = 4 · width."""
+def resnet8(width: Width = 16, stem: Stem = "cifar") -> dict[str, Any]:
+    """He et al.'s smallest CIFAR network, one block a stage: `{'backbone', 'dim'}`, dim = 4 · width.
+
+    Args:
+        stem: what stands before the first stage.
+        width: channels of the first stage.
+    """
     return _describe(ResNet((1, 1, 1), width, stem))
 
 
-def resnet18(width: int = 64, stem: str = "cifar") -> dict[str, Any]:
-    """ResNet-18 without early downsampling, for 32x32 images: `{'backbone', 'dim'}`, dim = 8 · width."""
+def resnet18(width: Width = 64, stem: Stem = "cifar") -> dict[str, Any]:
+    """ResNet-18 without early downsampling, for 32x32 images: `{'backbone', 'dim'}`, dim = 8 · width.
+
+    Args:
+        stem: what stands before the first stage.
+        width: channels of the first stage.
+    """
     return _describe(ResNet((2, 2, 2, 2), width, stem))
 
 
-def resnet20(width: int = 16, stem: str = "cifar") -> dict[str, Any]:
-    """He et al.'s CIFAR network with three blocks a stage: `{'backbone', 'dim'}`, dim = 4 · width."""
+def resnet20(width: Width = 16, stem: Stem = "cifar") -> dict[str, Any]:
+    """He et al.'s CIFAR network with three blocks a stage: `{'backbone', 'dim'}`, dim = 4 · width.
+
+    Args:
+        stem: what stands before the first stage.
+        width: channels of the first stage.
+    """
     return _describe(ResNet((3, 3, 3), width, stem))

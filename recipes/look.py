@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.files.decode import BadImageError, read_image
+from data.files.decode import read_image
+from data.files.formats import BadImageError
 from data.files.listing import ImageFiles, shown
+from data.files.reading import NOTHING, Found, look, words
+from data.files.values import BY_IMAGE, Values
 from data.folder import find_images
-from system.console import warn
+from system.console import say, warn
 from system.errors import ConfigError, UserError
 
 NUM_LOOKED_AT = 256
@@ -25,8 +28,9 @@ FEW_PER_CLUSTER = 10
 class Look:
     """A folder as a recipe sees it.
 
-    `files` are all its image files; `num_images` is how many can be read, counted in a small folder, estimated in a
-    large one; `short_side` is the median in pixels; `mean` and `std` are of colours in 0..1.
+    `files` are all its image files, `values` and `found` how they are read; `num_images` is how many can be read,
+    counted in a small folder, estimated in a large one; `short_side` is the median in pixels; `mean` and `std` are of
+    colours in 0..1.
     """
 
     files: ImageFiles
@@ -35,6 +39,8 @@ class Look:
     gray: bool
     mean: list[float]
     std: list[float]
+    values: Values = BY_IMAGE
+    found: Found = NOTHING
 
     @property
     def words(self) -> str:
@@ -65,7 +71,9 @@ def look_at(folder: Path, num_clusters: int) -> Look:
         check_number(num_clusters, 0)
     files = find_images(folder, "images", None)
     check_number(num_clusters, len(files))
-    pictures, sides, num_looked_at = _sample(files)
+    values, found = look(files)
+    say(f"images: read as {words(values, found)}")
+    pictures, sides, num_looked_at = _sample(files, values)
     if not pictures:
         raise UserError(f"none of the images looked at in {shown(folder)} can be read; are these image files?")
     num_readable = len(files) * len(pictures) // num_looked_at
@@ -94,17 +102,19 @@ def look_at(folder: Path, num_clusters: int) -> Look:
         bool((spread <= GRAY_SPREAD).mean() >= GRAY_SHARE),
         [round(float(value), 3) for value in mean],
         [round(max(float(value), 0.05), 3) for value in std],
+        values,
+        found,
     )
 
 
-def _sample(files: ImageFiles) -> tuple[list[np.ndarray], list[int], int]:
+def _sample(files: ImageFiles, values: Values) -> tuple[list[np.ndarray], list[int], int]:
     """Small RGB squares uint8 [SIDE, SIDE, 3] of readable images, their files' short sides, how many were tried."""
     paths = files.full_paths()
     pictures, sides = [], []
     chosen = np.unique(np.linspace(0, len(paths) - 1, NUM_LOOKED_AT).round().astype(int))
     for index in chosen:
         try:
-            image, size = read_image(paths[index], SIDE)
+            image, size = read_image(paths[index], SIDE, values)
         except BadImageError:
             continue  # counted and left out when all are read
         pictures.append(np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))

@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from clustering.prediction import Prediction, find_prototypes
-from data.files.decode import BadImageError, read_image
+from data.files.decode import read_image
+from data.files.formats import BadImageError
+from data.files.values import Values
 from system.console import warn
 from training.folder import METRICS, read_record
 
@@ -55,6 +57,7 @@ class Thumbnails:
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
+        self.values = dataset.reading.values if dataset.reading else Values()
 
     def __call__(self, index: int) -> Image.Image | np.ndarray:
         """Image `index`, as a picture or uint8 `[3, H, W]`; a file that went away is shown from memory.
@@ -63,7 +66,8 @@ class Thumbnails:
         """
         if self.dataset.root is not None:
             try:
-                return read_image(f"{self.dataset.root}/{self.dataset.paths[index]}", THUMBNAIL_SIDE)[0]
+                path = f"{self.dataset.root}/{self.dataset.paths[index]}"
+                return read_image(path, THUMBNAIL_SIDE, self.values)[0]
             except BadImageError:
                 pass
         return self.dataset.image(index).cpu().numpy()

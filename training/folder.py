@@ -44,7 +44,7 @@ def to_plain(value: Any) -> Any:
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):  # an empty one says nothing
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value

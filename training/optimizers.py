@@ -4,25 +4,34 @@ The keyword parameters of a function of `OPTIMIZERS` are the `optimizer_kwargs` 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from system.errors import ConfigError
-from system.sections import Fraction, Rate
+from system.sections import Fraction, Rate, clash
 
 Betas = Annotated[Sequence[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 Parameters = Sequence[nn.Parameter]
 
 
+def _nesterov(options: Any) -> str | None:
+    return "nesterov: true needs a momentum above 0" if options.nesterov and not options.momentum else None
+
+
+@clash(_nesterov)
 def sgd(
     parameters: Parameters, lr: Rate, momentum: Fraction = 0.0, nesterov: bool = False, weight_decay: Rate = 0.0
 ) -> torch.optim.Optimizer:
-    """Stochastic gradient descent; raises ConfigError for Nesterov's form without momentum."""
-    if nesterov and momentum == 0:
-        raise ConfigError("nesterov: true needs a momentum above 0")
+    """Stochastic gradient descent.
+
+    Args:
+        lr: learning rate at the start.
+        momentum: share of the last step that the next one keeps.
+        nesterov: Nesterov's form, which needs momentum.
+        weight_decay: times the weights, added to the gradient.
+    """
     optimizer = torch.optim.SGD(parameters, lr, momentum, 0, weight_decay, nesterov, fused=True)
     if momentum:  # otherwise made at the first step, and left without a value where that is skipped
         for parameter in parameters:
@@ -33,14 +42,26 @@ def sgd(
 def adam(
     parameters: Parameters, lr: Rate, weight_decay: Rate = 0.0, betas: Betas = (0.9, 0.999)
 ) -> torch.optim.Optimizer:
-    """Adam, its weight decay a part of the gradient."""
+    """Adam, its weight decay a part of the gradient.
+
+    Args:
+        lr: learning rate at the start.
+        weight_decay: times the weights, added to the gradient.
+        betas: decay of the averages of gradient and squared gradient.
+    """
     return torch.optim.Adam(parameters, lr, (betas[0], betas[1]), weight_decay=weight_decay, fused=True)
 
 
 def adamw(
     parameters: Parameters, lr: Rate, weight_decay: Rate = 0.0, betas: Betas = (0.9, 0.999)
 ) -> torch.optim.Optimizer:
-    """Adam with weight decay apart from the gradient."""
+    """Adam with weight decay apart from the gradient.
+
+    Args:
+        lr: learning rate at the start.
+        weight_decay: share of the weights that is taken off, times the learning rate.
+        betas: decay of the averages of gradient and squared gradient.
+    """
     return torch.optim.AdamW(parameters, lr, (betas[0], betas[1]), weight_decay=weight_decay, fused=True)
 
 

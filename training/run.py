@@ -24,12 +24,13 @@ from system.runtime import Runtime, describe, seed_everything
 from training import checkpoint
 from training.batchnorm import synchronize_batchnorm
 from training.board import Board, find_writer
-from training.folder import Keys, RunFolder, to_plain
+from training.folder import Keys, RunFolder, read_record, to_plain
 from training.optimizers import take_step
 from training.profiling import StepProfiler
 from training.schedule import learning_rate
 from training.totals import Totals
 
+NOTED = ("images",)  # what `note` records; null before
 AGREE_EVERY = 8  # steps between two moments at which several ranks agree whether to save or stop
 
 
@@ -43,7 +44,6 @@ class Run:
     def __init__(self, config: dict[str, Any], runtime: Runtime, stage: str, folder: Path, keys: Keys) -> None:
         self.config, self.runtime, self.stage, self.folder = config, runtime, stage, folder
         self.key = (config["seed"], config["setup"])
-        self.is_trial = False
         self.values: dict[str, Any] = {}
         """Numbers and words that a stage remembers between epochs; part of every checkpoint."""
         self.metrics: list[dict[str, Any]] = []
@@ -57,6 +57,7 @@ class Run:
         self._optimizer: Any = None
         self._profiler: StepProfiler | None = None
         self._board = Board(self.folder, wanted=False)
+        self._noted: dict[str, Any] = {}
         self._signal = 0
         self._training = False
         self._started = self._saved_at = time.monotonic()
@@ -89,8 +90,20 @@ class Run:
     def _open(self) -> dict[str, Any] | None:
         result = self._files.open()
         if result is None:
+            old = read_record(self.folder)
+            self._noted = {key: old.get(key) for key in NOTED if key in old or not old}
             self._write_record("running")
         return result
+
+    def note(self, **facts: Any) -> None:
+        """Record what is known only when the run is under way, and a later command needs: `images`, how they are read.
+
+        A run that an earlier version began goes on without, as it was begun.
+        """
+        if distributed.is_main() and facts.keys() <= self._noted.keys() and self._noted != self._noted | facts:
+            self._noted |= facts
+            self._write_record("running")
+        distributed.barrier()
 
     def _write_record(self, status: str, result: dict[str, Any] | None = None) -> None:
         self._files.write_record(
@@ -100,6 +113,7 @@ class Run:
             device=describe(self.runtime.device),
             precision=str(self.runtime.training).removeprefix("torch."),
             result=result,
+            **self._noted,
         )
 
     def describe(self, **facts: Any) -> None:

@@ -6,7 +6,7 @@ The further parameters of a function of `SCHEDULES`, and `warmup_epochs`, are th
 import math
 from collections.abc import Callable, Sequence
 
-from system.sections import Count, Fraction, Rate, Section, section_of
+from system.sections import Count, Fraction, Rate
 
 
 def constant(base: float, epoch: int, epochs: int) -> float:
@@ -15,7 +15,11 @@ def constant(base: float, epoch: int, epochs: int) -> float:
 
 
 def cosine(base: float, epoch: int, epochs: int, lr_decay_rate: Fraction = 0.1) -> float:
-    """Half a cosine from `base` down to `base · lr_decay_rate³`, one value an epoch (SCAN, published recipe)."""
+    """Half a cosine from `base` down to `base · lr_decay_rate³`, one value an epoch (SCAN, published recipe).
+
+    Args:
+        lr_decay_rate: the cube root of what the last rate is of the first.
+    """
     lowest = base * lr_decay_rate**3
     return lowest + (base - lowest) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
@@ -23,17 +27,16 @@ def cosine(base: float, epoch: int, epochs: int, lr_decay_rate: Fraction = 0.1) 
 def step(
     base: float, epoch: int, epochs: int, lr_decay_epochs: Sequence[Count], lr_decay_rate: Fraction = 0.1
 ) -> float:
-    """`base · lr_decay_rate^n` where n milestones lie before this epoch."""
+    """`base · lr_decay_rate^n` where n milestones lie before this epoch.
+
+    Args:
+        lr_decay_epochs: the milestones, counted from 0.
+        lr_decay_rate: what the rate is multiplied with after each.
+    """
     return base * lr_decay_rate ** sum(milestone < epoch for milestone in lr_decay_epochs)
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "step": step}
-
-
-def kwargs_of(scheduler: str) -> type[Section]:
-    """What the `scheduler_kwargs` of a schedule may be."""
-    own = ("base", "epoch", "epochs", "scheduler", "progress")
-    return section_of(SCHEDULES[scheduler], learning_rate, left_out=own)
 
 
 def learning_rate(
@@ -47,8 +50,8 @@ def learning_rate(
 ) -> float:
     """The rate at `epoch` (from 0) of `epochs`, `progress` in [0, 1) through it.
 
-    A warm-up rises linearly, step by step, over `warmup_epochs`, but over no more than a tenth of the run, so that
-    any number of epochs works.
+    Args:
+        warmup_epochs: over which the rate rises linearly, step by step; no more than a tenth of the run.
     """
     rate = SCHEDULES[scheduler](base, epoch, epochs, **kwargs)
     warmup = min(warmup_epochs, epochs / 10)

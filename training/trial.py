@@ -27,7 +27,6 @@ class Trial(Run):
 
     def __init__(self, config: dict[str, Any], runtime: Runtime, stage: str, folder: Path, keys: Keys) -> None:
         super().__init__(config, runtime, stage, folder, keys)
-        self.is_trial = True
         self.num_bytes = 0
         """Of a checkpoint, once there was a step."""
 
@@ -36,6 +35,9 @@ class Trial(Run):
         self._optimizer = optimizer
         self._parts = {"model": model, "optimizer": optimizer, **parts}
         return lambda images, **kwargs: self.runtime.forward(model, images, self.runtime.training, **kwargs)
+
+    def note(self, **facts: Any) -> None:
+        """Nothing is recorded."""
 
     def epochs(self) -> Iterator[int]:
         """Yield the first epoch."""

@@ -1,31 +1,39 @@
 """From config to objects: one-line look-ups in the packages' tables. Config stops here."""
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 from torch.utils.data import DataLoader
 
 from clustering.features import Embedder
 from data import DATASETS
-from data.augment import Strategy, build_augmentation, build_evaluation
+from data.augment import AUGMENTATIONS, Strategy, build_augmentation, build_evaluation
+from data.augment.pretrained import Pretrained
 from data.download import NotHereError
+from data.files.reading import Found, Reading, record_of, values_of
+from data.files.values import AS_BEFORE, Values
 from data.loaders import NeighborPartner, ViewLoader
 from data.made_up import make_up
 from losses import CRITERIA
-from models import build_backbone, weights
+from models import build_backbone, takes_stem, weights
 from models.models import ClusteringModel, ContrastiveModel, FeatureModel
 from models.pretrained import build_pretrained, is_pretrained
-from system.console import say
+from system.console import say, warn
 from system.errors import ConfigError
+from system.files import write_text
 from system.runtime import Runtime
-from system.sections import section_of
+from system.sections import check, look_up, section_of
+from training.folder import RECORD, read_record
 from training.optimizers import OPTIMIZERS
-from utils.schema import SETUPS
+from utils.overrides import merge
+from utils.schema import SETUPS, STAGES
 
+IMAGES = "images.json"  # in an output folder of cluster.py: how the folder of images is read
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
 
 
@@ -39,10 +47,13 @@ STARTS: dict[str | None, Callable[[Any, weights.Weights], Any]] = {
 }
 
 
-def get_stem(p: Any) -> str:
-    """The stem that a config names, or that its data set implies; for a `folder` the crop size implies it."""
-    if p.get("stem"):
-        return p["stem"]
+def get_stem(p: Any) -> str | None:
+    """The stem that a config names, or that its data set implies; for a `folder` the crop size implies it.
+
+    None for a backbone that has no stems to choose from.
+    """
+    if p.get("stem") or not takes_stem(p["backbone"]):
+        return p.get("stem")
     name = p["train_db_name"]
     if name == "folder":
         size = get_crop_size(p)
@@ -95,9 +106,7 @@ def get_criterion(p: Any) -> Any:
     kwargs = dict(p.get("criterion_kwargs") or {})
     if p["criterion"] == "confidence-cross-entropy":
         kwargs["threshold"] = p["confidence_threshold"]
-    if p["criterion"] not in CRITERIA:
-        raise ConfigError(f"criterion is {p['criterion']}, but must be one of {', '.join(CRITERIA)}")
-    return CRITERIA[p["criterion"]](**kwargs)
+    return look_up(CRITERIA, p["criterion"], "criterion")(**kwargs)
 
 
 def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
@@ -106,33 +115,96 @@ def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("cluster_head" in name)
     name = p["optimizer"]
-    if name not in OPTIMIZERS:
-        raise ConfigError(f"optimizer is {name}, but must be one of {', '.join(OPTIMIZERS)}")
-    try:
-        kwargs = section_of(OPTIMIZERS[name], left_out=("parameters",)).model_validate(dict(p["optimizer_kwargs"]))
-    except ValidationError as error:
-        key, problem = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
-        raise ConfigError(f"optimizer_kwargs of {name}: {key}: {problem}") from error
-    return OPTIMIZERS[name]([parameter for parameter in model.parameters() if parameter.requires_grad], **dict(kwargs))
+    build = look_up(OPTIMIZERS, name, "optimizer")
+    section, given = section_of(build, left_out=("parameters",)), dict(p["optimizer_kwargs"])
+    kwargs = check(section, given, lambda key: f"optimizer {name}", "optimizer_kwargs.", owner=name)
+    return build([parameter for parameter in model.parameters() if parameter.requires_grad], **dict(kwargs))
+
+
+def get_view_kwargs(p: Any) -> dict[str, Any]:
+    """The augmentation_kwargs of a config, with crop size and normalisation of the evaluation transform where none are.
+
+    Raises ConfigError for an unknown strategy.
+    """
+    strategy = look_up(AUGMENTATIONS, p["augmentation_strategy"], "augmentation_strategy")
+    given, evaluation = p.get("augmentation_kwargs") or {}, p.get("transformation_kwargs") or {}
+    inherited = {name: evaluation[name] for name in ("crop_size", "normalize") if name in evaluation}
+    return merge(strategy.as_evaluated(**inherited), given) if len(inherited) == 2 else given
 
 
 def get_train_transformations(p: Any) -> Strategy:
-    """The augmentation of a config's stage."""
+    """The augmentation of a config's stage; raises ConfigError when it is missing or wrong."""
     if not p.get("augmentation_strategy"):
         raise ConfigError("the training views are missing: add augmentation_strategy")
-    return build_augmentation(p["augmentation_strategy"], **p["augmentation_kwargs"])
+    return build_augmentation(p["augmentation_strategy"], **get_view_kwargs(p))
 
 
 def get_val_transformations(p: Any) -> Strategy:
     """The evaluation transform: centre crop and normalisation; raises ConfigError when the config has none."""
-    return build_evaluation(**_evaluation_kwargs(p))
+    build = Pretrained if is_pretrained(p["backbone"]) else build_evaluation
+    return build(**_evaluation_kwargs(p))
+
+
+def read_by(folder: Path) -> Reading | None:
+    """How a run in a folder read its images; None where it did not record it. A damaged record is warned of."""
+    recorded = read_record(folder).get("images")
+    try:
+        return None if recorded is None else Reading.from_record(recorded)
+    except ValueError:
+        warn(f"{folder / RECORD} does not say how images were read; it is found out again")
+        return None
+
+
+def recorded_values(folder: Path) -> Values | None:
+    """By what a run in a folder read wide gray; None where there was no run, or none that came so far.
+
+    Runs of the first version recorded nothing, and are read as they were.
+    """
+    record = read_record(folder)
+    if record and "images" not in record:
+        return AS_BEFORE
+    found = read_by(folder) if record else None
+    return found.values if found else None
+
+
+def known_values(p: Any) -> Values | None:
+    """By what this stage, or one before it, read wide gray; None where nothing came before.
+
+    `p.image_values` says it first: a command that goes by a model of another folder sets it. Before the first stage,
+    cluster.py's look at the folder says it.
+    """
+    if p.get("image_values"):
+        return p["image_values"]
+    stage = SETUPS[p["setup"]].stage if p.get("setup") in SETUPS else STAGES[0]
+    before = STAGES[: STAGES.index(stage)] if stage in STAGES else ()
+    folders = [Path(p[f"{name}_dir"]) for name in (stage, *reversed(before)) if p.get(f"{name}_dir")]
+    return next((found for folder in folders if (found := recorded_values(folder))), None) or looked_at(p)
+
+
+def note_look(folder: Path, root: Path, values: Values, found: Found) -> None:
+    """Write how the images in `root` are read to an output folder, for the stages that will write there."""
+    facts = {"root": str(root.resolve()), "values": record_of(values), "found": asdict(found)}
+    write_text(folder / IMAGES, json.dumps(facts, indent=1) + "\n")
+
+
+def looked_at(p: Any) -> Values | None:
+    """What `note_look` wrote for the images of a config, if it did."""
+    root = (p.get("train_db_kwargs") or {}).get("root")
+    if not (root and p.get("root_dir")):
+        return None
+    try:
+        facts = json.loads((Path(p["root_dir"]) / IMAGES).read_text(encoding="utf-8"))
+        return values_of(facts["values"]) if facts["root"] == str(Path(root).expanduser().resolve()) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # it is found out again
 
 
 def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:
     root = (p.get("data_paths") or {}).get(name) or p.get("data_root") or "datasets"
     given = {key: value for key, value in kwargs.items() if value is not None} | more
+    known = (known_values(p),) if name == "folder" else ()
     try:
-        return DATASETS[name](Path(root), split, get_crop_size(p), **given)
+        return DATASETS[name](Path(root), split, get_crop_size(p), *known, **given)
     except NotHereError as error:  # in a dry run
         say(f"{error}, and a dry run downloads nothing: made-up images of its shape stand in its place")
         return make_up(name, split)
@@ -160,11 +232,17 @@ def get_val_dataset(p: Any, transform: Callable | None = None, classes: list[str
     return dataset
 
 
-def get_splits(p: Any, split: str | None = None) -> tuple[Any, Any]:
-    """The training and the validation split, whose classes have the same numbers; says how large they are."""
+def get_splits(p: Any, run: Any, split: str | None = None) -> tuple[Any, Any]:
+    """The training and the validation split of a stage's `Run`, whose classes have the same numbers.
+
+    Says how large they are; how images were read is recorded with the run.
+    """
     train = get_train_dataset(p, None, split)
+    if train.reading is not None:
+        run.note(images=train.reading.to_record())
     # Where there is no other, the training split is decoded once and serves as both.
-    val = get_val_dataset(p, classes=train.classes) if p.get("val_db_name") or split else train
+    split_differs = split is not None and p["train_db_name"] == "stl-10"
+    val = get_val_dataset(p, classes=train.classes) if p.get("val_db_name") or split_differs else train
     labels = f"{len(train.classes)} classes" if train.has_labels else "no labels"
     say(f"{len(train):,} training and {len(val):,} validation images of {train.name}, {labels}")
     return train, val

@@ -5,151 +5,58 @@
 """
 
 import difflib
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from easydict import EasyDict
-from pydantic import ValidationError
-from torch import nn
 
 from data import DATASETS
-from data.augment import AUGMENTATIONS, build_augmentation, build_evaluation
-from losses import CRITERIA
-from models import BACKBONES
-from models.models import ContrastiveModel
+from models import backbone_options
+from models.pretrained import is_pretrained, wanted_views
 from system.errors import ConfigError
 from system.files import REPOSITORY
-from system.sections import section_of
-from training.optimizers import OPTIMIZERS
-from training.schedule import SCHEDULES, kwargs_of
+from system.sections import Section, check, look_up
 from utils import schema
+from utils.bases import COMMAND_LINE, Origins, load_with_bases
+from utils.common_config import get_stem, get_view_kwargs
 from utils.overrides import apply_overrides, merge
+from utils.tables import TABLES
 from utils.yaml_file import load_yaml
 
 
-def _load_with_base(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """A config laid over its base, and the file that each of its first-level keys came from."""
-    content = load_yaml(path)
-    origins = dict.fromkeys(content, str(path))
-    base = content.pop("base", None)
-    if base is None:
-        return content, origins
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: base must be the path of one YAML file, relative to this file")
-    shared = load_yaml(path.parent / base)
-    if "base" in shared:
-        raise ConfigError(f"{path.parent / base}: a base may not have a base of its own")
-    return merge(shared, content), dict.fromkeys(shared, str(path.parent / base)) | origins
+def _check(section: type[Section], content: dict[str, Any], origins: Origins) -> dict[str, Any]:
+    known = ("base",) if section is schema.Config else ()
+    return check(section, content, origins.of, also_known=known).model_dump()
 
 
-WHOLE = ("train_db_kwargs", "val_db_kwargs", "model_kwargs")
+def _check_tables(config: dict[str, Any], origins: Origins) -> None:
+    """Check the names that lead into tables, and the options of what they name."""
+    if is_pretrained(config["backbone"]):
+        config["transformation_kwargs"] = merge(wanted_views(config["backbone"]), config["transformation_kwargs"])
+    for table in TABLES:
+        name = table.name(config)
+        if name is None:
+            continue
+        try:
+            look_up(table.entries, name, table.key)
+        except ConfigError as error:
+            raise ConfigError(f"{origins.of(table.key)}: {error}") from error
+        if table.kwargs is None or (table.may_be_empty and not config[table.kwargs]):
+            continue
+        given = get_view_kwargs(config) if table.key == "augmentation_strategy" else config[table.kwargs]
+        options = check(table.section(name), given, origins.of, f"{table.kwargs}.", owner=name)
+        config[table.kwargs] = options.model_dump(exclude_unset=not table.with_defaults)
+    _check_backbone(config, origins)
 
 
-class _Source(NamedTuple):
-    """Where keys came from: a file, but for those that its base holds or the command line laid over it."""
-
-    file: str
-    origins: dict[str, str]
-
-    def of(self, key: str) -> str:
-        return self.origins.get(key.split(".")[0], self.file)
-
-
-def _explain(
-    error: ValidationError, known: Callable[[tuple[Any, ...]], list[str]], origin: _Source, prefix: str
-) -> str:
-    first = error.errors()[0]
-    place = first["loc"]
-    named = [str(part) for part in place if part not in ("int", "float", "bool", "literal['auto']", "[key]")]
-    key = _shown(".".join([*prefix.split(".")[:-1], *named]))
-    source = origin.of(key)
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), known(place[:-1]), n=1, cutoff=0)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        return f"{source}: unknown key '{key}'{hint}"
-    if first["type"] == "missing":
-        return f"{source}: the key '{key}' is missing"
-    if "[key]" in place:
-        return f"{source}: the key '{key}' is no word"
-    message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    return f"{source}: {key} is {_shown(str(first['input']))}; {message[0].lower() + message[1:]}"
-
-
-def _shown(text: str) -> str:
-    """A text of the config as an error can show it: on one line, and not too long."""
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _check(section: type[schema.Section], content: dict[str, Any], source: _Source, prefix: str = "") -> dict[str, Any]:
-    def known(place: tuple[Any, ...]) -> list[str]:
-        fields = section.model_fields
-        for part in place:
-            annotation = fields[part].annotation if part in fields else None
-            if not (isinstance(annotation, type) and issubclass(annotation, schema.Section)):
-                return []
-            fields = annotation.model_fields
-        return [*fields, "base"] if section is schema.Config and not place else list(fields)
-
-    try:
-        return section.model_validate(content).model_dump()
-    except ValidationError as error:
-        raise ConfigError(_explain(error, known, source, prefix)) from error
-
-
-def _check_tables(checked: dict[str, Any], source: _Source) -> None:
-    """Check the names that lead into tables, and the kwargs that depend on them."""
-    tables: dict[str, Collection[str]] = {
-        "setup": schema.SETUPS,
-        "train_db_name": DATASETS,
-        "val_db_name": DATASETS,
-        "backbone": BACKBONES,
-        "criterion": CRITERIA,
-        "optimizer": OPTIMIZERS,
-        "scheduler": SCHEDULES,
-        "augmentation_strategy": AUGMENTATIONS,
-    }
-    for key, names in tables.items():
-        if checked[key] is not None and checked[key] not in names:
-            near = difflib.get_close_matches(checked[key], list(names), n=1, cutoff=0)[0]
-            raise ConfigError(
-                f"{source.of(key)}: {key} is '{checked[key]}', but must be one of {', '.join(names)}; is it '{near}'?"
-            )
-    train, val = checked["train_db_name"], checked["val_db_name"]
-    sections = {
-        # A folder's class numbers are told by the split that came before.
-        "train_db_kwargs": section_of(DATASETS[train], left_out=("classes",)),
-        "val_db_kwargs": section_of(DATASETS[val or train], left_out=("classes",)),
-        "model_kwargs": section_of(ContrastiveModel, left_out=("backbone",)),
-        "optimizer_kwargs": checked["optimizer_kwargs"]
-        and checked["optimizer"]
-        and section_of(OPTIMIZERS[checked["optimizer"]], left_out=("parameters",)),
-        "scheduler_kwargs": kwargs_of(checked["scheduler"]),
-        # The threshold of self-labeling is a key of its own.
-        "criterion_kwargs": checked["criterion"]
-        and section_of(CRITERIA[checked["criterion"]], left_out=("threshold",)),
-    }
-    for key, section in sections.items():
-        if section:
-            whole = _check(section, checked[key], source, f"{key}.")
-            # What is built knows its own defaults; those of data and model are told, for what is saved and compared.
-            checked[key] = whole if key in WHOLE else {name: whole[name] for name in checked[key]}
-    builders: dict[str, Callable[..., Any] | None] = {
-        "optimizer_kwargs": sections["optimizer_kwargs"]
-        and partial(OPTIMIZERS[checked["optimizer"]], [nn.Parameter(torch.zeros(1))]),
-        "augmentation_kwargs": checked["augmentation_strategy"]
-        and partial(build_augmentation, checked["augmentation_strategy"]),
-        "transformation_kwargs": checked["transformation_kwargs"] and build_evaluation,
-    }
-    for key, build in builders.items():
-        if build:
-            try:
-                build(**checked[key])
-            except (ConfigError, TypeError) as error:
-                raise ConfigError(f"{source.of(key)}: {key}: {error}") from error
+def _check_backbone(config: dict[str, Any], origins: Origins) -> None:
+    name, dataset = config["backbone"], config["train_db_name"]
+    which = f"backbone '{name}'"
+    stem = config["stem"]
+    if stem is None and (dataset != "folder" or config["transformation_kwargs"]):
+        stem, which = get_stem(config), f"{which} on {dataset}"
+    backbone_options(name, stem, config["width"], lambda key: f"{origins.of(key)}: {which}")
 
 
 def _check_data_paths(paths: dict[str, str], source: str) -> None:
@@ -199,14 +106,16 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     first_keys = {word: word.split("=")[0].split(".")[0] for word in overrides}
     env_words = [word for word in overrides if first_keys[word] in schema.Environment.model_fields]
     exp_words = [word for word in overrides if word not in env_words]
-    overridden = dict.fromkeys(first_keys.values(), "the command line")
-    environment = apply_overrides(load_yaml(env), env_words)
-    environment = _check(schema.Environment, environment, _Source(str(env), overridden))
-    _check_data_paths(environment["data_paths"], _Source(str(env), overridden).of("data_paths"))
-    content, origins = _load_with_base(Path(exp))
-    source = _Source(str(exp), origins | overridden)
-    checked = _check(schema.Config, apply_overrides(content, exp_words), source)
-    _check_tables(checked, source)
+    if "base" in first_keys.values():
+        raise ConfigError(f"{COMMAND_LINE}: base belongs into the config file, which is read before other keys")
+    content, origins = load_yaml(env), Origins(env)
+    origins.add_words(env_words)
+    environment = _check(schema.Environment, apply_overrides(content, env_words), origins)
+    _check_data_paths(environment["data_paths"], origins.of("data_paths"))
+    content, origins = load_with_bases(Path(exp))
+    origins.add_words(exp_words)
+    checked = _check(schema.Config, apply_overrides(content, exp_words), origins)
+    _check_tables(checked, origins)
     return add_paths(EasyDict({**environment, **checked}))
 
 

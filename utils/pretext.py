@@ -183,7 +183,7 @@ def load_features(p: EasyDict, split: str, dataset: Any) -> Tensor:
     """A split's features float32 `[N, D]` as its pretext run left them; raises UserError when they do not fit it."""
     path = Path(p.pretext_dir) / f"features-{split}.npy"
     load_split_neighbors(p, split, dataset, 1)  # of the same images, or this says what is wrong
-    features = read_npy(path, np.float32, 2)
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(features) != len(dataset):
         raise UserError(f"{path} holds features of {len(features)} images, but there are {len(dataset)}; mine again")
     return torch.from_numpy(np.asarray(features))

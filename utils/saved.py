@@ -8,11 +8,14 @@ from pydantic import ValidationError
 
 import data.folder
 import data.imagenet
+from data.files.reading import Reading
+from data.files.values import AS_BEFORE
 from system.console import warn
 from system.errors import ConfigError, UserError
 from system.files import verify_file
 from training.folder import CONFIG, MODEL
 from utils import schema
+from utils.common_config import read_by
 from utils.config import load_config, load_yaml, require
 
 WITHIN = ("", "runs/selflabel", "runs/scan")  # where in a run folder, or in cluster.py's output, a model lies
@@ -61,8 +64,11 @@ def _read_resolved(path: Path) -> EasyDict:
     return EasyDict({**content, **checked})
 
 
-def reading(p: EasyDict, model: Path) -> tuple[int, bool]:
-    """How the stage read its images: the length of the short side, and whether they were streamed."""
+def reading(p: EasyDict, model: Path) -> Reading:
+    """How the stage read its images: as its run recorded it, or else, for earlier outputs, as its config tells."""
+    recorded = read_by(model.parent)
+    if recorded is not None:
+        return recorded
     kwargs, size = p.train_db_kwargs, p.transformation_kwargs.crop_size
     resize, stream = kwargs.get("resize"), kwargs.get("stream", "auto")
     if p.train_db_name in data.imagenet.BUILDERS:
@@ -71,8 +77,8 @@ def reading(p: EasyDict, model: Path) -> tuple[int, bool]:
         num_images = num_training_images(p, model) if stream == "auto" else 0
         side, streamed = data.folder.reading(num_images, size, resize, stream)
     else:
-        return size, False
-    return side, streamed and not kwargs.get("cache_dir")
+        return Reading(size, False, AS_BEFORE)
+    return Reading(side, streamed and not kwargs.get("cache_dir"), AS_BEFORE)
 
 
 def num_training_images(p: EasyDict, model: Path) -> int:

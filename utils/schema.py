@@ -1,6 +1,7 @@
 """Every key a config may hold: its type, its range, its default, and what it means.
 
-Adding a key is adding a field here; the tables in `data`, `losses` and `models` say which names a field may take.
+Adding a key is adding a field here; `utils.tables` says which names a field may take, and which options go with them.
+`python -m docs.configs` writes docs/configs.md from both.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -59,88 +60,144 @@ class Environment(Section):
     """env.yml: where results go and where data sets lie."""
 
     root_dir: Folder
+    """Where results go: `{root_dir}/{data set}/{pretext,scan,selflabel}`."""
     data_root: Folder = "datasets"
+    """Where data sets are looked for, and downloaded to."""
     data_paths: dict[str, Folder] = {}
+    """Data sets that lie elsewhere: `{cifar-10: /data/cifar}`."""
 
 
 class CheckpointEvery(Section):
     """How often a resumable checkpoint is written, besides at the end and on SIGTERM or SIGINT."""
 
     epochs: Positive = 1
+    """After so many epochs."""
     minutes: PositiveRate = 10
+    """After so many minutes within an epoch."""
 
 
 class Config(Section):
     """One stage's config. What a stage needs beyond its own defaults it demands itself, when it starts."""
 
-    setup: str  # what the config is for: see SETUPS
+    setup: str
+    """What the config is for."""
 
     # Data
-    train_db_name: str  # a data set: see DATASETS in data/__init__.py
-    val_db_name: str | None = None  # by default the training split
-    train_db_kwargs: dict[str, Any] = {}  # what the data set's builder takes: root, resize, stream, …
+    train_db_name: str
+    """The data set of the training split."""
+    val_db_name: str | None = None
+    """The data set of the validation split; by default the training split."""
+    train_db_kwargs: dict[str, Any] = {}
+    """Options of the training data set."""
     val_db_kwargs: dict[str, Any] = {}
-    db_alias: RunName | None = None  # names the folder of a `folder`'s results; by default its directory's name
-    num_classes: Positive | None = None  # clusters to find
+    """Options of the validation data set."""
+    db_alias: RunName | None = None
+    """Names the folder of a `folder`'s results; by default its directory's name."""
+    num_classes: Positive | None = None
+    """Clusters to find."""
 
     # Model
-    backbone: str = "resnet18"  # see BACKBONES in models/__init__.py
-    stem: Literal["cifar", "cifar_s2", "stl", "imagenet"] | None = None  # by default what suits the data set
-    weights: str | None = None  # of a pretrained backbone: a .safetensors or PyTorch file, in the place of its own
-    offline: bool = False  # nothing is downloaded
-    width: Positive | None = None  # channels of the first stage; by default the network's own
-    model_kwargs: dict[str, Any] = {}  # of the contrastive head: head, features_dim
-    head_kwargs: dict[str, Any] = {}  # of a clustering method's model: what its head is built from; written by the run
-    num_heads: Positive = 1  # cluster heads trained side by side; the lowest validation loss picks one
+    backbone: str = "resnet18"
+    """The network whose features are learned."""
+    weights: str | None = None
+    """Of a pretrained backbone: a .safetensors or PyTorch file, in the place of its own."""
+    offline: bool = False
+    """Nothing is downloaded."""
+    stem: str | None = None
+    """What stands before the backbone's first stage; by default what suits the data set."""
+    width: int | None = None
+    """Channels of the backbone's first stage; by default the network's own."""
+    model_kwargs: dict[str, Any] = {}
+    """Options of a pretext task's contrastive head."""
+    head_kwargs: dict[str, Any] = {}
+    """Of a clustering method's model: what its head is built from; the run writes it."""
+    num_heads: Positive = 1
+    """Cluster heads trained side by side; the lowest validation loss picks one."""
 
     # Method
-    num_neighbors: Positive = 20  # of the mined ones, from which scan draws a partner
-    num_mined_train: Positive | None = None  # per image; by default 20 (simclr) or 50 (moco)
+    num_neighbors: Positive = 20
+    """Of the mined ones, from which scan draws a partner."""
+    num_mined_train: Positive | None = None
+    """Neighbors mined for each training image; by default 20 (simclr) or 50 (moco)."""
     num_mined_val: Positive = 5
-    mine_features: Literal["head", "backbone"] | None = None  # what is compared; by default head (moco: backbone)
-    neighbors: Literal["auto", "torch", "faiss"] = "auto"  # what searches; the result is the same
-    temperature: PositiveRate = 0.07  # of the k-NN vote, where criterion_kwargs has none
-    update_cluster_head_only: bool = False  # the backbone is frozen
-    confidence_threshold: Fraction = 0.99  # above which a prediction becomes a label
-    use_ema: bool = False  # in self-labeling: after every step the weights become their running average
-    ema_alpha: Fraction = 0.999  # its decay per step
+    """Neighbors mined for each validation image."""
+    mine_features: Literal["head", "backbone"] | None = None
+    """The outputs that are compared; by default head (moco: backbone)."""
+    neighbors: Literal["auto", "torch", "faiss"] = "auto"
+    """What searches; the result is the same."""
+    temperature: PositiveRate = 0.07
+    """Of the k-NN vote, where criterion_kwargs has none."""
+    update_cluster_head_only: bool = False
+    """The backbone is frozen."""
+    confidence_threshold: Fraction = 0.99
+    """Probability above which a prediction becomes a label."""
+    use_ema: bool = False
+    """In self-labeling: after every step the weights become their running average."""
+    ema_alpha: Fraction = 0.999
+    """Decay of that average per step."""
 
     # Loss, optimizer, schedule
-    criterion: str | None = None  # see CRITERIA in losses/__init__.py
+    criterion: str | None = None
+    """The loss."""
     criterion_kwargs: dict[str, Any] = {}
-    optimizer: str | None = None  # sgd, adam or adamw
+    """Options of the loss."""
+    optimizer: str | None = None
+    """The optimizer; one parameter group, decay on everything."""
     optimizer_kwargs: dict[str, Any] = {}
-    scheduler: str = "constant"  # constant, cosine or step
+    """Options of the optimizer."""
+    scheduler: str = "constant"
+    """The learning rate over the epochs."""
     scheduler_kwargs: dict[str, Any] = {}
+    """Options of the schedule."""
     epochs: Positive | None = None
-    batch_size: Positive | None = None  # of all processes together
-    eval_batch_size: Positive | None = None  # by default 256
-    num_workers: Count = 8  # processes that decode streamed images; never more than cores
+    """Times that every image is trained on."""
+    batch_size: Positive | None = None
+    """Images a step, of all processes together."""
+    eval_batch_size: Positive | None = None
+    """Images at a time where nothing is trained; by default 256."""
+    num_workers: Count = 8
+    """Processes that decode streamed images; never more than cores."""
 
     # Views
-    augmentation_strategy: str | None = None  # see AUGMENTATIONS in data/augment/__init__.py
+    augmentation_strategy: str | None = None
+    """What makes the training views."""
     augmentation_kwargs: dict[str, Any] = {}
-    transformation_kwargs: dict[str, Any] = {}  # of the evaluation transform: crop_size, normalize
+    """Options of the training views; crop size and normalisation are the evaluation transform's unless given here."""
+    transformation_kwargs: dict[str, Any] = {}
+    """Options of the evaluation transform."""
 
     # The run
-    run_name: RunName | None = None  # keeps a run in a folder of its own
-    pretext_run: RunName | None = None  # the run_name of the pretext run to start from
-    scan_run: RunName | None = None  # that of the scan run
-    overwrite: bool = False  # start again, whatever the folder holds
+    run_name: RunName | None = None
+    """Keeps a run in a folder of its own."""
+    pretext_run: RunName | None = None
+    """The run_name of the pretext run to start from."""
+    scan_run: RunName | None = None
+    """The run_name of the scan run to start from."""
+    overwrite: bool = False
+    """Start again, whatever the folder holds."""
     seed: Count = 0
-    device: str = "auto"  # auto, cpu, cuda, cuda:N or mps
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 for training where it is fast
-    compile: Literal["auto"] | bool = "auto"  # auto: where it pays
-    deterministic: bool = False  # on CUDA the same bits every time, at some speed
-    knn_every: Positive = 10  # epochs between two k-NN accuracies of a pretext task
-    log_every: Positive = 50  # steps between two looks at the loss
+    """What every random draw depends on."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 for training where it is fast."""
+    compile: Literal["auto"] | bool = "auto"
+    """auto: where it pays."""
+    deterministic: bool = False
+    """On CUDA the same bits every time, at some speed."""
+    knn_every: Positive = 10
+    """Epochs between two k-NN accuracies of a pretext task."""
+    log_every: Positive = 50
+    """Steps between two looks at the loss."""
     checkpoint_every: CheckpointEvery = CheckpointEvery()
+    """How often a resumable checkpoint is written, besides at the end and on SIGTERM or SIGINT."""
     tensorboard: bool = False
+    """Write losses and pictures for TensorBoard, too."""
 
 
 # What tells a run from another is everything but these: they change how a run is carried out, not what it computes.
 CARRIED_OUT = {
-    "overwrite", "num_workers", "offline", "head_kwargs", "eval_batch_size", "device", "precision", "compile", "log_every",
+    "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every", "offline", "head_kwargs",
     "checkpoint_every", "tensorboard", "root_dir", "data_root", "data_paths", "neighbors",
 }  # fmt: skip
 

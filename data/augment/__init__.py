@@ -1,17 +1,16 @@
 """Augmentations on whole uint8 batches, every image with its own draws; names in a config lead here."""
 
-import inspect
 from typing import Any
 
-from data.augment import options
 from data.augment.affine import Affine
 from data.augment.pretrained import Pretrained
 from data.augment.simclr import SimCLR
 from data.augment.standard import Standard
-from data.augment.strategy import Evaluation, Strategy
+from data.augment.strategy import Evaluation, Normalize, Strategy, build_evaluation
 from data.augment.strong import Strong
-from system.errors import ConfigError
+from system.sections import look_up
 
+# The annotated parameters of a class are the augmentation_kwargs that a config may give.
 AUGMENTATIONS: dict[str, type[Strategy]] = {
     "standard": Standard,
     "simclr": SimCLR,
@@ -21,15 +20,9 @@ AUGMENTATIONS: dict[str, type[Strategy]] = {
     "pretrained": Pretrained,
 }
 
-__all__ = ["AUGMENTATIONS", "Evaluation", "Strategy", "build_augmentation", "build_evaluation"]
+__all__ = ["AUGMENTATIONS", "Evaluation", "Normalize", "Strategy", "build_augmentation", "build_evaluation"]
 
 
 def build_augmentation(strategy: str, **kwargs: Any) -> Strategy:
-    """The named strategy from the augmentation_kwargs of a config; ConfigError for what it does not take."""
-    if strategy not in AUGMENTATIONS:
-        raise ConfigError(f"there is no augmentation {strategy!r}; known are {', '.join(AUGMENTATIONS)}")
-    parameters = inspect.signature(AUGMENTATIONS[strategy]).parameters.values()
-    required = [p.name for p in parameters if p.default is p.empty]
-    optional = [p.name for p in parameters if p.default is not p.empty]
-    options.section(f"augmentation_kwargs ({strategy})", kwargs, required, optional)
-    return AUGMENTATIONS[strategy](**kwargs)
+    """The named strategy from the augmentation_kwargs of a config; raises ConfigError for what it does not take."""
+    return look_up(AUGMENTATIONS, strategy, "augmentation_strategy")(**kwargs)

@@ -1,15 +1,16 @@
 """Views for small images of signs, such as digits: one affine warp, blur, contrast, noise, erasing; no flip."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from data.augment import color, geometry, options
-from data.augment.strategy import Params, Strategy, uniform
+from data.augment import color, geometry
+from data.augment.strategy import Normalize, Params, Strategy, uniform
+from system.sections import Fraction, Side, Span
 
 BLUR_KERNEL = (0.25, 0.5, 0.25)
 
@@ -17,37 +18,40 @@ BLUR_KERNEL = (0.25, 0.5, 0.25)
 class Affine(Strategy):
     """One bilinear warp per image, black outside, then blur, contrast, noise and erasing, normalise.
 
-    scale: side of the window that is looked at, log-uniform (below 1 magnifies); aspect: its log aspect ratio, ±;
-    rotation, shear: ± degrees; shift: ± share of the side; blur: probability; contrast: factor 1 ±; noise: largest
-    standard deviation, a share of full brightness; erasing: probability, of a square up to erasing_side of the side.
+    Args:
+        crop_size: side of the views, in pixels.
+        scale: smallest and largest side of the window that is looked at, log-uniform; below 1 magnifies.
+        aspect: its log aspect ratio, in both directions.
+        rotation: degrees, in both directions.
+        shear: degrees, in both directions.
+        shift: share of the side, in both directions.
+        blur: probability.
+        contrast: factor from 1 - contrast to 1 + contrast.
+        noise: largest standard deviation, a share of full brightness.
+        erasing: probability.
+        erasing_side: largest side of the erased square, a share of the view's.
     """
 
     def __init__(
         self,
-        crop_size: int,
-        normalize: Mapping[str, Any],
-        scale: Sequence[float] = (0.7, 1.15),
-        aspect: float = 0.2,
-        rotation: float = 15.0,
-        shear: float = 15.0,
-        shift: float = 0.12,
-        blur: float = 0.5,
-        contrast: float = 0.4,
-        noise: float = 0.1,
-        erasing: float = 0.5,
-        erasing_side: float = 0.5,
+        crop_size: Side,
+        normalize: Normalize,
+        scale: Span[Annotated[float, Field(gt=0, le=10)]] = (0.7, 1.15),
+        aspect: Annotated[float, Field(ge=0, le=2)] = 0.2,
+        rotation: Annotated[float, Field(ge=0, le=180)] = 15.0,
+        shear: Annotated[float, Field(ge=0, le=60)] = 15.0,
+        shift: Fraction = 0.12,
+        blur: Fraction = 0.5,
+        contrast: Fraction = 0.4,
+        noise: Fraction = 0.1,
+        erasing: Fraction = 0.5,
+        erasing_side: Fraction = 0.5,
     ):
         super().__init__(crop_size, normalize)
-        self.scale = options.span("scale", scale, 0, 10)
-        self.aspect = options.number("aspect", aspect, 0, 2)
-        self.rotation = options.number("rotation", rotation, 0, 180)
-        self.shear = options.number("shear", shear, 0, 60)
-        self.shift = options.number("shift", shift, 0, 1)
-        self.blur = options.number("blur", blur, 0, 1)
-        self.contrast = options.number("contrast", contrast, 0, 1)
-        self.noise = options.number("noise", noise, 0, 1)
-        self.erasing = options.number("erasing", erasing, 0, 1)
-        self.longest = max(1, round(options.number("erasing_side", erasing_side, 0, 1) * crop_size))
+        self.scale = tuple(scale)
+        self.aspect, self.rotation, self.shear, self.shift = aspect, rotation, shear, shift
+        self.blur, self.contrast, self.noise, self.erasing = blur, contrast, noise, erasing
+        self.longest = max(1, round(erasing_side * crop_size))
 
     def draw(self, num_images: int, generator: torch.Generator | None = None) -> Params:
         """The warp's matrices, what is blurred, contrast factors, the noise, and the erased squares."""

@@ -1,18 +1,14 @@
 """The evaluation transform that pretrained networks ask for: resize as PIL does, centre crop, normalise."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from data.augment import options
-from data.augment.strategy import Params, Strategy
-from system.errors import ConfigError
-
-INTERPOLATIONS = ("bilinear", "bicubic")
-CROP_MODES = ("center", "squash")
+from data.augment.strategy import Normalize, Params, Strategy
+from system.sections import Side
 
 
 class Pretrained(Strategy):
@@ -21,26 +17,27 @@ class Pretrained(Strategy):
     `crop_mode: squash` brings both sides to the same length first, so that the crop keeps that share of both. The
     result is that of PIL's resize to `crop_size / crop` (rounded as torchvision and timm do) and torchvision's
     CenterCrop, to one of 256 levels, except where the filter overshoots black or white between its two directions.
+
+    Args:
+        crop_size: side of the result.
+        normalize: what the network asks for.
+        interpolation: how pixels are resized.
+        crop: share of the short side that is kept.
+        crop_mode: squash brings both sides to one length first.
     """
 
     is_fixed = True
 
     def __init__(
         self,
-        crop_size: int,
-        normalize: Mapping[str, Any],
-        interpolation: str = "bicubic",
-        crop: float = 1.0,
-        crop_mode: str = "center",
+        crop_size: Side,
+        normalize: Normalize,
+        interpolation: Literal["bilinear", "bicubic"] = "bicubic",
+        crop: Annotated[float, Field(ge=0.1, le=1)] = 1.0,
+        crop_mode: Literal["center", "squash"] = "center",
     ):
         super().__init__(crop_size, normalize)
-        if interpolation not in INTERPOLATIONS:
-            raise ConfigError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}")
-        if crop_mode not in CROP_MODES:
-            raise ConfigError(f"crop_mode must be one of {', '.join(CROP_MODES)}, not {crop_mode!r}")
-        self.interpolation = interpolation
-        self.share = options.number("crop", crop, 0.1, 1)
-        self.crop_mode = crop_mode
+        self.interpolation, self.share, self.crop_mode = interpolation, crop, crop_mode
 
     def box(self, params: Params, height: int, width: int) -> Tensor:
         """The kept part in pixels of the image, for workers that cut and resize it themselves."""

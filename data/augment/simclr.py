@@ -1,14 +1,37 @@
 """SimCLR's view: the standard one, recolored."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from data.augment import color, options
-from data.augment.standard import Standard
-from data.augment.strategy import Params, uniform
+from data.augment import color
+from data.augment.standard import RandomResizedCrop, Standard
+from data.augment.strategy import Normalize, Params, uniform
+from system.sections import Fraction, Section
+
+Spread = Annotated[float, Field(ge=0, le=100)]
+
+
+class Sometimes(Section):
+    """What is done to some images only."""
+
+    p: Fraction
+    """Its probability."""
+
+
+class ColorJitter(Section):
+    """How far colors may change, uniformly drawn, the four changes in random order."""
+
+    brightness: Spread = 0.0
+    """Factor from 1 - brightness to 1 + brightness."""
+    contrast: Spread = 0.0
+    """The same of the distance to the image's mean gray."""
+    saturation: Spread = 0.0
+    """The same of the distance to the pixel's gray."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the color circle, in both directions."""
 
 
 class SimCLR(Standard):
@@ -16,21 +39,16 @@ class SimCLR(Standard):
 
     def __init__(
         self,
-        random_resized_crop: Mapping[str, Any],
-        color_jitter_random_apply: Mapping[str, Any],
-        color_jitter: Mapping[str, Any],
-        random_grayscale: Mapping[str, Any],
-        normalize: Mapping[str, Any],
+        random_resized_crop: RandomResizedCrop,
+        color_jitter_random_apply: Sometimes,
+        color_jitter: ColorJitter,
+        random_grayscale: Sometimes,
+        normalize: Normalize,
     ):
         super().__init__(random_resized_crop, normalize)
-        self.jitter_probability = probability("color_jitter_random_apply", color_jitter_random_apply)
-        self.gray_probability = probability("random_grayscale", random_grayscale)
-        names = ["brightness", "contrast", "saturation", "hue"]
-        values = options.section("color_jitter", color_jitter, [], names)
-        *spreads, self.hue = (
-            options.number(f"color_jitter.{name}", values.get(name, 0.0), 0, 0.5 if name == "hue" else 100)
-            for name in names
-        )
+        self.jitter_probability, self.gray_probability = color_jitter_random_apply.p, random_grayscale.p
+        self.hue = color_jitter.hue
+        spreads = color_jitter.brightness, color_jitter.contrast, color_jitter.saturation
         self.factor_low = torch.tensor([max(0.0, 1 - s) for s in spreads])
         self.factor_high = torch.tensor([1 + s for s in spreads])
 
@@ -51,8 +69,3 @@ class SimCLR(Standard):
         """Jitter, then gray."""
         channels = color.jitter(images.unbind(1), params["blends"], params["hue"], params["turned"])
         return torch.stack(color.recolor_where(params["gray"], color.grayscale, channels), 1)
-
-
-def probability(name: str, values: Mapping[str, Any]) -> float:
-    """The p of a section that has nothing else."""
-    return options.number(f"{name}.p", options.section(name, values, ["p"])["p"], 0, 1)

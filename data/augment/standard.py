@@ -1,24 +1,41 @@
 """The standard training view: random resized crop and flip."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from data.augment import geometry, options
-from data.augment.strategy import Params, Strategy, uniform
+from data.augment import geometry
+from data.augment.strategy import Normalize, Params, Strategy, uniform
+from system.sections import Section, Side, Span
+
+
+class RandomResizedCrop(Section):
+    """A part of the image, resized to a square."""
+
+    size: Side
+    """Side of the views, in pixels."""
+    scale: Span[Annotated[float, Field(gt=0, le=1)]]
+    """Smallest and largest area of the part, as a share of the image's."""
+    ratio: Span[Annotated[float, Field(gt=0, le=100)]] = (3 / 4, 4 / 3)
+    """Smallest and largest ratio of its width to its height."""
 
 
 class Standard(Strategy):
     """Random resized crop (bilinear), flip one half, normalise."""
 
-    def __init__(self, random_resized_crop: Mapping[str, Any], normalize: Mapping[str, Any]):
-        values = options.section("random_resized_crop", random_resized_crop, ["size", "scale"], ["ratio"])
-        super().__init__(values["size"], normalize)
-        self.scale = options.span("random_resized_crop.scale", values["scale"], 0, 1)
-        self.ratio = options.span("random_resized_crop.ratio", values.get("ratio", (3 / 4, 4 / 3)), 0, 100)
+    def __init__(self, random_resized_crop: RandomResizedCrop, normalize: Normalize):
+        super().__init__(random_resized_crop.size, normalize)
+        self.scale = tuple(random_resized_crop.scale)
+        low, high = random_resized_crop.ratio
+        self.ratio = low, high
+
+    @classmethod
+    def as_evaluated(cls, crop_size: int, normalize: Any) -> dict[str, Any]:
+        """The side of the crop and the normalisation."""
+        return {"random_resized_crop": {"size": crop_size}, "normalize": normalize}
 
     def draw(self, num_images: int, generator: torch.Generator | None = None) -> Params:
         """Area (share of the image) and aspect of every try, the place, the flip."""

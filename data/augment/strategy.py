@@ -7,13 +7,15 @@ same part of the batch.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from data.augment import geometry, options
+from data.augment import geometry
+from system.sections import Section, Side, checked
 from system.transfer import send_all
 
 Params = dict[str, Tensor]
@@ -21,21 +23,44 @@ Params = dict[str, Tensor]
 CHUNK_PIXELS = 128 * 32 * 32  # worked on at a time on the processor, so that a chunk stays in its cache
 
 
+class Normalize(Section):
+    """What becomes of the levels of each channel, as shares of full brightness: (level - mean) / std."""
+
+    mean: Annotated[Sequence[Annotated[float, Field(ge=-1e3, le=1e3)]], Field(min_length=3, max_length=3)]
+    """Of red, green and blue."""
+    std: Annotated[Sequence[Annotated[float, Field(ge=1e-6, le=1e3)]], Field(min_length=3, max_length=3)]
+    """Of red, green and blue."""
+
+
 class Strategy:
-    """What the strategies share; as it stands, the evaluation transform: centre crop, normalise."""
+    """What the strategies share; as it stands, the evaluation transform: centre crop, normalise.
+
+    The annotated parameters of a strategy's constructor are the options that a config may give it. They are checked
+    in every call: raises ConfigError. Plain dicts become sections.
+    """
 
     host_params: tuple[str, ...] = ()  # parameters that steer and stay on the processor
     chunk_pixels = CHUNK_PIXELS
     is_fixed = False  # whether an image looks the same every time
 
-    def __init__(self, size: int, normalize: Mapping[str, Any]):
-        self.size = options.whole("the crop size", size, 1)
-        values = options.section("normalize", normalize, ["mean", "std"])
-        self.mean = options.numbers("normalize.mean", values["mean"], 3, -1e3, 1e3)
-        self.std = options.numbers("normalize.std", values["std"], 3, 1e-6, 1e3)
+    @checked
+    def __init__(self, crop_size: Side, normalize: Normalize):
+        self.size, self.mean, self.std = crop_size, tuple(normalize.mean), tuple(normalize.std)
         self._normalization: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._compiled: Callable[[Tensor, Params], Tensor] | None = None
         self._compiled_shape: torch.Size | None = None
+
+    def __init_subclass__(cls) -> None:
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+
+    @classmethod
+    def as_evaluated(cls, crop_size: int, normalize: Any) -> dict[str, Any]:
+        """The options that say how large the views are and how they are normalised, from the evaluation transform's.
+
+        A config that does not give them to the views takes these.
+        """
+        return {"crop_size": crop_size, "normalize": normalize}
 
     def draw(self, num_images: int, generator: torch.Generator | None = None) -> Params:
         """Everything random for num_images images: CPU tensors [num_images, ...]."""
@@ -116,16 +141,17 @@ class Strategy:
 
 
 class Evaluation(Strategy):
-    """Centre crop, normalise."""
+    """Centre crop, normalise.
+
+    Args:
+        crop_size: side of the crop, in pixels.
+    """
 
     is_fixed = True
 
-    def __init__(self, crop_size: int, normalize: Mapping[str, Any]):
-        super().__init__(crop_size, normalize)
 
-
-def build_evaluation(crop_size: int, normalize: Mapping[str, Any]) -> Strategy:
-    """The evaluation transform: centre crop, normalise."""
+def build_evaluation(crop_size: int, normalize: Any) -> Strategy:
+    """The evaluation transform: centre crop, normalise; raises ConfigError for other values than it takes."""
     return Evaluation(crop_size, normalize)
 
 

@@ -1,34 +1,50 @@
 """SCAN's strong view."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from data.augment import color, geometry, options
+from data.augment import color, geometry
 from data.augment.operations import OPERATIONS, apply_operations
-from data.augment.strategy import CHUNK_PIXELS, Params, Strategy
+from data.augment.strategy import CHUNK_PIXELS, Normalize, Params, Strategy
+from system.sections import Section, Side
+
+
+class Cutout(Section):
+    """Squares set to the mean color."""
+
+    n_holes: Annotated[int, Field(ge=0, le=100)]
+    """How many."""
+    length: Side
+    """Largest side, in pixels; an image draws one from 1 on for all its squares."""
+    random: bool = True
+    """Accepted, as published configs have it; without effect."""
 
 
 class Strong(Strategy):
-    """SCAN's own strategy: flip one half, random crop, strong operations, normalise, cutout."""
+    """SCAN's own strategy: flip one half, random crop, strong operations, normalise, cutout.
+
+    Args:
+        crop_size: side of the views, in pixels; nothing is padded or resized.
+        num_strong_augs: operations drawn for each image, with replacement, out of 14.
+    """
 
     host_params = ("operation",)
     chunk_pixels = 4 * CHUNK_PIXELS  # an operation's group is a fourteenth of the chunk
 
     def __init__(
         self,
-        crop_size: int,
-        normalize: Mapping[str, Any],
-        num_strong_augs: int,
-        cutout_kwargs: Mapping[str, Any],
+        crop_size: Side,
+        normalize: Normalize,
+        num_strong_augs: Annotated[int, Field(ge=0, le=100)],
+        cutout_kwargs: Cutout,
     ):
         super().__init__(crop_size, normalize)
-        self.num_operations = options.whole("num_strong_augs", num_strong_augs, 0)
-        values = options.section("cutout_kwargs", cutout_kwargs, ["n_holes", "length"], ["random"])
-        self.num_holes = options.whole("cutout_kwargs.n_holes", values["n_holes"], 0)
-        self.length = options.whole("cutout_kwargs.length", values["length"], 1)
+        self.num_operations = num_strong_augs
+        self.num_holes, self.length = cutout_kwargs.n_holes, cutout_kwargs.length
 
     def draw(self, num_images: int, generator: torch.Generator | None = None) -> Params:
         """The place of the crop, the flip, the operations and their magnitudes, cutout's length and centers."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,27 +14,28 @@ import torch
 from data.dataset import ImageDataset
 from data.files.decode import read_squares
 from data.files.listing import ImageFiles, leave_out, shown
+from data.files.reading import Reading, record_of
 from system.console import say
 from system.errors import UserError
 from system.files import TEMPORARY, write_file, write_text
 from system.lock import locked
 
 
-def open_cache(files: ImageFiles, split: str, side: int, folder: Path, on_bad_image: str) -> ImageDataset:
+def open_cache(files: ImageFiles, split: str, read: Reading, folder: Path, on_bad_image: str) -> ImageDataset:
     """Open the cache of these files in `folder`, writing it when it is missing or its sources have changed.
 
-    Images have their short side scaled to `side` and the centre square cut, and are read from disk when they
+    Images have their short side scaled to one length and the centre square cut, and are read from disk when they
     are gathered. Several processes write it once. Raises UserError when the disk has no room (naming the size
     needed) or images are bad and `on_bad_image` is not "skip".
     """
-    folder = folder.expanduser()
+    folder, side = folder.expanduser(), read.side
     place = hashlib.sha256(os.fsencode(files.root.resolve())).hexdigest()[:8]
     path = folder / f"{files.name}-{split}-{side}-{place}.bin"
     try:
         with locked(path.with_suffix(".lock")):
-            facts = _read_facts(path, files, side)
+            facts = _read_facts(path, files, read)
             if facts is None:
-                facts = _write(path, files, side, on_bad_image)
+                facts = _write(path, files, read, on_bad_image)
     except OSError as error:
         raise UserError(f"cache_dir {shown(folder)} cannot be used: {error.strerror or error}") from error
     bad = {i: facts["bad"][name] for i, name in enumerate(files.paths) if name in facts["bad"]}
@@ -53,7 +55,7 @@ def open_cache(files: ImageFiles, split: str, side: int, folder: Path, on_bad_im
     )
 
 
-def _read_facts(path: Path, files: ImageFiles, side: int) -> dict[str, Any] | None:
+def _read_facts(path: Path, files: ImageFiles, read: Reading) -> dict[str, Any] | None:
     """What was recorded with the cache; None when it is missing, torn, or of other sources."""
     record = path.with_suffix(".json")
     if not (path.exists() and record.exists()):
@@ -61,8 +63,9 @@ def _read_facts(path: Path, files: ImageFiles, side: int) -> dict[str, Any] | No
     try:
         facts = json.loads(record.read_text(encoding="utf-8"))
         num_images = len(files) - len(facts["bad"])
-        whole = path.stat().st_size == num_images * 3 * side * side and facts["bad"].keys() <= set(files.paths)
+        whole = path.stat().st_size == num_images * 3 * read.side**2 and facts["bad"].keys() <= set(files.paths)
         current = whole and "fingerprint" in facts and facts["sources"] == files.fingerprint(times=True)
+        current = current and facts.get("values", {}) == _values_of(read)
     except (ValueError, KeyError, TypeError, AttributeError):
         current = False
     if not current:
@@ -70,8 +73,13 @@ def _read_facts(path: Path, files: ImageFiles, side: int) -> dict[str, Any] | No
     return facts if current else None
 
 
-def _write(path: Path, files: ImageFiles, side: int, on_bad_image: str) -> dict[str, Any]:
-    num_bytes = len(files) * 3 * side * side
+def _values_of(read: Reading) -> Any:
+    """The values of wide gray, as JSON gives them back; what earlier versions wrote has none."""
+    return json.loads(json.dumps(record_of(replace(read.values, old=False))))
+
+
+def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> dict[str, Any]:
+    num_bytes = len(files) * 3 * read.side**2
     for stale in path.parent.glob(f"{path.name}.*{TEMPORARY}"):  # of a process that was killed: this one has the lock
         stale.unlink(missing_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)  # never an old record beside a new file
@@ -80,7 +88,7 @@ def _write(path: Path, files: ImageFiles, side: int, on_bad_image: str) -> dict[
 
     def write(file: BinaryIO) -> None:
         first = 0
-        for squares, reasons in read_squares(files.full_paths(), side, desc="writing the cache"):
+        for squares, reasons in read_squares(files.full_paths(), read.side, read.values, desc="writing the cache"):
             bad.update(reasons)
             good = [i for i in range(len(squares)) if first + i not in reasons]
             first += len(squares)
@@ -101,5 +109,7 @@ def _write(path: Path, files: ImageFiles, side: int, on_bad_image: str) -> dict[
         "fingerprint": files.without(bad).fingerprint(),
         "bad": {files.paths[i]: reason for i, reason in bad.items()},
     }
+    if values := _values_of(read):
+        facts["values"] = values
     write_text(path.with_suffix(".json"), json.dumps(facts))
     return facts

@@ -4,30 +4,50 @@ Every image is resampled once, straight from what the decoder gives: a crop box 
 would have after resizing its short side is mapped back to the decoded pixels, and PIL resizes from there.
 """
 
+import contextlib
 import multiprocessing
 import os
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from data.files.formats import (
+    ORIENTATION,
+    ROW_BYTES,
+    BadImageError,
+    bytes_per_pixel,
+    check_bytes,
+    check_cost,
+    low_tiles,
+    open_image,
+)
+from data.files.values import (
+    BOX_PIXELS,
+    BY_IMAGE,
+    Range,
+    Values,
+    boxes,
+    is_wide,
+    missing_value,
+    range_of,
+    range_of_colors,
+    show_colors,
+    shown_by,
+    to_gray,
+)
 from system.console import progress
 from system.errors import UserError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif", ".tif", ".tiff"})
-# Only these decoders ever see a file, whatever it calls itself: PIL's others (EPS!) start foreign programs.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-MAX_PIXELS = 2**27  # 134 megapixels, 400 MB once decoded: above any camera, below any bomb
-
+REDUCE_ABOVE = 2**25  # pixels; a larger picture that has to be converted is reduced box by box, as a JPEG is
+MOST_REDUCED = 8  # times, as a JPEG
 TRANSPARENT = {"RGBA", "RGBa", "LA", "La", "PA"}
-ORIENTATION = 0x0112  # the EXIF tag, and the turn that undoes each of its values
-TURNS = {
+TURNS = {  # what undoes each value of EXIF's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,30 +57,14 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Images above MAX_PIXELS are refused here; PIL's own, lower warning would only repeat it in other words.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class BadImageError(Exception):
-    """A file cannot be read as an image; the message is the reason, without the file's name."""
-
-
-def _open(file: Any) -> Image.Image:
-    image = Image.open(file, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError
-    return image
-
 
 def _reason(error: Exception, path: str) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return f"more than {MAX_PIXELS:,} pixels"
+    if isinstance(error, BadImageError):
+        return "empty file" if Path(path).stat().st_size == 0 else str(error)
+    if isinstance(error, MemoryError):
+        return "too large to be decoded in memory; make it smaller"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    if Path(path).stat().st_size == 0:
-        return "empty file"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image"
     return " ".join(str(error).split())[:100] or type(error).__name__
 
 
@@ -71,54 +75,150 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _from_wide(image: Image.Image) -> Image.Image:
-    """Gray wider than 8 bits: 16-bit values and floats in 0..1 by their full range, others by their own."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    low, high = values.min(), values.max()
-    if image.mode == "F" and low >= 0 and high <= 1:
-        low, high = 0, 1
-    elif image.mode != "F" and low >= 0 and high <= 65535:
-        low, high = 0, 65535
-    scaled = (values - low) * (255 / max(high - low, 1e-12))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in TRANSPARENT or "transparency" in image.info
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
+def _has_alpha(image: Image.Image) -> bool:
+    """Whether a loaded image's alpha plane shows anything of it; one of zeros was never meant as one."""
+    planes = (image.crop(box).convert("RGBA").getchannel("A") for box in boxes(*image.size))
+    return any(plane.getextrema() != (0, 0) for plane in planes)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    return image.convert("RGBA").convert("RGB")
+
+
+def _converter(image: Image.Image, values: Values) -> Callable[[Image.Image], Image.Image] | None:
+    """What makes RGB of a loaded image, or of a box of it; None where it is RGB."""
+    if is_wide(image.mode):
+        shown = shown_by(image, values, missing_value(image))
+        return lambda box: to_gray(box, shown).convert("RGB")
+    if _is_transparent(image):
+        return _on_white if _has_alpha(image) else _without_alpha
+    return None if image.mode == "RGB" else lambda box: box.convert("RGB")
+
+
+def _to_rgb(image: Image.Image, values: Values, times: int) -> Image.Image:
+    """RGB of a loaded image, box by box, so that what stands between takes little memory; reduced `times`."""
+    convert = _converter(image, values)
+    if convert is None and times == 1:
         return image
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _from_wide(image)
-    if image.mode in TRANSPARENT or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    convert = convert or Image.Image.copy
+    if times == 1 and image.width * image.height <= BOX_PIXELS:
+        return convert(image)
+    rgb = Image.new("RGB", (-(-image.width // times), -(-image.height // times)))
+    for box in boxes(*image.size, times):
+        part = convert(image.crop(box))
+        rgb.paste(part.reduce(times) if times > 1 else part, (box[0] // times, box[1] // times))
+    return rgb
 
 
-def read_image(path: str, short_side: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+def _times(image: Image.Image, short_side: int | None, orientation: int) -> int:
+    """How many times a large picture is reduced while it is made RGB; raises BadImageError when memory ends before."""
+    width, height = image.size
+    kept = image.mode == "RGB" and not _is_transparent(image) and orientation == 1
+    if kept or width * height <= REDUCE_ABOVE:
+        return 1
+    times = max(1, min(MOST_REDUCED, min(width, height) // short_side)) if short_side else 1
+    loaded = width * height * bytes_per_pixel(image.mode) + height * ROW_BYTES
+    made = 4 * width * height / times**2 + height / times * ROW_BYTES
+    check_bytes(image.size, loaded + made)
+    return times
+
+
+def read_image(
+    path: str, short_side: int | None = None, values: Values = BY_IMAGE
+) -> tuple[Image.Image, tuple[int, int]]:
     """Read an image file's first frame as upright RGB; returns it with the file's height and width.
 
-    With `short_side` a JPEG is decoded at a half, a quarter or an eighth where its short side stays at least
-    that long, so the returned image may be smaller than the returned size. Raises BadImageError.
+    With `short_side` a JPEG is decoded at a half, a quarter or an eighth where its short side stays at least that long,
+    and a very large picture of another form is reduced, so the returned image may be smaller than the returned size.
+    `values` are those of gray wider than 8 bits. Raises BadImageError.
     """
     try:
         with open(path, "rb") as file:
-            image = _open(file)
+            image = open_image(file)
             whole = image.size
             if short_side is not None:
                 image.draft(None, (short_side, short_side))
-            drafted = image.size != whole
+            smaller = image.size != whole
+            tiles = low_tiles(image) if values.colors else []
+            check_cost(image, whole, times=2 if tiles else 1)
+            times = _times(image, short_side, _orientation(image))
             image.load()
+            if tiles and values.colors:
+                show_colors(image, _load_low(file, tiles), values.colors)
         orientation = _orientation(image)  # after loading: PIL turns TIFF files itself then
-        image = _to_rgb(image)
+        if not smaller:
+            whole = image.size
+        image = _to_rgb(image, values, times)
         if orientation in TURNS:
             image = image.transpose(TURNS[orientation])
-        if not drafted:
-            whole = image.size
-        elif orientation in (5, 6, 7, 8):
-            whole = (whole[1], whole[0])
+            if orientation in (5, 6, 7, 8):
+                whole = (whole[1], whole[0])
     except Exception as error:  # hostile bytes make PIL raise nearly anything
         raise BadImageError(_reason(error, path)) from error
     return image, (whole[1], whole[0])
+
+
+def _load_low(file: Any, tiles: list[Any]) -> Image.Image:
+    """The low bytes of a color image of 16 bits."""
+    file.seek(0)
+    image: Any = open_image(file)
+    image.tile = tiles
+    image.load()
+    return image
+
+
+Kind = Literal["whole", "floats", "colors"]
+
+
+class Form(NamedTuple):
+    """What a file says of its image before it is decoded: what it holds more than 8 bits of, and so on.
+
+    `range` is of the values of a decoded one.
+    """
+
+    wide: Kind | None
+    several_pages: bool
+    transparent: bool
+    range: Range | None = None
+
+
+def look_into(path: str, decode: bool = False) -> Form:
+    """Look at an image file's form, and with `decode` at the values of wide gray. Raises BadImageError."""
+    try:
+        with open(path, "rb") as file:
+            image = open_image(file)
+            tiles = low_tiles(image)
+            wide: Kind | None = "colors" if tiles else None
+            if is_wide(image.mode):
+                wide = "floats" if image.mode == "F" else "whole"
+            form = Form(wide, False, _is_transparent(image))
+            if decode and form.wide:
+                check_cost(image, image.size, times=2 if tiles else 1)
+                image.load()
+                if tiles:
+                    return form._replace(range=range_of_colors(image, _load_low(file, tiles)))
+                return form._replace(range=range_of(image, missing_value(image)))
+            return form._replace(several_pages=_has_several_pages(image))
+    except Exception as error:
+        raise BadImageError(_reason(error, path)) from error
+
+
+def _has_several_pages(image: Image.Image) -> bool:
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1) > 1 if image.format in ("WEBP", "AVIF", "PNG") else False
+    with contextlib.suppress(Exception):  # a broken second page is none
+        image.seek(1)
+        return True
+    return False
 
 
 def frame_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -151,10 +251,10 @@ def cut(
     return views
 
 
-def read_square(path: str, side: int) -> np.ndarray[Any, Any]:
+def read_square(path: str, side: int, values: Values = BY_IMAGE) -> np.ndarray[Any, Any]:
     """Scale the short side, cut the centre square: uint8 [3, side, side]. Raises BadImageError."""
     # Decoded at twice the side at least, so that PIL's antialias filter stays the one that counts.
-    image, (height, width) = read_image(path, 2 * side)
+    image, (height, width) = read_image(path, 2 * side, values)
     frame = frame_size(height, width, side)
     return cut(image, frame, [center_box(*frame, side)], side)[0]
 
@@ -162,8 +262,8 @@ def read_square(path: str, side: int) -> np.ndarray[Any, Any]:
 class _Chunks(Dataset[Any]):
     """Item j: the squares of the j-th few files, and why some (by position in the whole list) are bad."""
 
-    def __init__(self, paths: Sequence[str], side: int) -> None:
-        self.paths, self.side = paths, side
+    def __init__(self, paths: Sequence[str], side: int, values: Values) -> None:
+        self.paths, self.side, self.values = paths, side, values
         self.length = max(1, min(64, 2**22 // (3 * side * side)))  # at most 4 MB a message
 
     def __len__(self) -> int:
@@ -176,7 +276,7 @@ class _Chunks(Dataset[Any]):
         bad = {}
         for i, path in enumerate(paths):
             try:
-                squares[i] = read_square(path, self.side)
+                squares[i] = read_square(path, self.side, self.values)
             except BadImageError as error:
                 bad[first + i] = str(error)
         return squares, bad
@@ -188,7 +288,7 @@ def num_cores() -> int:
 
 
 def read_squares(
-    paths: Sequence[str], side: int, desc: str = "reading images"
+    paths: Sequence[str], side: int, values: Values = BY_IMAGE, desc: str = "reading images"
 ) -> Iterator[tuple[np.ndarray[Any, Any], dict[int, str]]]:
     """Read many files in parallel and in order, a few at a time, with a progress bar.
 
@@ -197,7 +297,7 @@ def read_squares(
     files; forked ones, so that scripts need no `__main__` guard; where a system cannot fork safely, one after
     the other.
     """
-    chunks = _Chunks(paths, side)
+    chunks = _Chunks(paths, side, values)
     fork = sys.platform == "linux" and len(chunks) > 1
     loader = DataLoader(
         chunks,

@@ -2,18 +2,25 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
-from data.files.decode import SUFFIXES
-from system.console import say
+from data.files.formats import SUFFIXES, ending
+from system.console import say, warn
 from system.errors import UserError
 
 MAX_LINKS = 2  # linked directories within linked ones; more would let a few links multiply without end
 NUM_SHOWN = 5
+SYSTEMS = frozenset(
+    {"@eadir", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "$recycle.bin", "recycler"}
+    | {"system volume information", "lost+found", "__macosx"}
+)
+"""Directories, in lower case, that network storages, Windows, Linux and macOS make beside a user's own."""
 
 
 def shown(path: Path | str) -> str:
@@ -57,34 +64,93 @@ class ImageFiles:
         return digest.hexdigest()
 
 
-def list_images(root: Path, folders: Sequence[str] | None = None) -> tuple[list[str], int]:
+class Listing(NamedTuple):
+    """What lies below a directory, as paths relative to it."""
+
+    paths: list[str]
+    """Images, sorted by first-level directory, then by path."""
+    others: Counter[str]
+    """How many other files there are, by their ending."""
+    systems: list[str]
+    """Directories that systems made for themselves, which were not looked into."""
+    unreadable: dict[str, str]
+    """Directories that cannot be read, and why."""
+
+    @property
+    def words(self) -> str:
+        """What is no image, or was left out, in words; empty when there is nothing."""
+        parts = []
+        if num_others := self.others.total():
+            common = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))[:NUM_SHOWN]
+            kinds = ", ".join(f"{number:,} {kind}" for kind, number in common)
+            more = ", …" if len(self.others) > NUM_SHOWN else ""
+            parts.append(f"{num_others:,} other files ignored ({kinds}{more})")
+        if self.systems:
+            parts.append(f"folders of systems left out: {_some(self.systems)}")
+        return "; ".join(parts)
+
+    def check_unreadable(self, root: Path, on_bad_image: str) -> None:
+        """Warn of directories that cannot be read; raises UserError when bad images are to be an error."""
+        if not self.unreadable:
+            return
+        named = _some([f"{ascii_or_quoted(path)} ({reason})" for path, reason in self.unreadable.items()], quote=False)
+        sentence = f"{len(self.unreadable):,} folders in {shown(root)} cannot be read: {named}"
+        if on_bad_image != "skip":
+            raise UserError(f"{sentence}; make them readable, or leave them out with on_bad_image: skip")
+        warn(f"{sentence}; left out")
+
+
+def _some(names: Sequence[str], quote: bool = True) -> str:
+    first = [ascii_or_quoted(name) if quote else name for name in names[:NUM_SHOWN]]
+    return ", ".join(first) + (f" and {len(names) - NUM_SHOWN:,} more" if len(names) > NUM_SHOWN else "")
+
+
+def list_images(root: Path, folders: Sequence[str] | None = None) -> Listing:
     """Find the images below a directory (or below some `folders` in it), by their file names' endings.
 
-    Links are followed, those that lead back up are not. Hidden files and directories do not count as images.
-    Returns relative paths, sorted by first-level directory, then by path, and the number of other files.
-    Raises UserError when there is no such directory or one cannot be read.
+    Links are followed, those that lead back up are not. Hidden files and directories do not count as images, nor does
+    what storage systems and file managers keep for themselves. Raises UserError when there is no such directory or it
+    cannot be read; one below it that cannot be read is named in the result.
     """
     if not root.is_dir():
         what = "is a file, not a directory" if root.exists() else "does not exist"
         raise UserError(f"{shown(root)} {what}; give the directory that holds the images")
-    paths: list[str] = []
-    num_others = 0
-    pending = [(f"{folder}/", 0, frozenset([_identity(root)])) for folder in folders or []]
-    if folders is None:
-        pending = [("", 0, frozenset([_identity(root)]))]
+    found = Listing([], Counter(), [], {})
+    above = frozenset([_identity(root)])
+    pending = [("", 0, above)] if folders is None else [(f"{folder}/", 0, above) for folder in folders]
     while pending:
         folder, num_links, above = pending.pop()
-        for entry in _scan(f"{root}/{folder}"):
+        try:
+            entries = _scan(f"{root}/{folder}")
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            if not folder:
+                raise UserError(f"the directory {shown(root)} cannot be read: {reason}") from error
+            found.unreadable[folder.rstrip("/")] = reason
+            continue
+        for entry in entries:
             path = folder + entry.name
-            if _is_directory(entry):
-                links, identity = num_links + entry.is_symlink(), _identity(entry.path)
-                if not entry.name.startswith(".") and identity not in above and links <= MAX_LINKS:
-                    pending.append((f"{path}/", links, above | {identity}))
-            elif _is_image(entry):
-                paths.append(path)
-            else:
-                num_others += 1
-    return sorted(paths, key=lambda path: (first_level(path), path)), num_others
+            try:
+                if not _is_directory(entry):
+                    _add_file(found, entry, path)
+                elif entry.name.lower() in SYSTEMS:
+                    found.systems.append(path)
+                elif not entry.name.startswith("."):
+                    links, identity = num_links + entry.is_symlink(), _identity(entry.path)
+                    if identity not in above and links <= MAX_LINKS:
+                        pending.append((f"{path}/", links, above | {identity}))
+            except OSError as error:
+                found.unreadable[path] = (error.strerror or str(error)).lower()
+    found.paths.sort(key=lambda path: (first_level(path), path))
+    found.systems.sort()
+    return found._replace(unreadable=dict(sorted(found.unreadable.items())))
+
+
+def _add_file(found: Listing, entry: os.DirEntry[str], path: str) -> None:
+    if _is_image(entry):
+        found.paths.append(path)
+    else:
+        found.others[ending(entry.name)] += 1
 
 
 def first_level(path: str) -> str:
@@ -93,12 +159,8 @@ def first_level(path: str) -> str:
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"the directory {shown(folder)} cannot be read: {reason}") from error
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 def _identity(path: Path | str) -> tuple[int, int]:

@@ -7,16 +7,10 @@ from PIL import Image
 from torch import Tensor
 
 from data.dataset import LabeledImages
-from data.files.decode import (
-    MAX_PIXELS,
-    BadImageError,
-    center_box,
-    cut,
-    frame_size,
-    read_image,
-    read_squares,
-)
+from data.files.decode import center_box, cut, frame_size, read_image, read_squares
+from data.files.formats import MAX_PIXELS, BadImageError
 from data.files.listing import ImageFiles, ascii_or_quoted, leave_out, shown
+from data.files.values import BY_IMAGE, Values
 from system.errors import UserError
 
 CHECK_SIDE = 8  # JPEGs are checked at an eighth of their size: the whole file is read, few pixels are computed
@@ -38,14 +32,14 @@ class StreamDataset(LabeledImages):
 
     images = None
 
-    def __init__(self, files: ImageFiles, resize: int, on_bad_image: str = "error") -> None:
+    def __init__(self, files: ImageFiles, resize: int, on_bad_image: str = "error", values: Values = BY_IMAGE) -> None:
         if on_bad_image == "skip":
             bad: dict[int, str] = {}
-            for _, reasons in read_squares(files.full_paths(), CHECK_SIDE, desc="checking images"):
+            for _, reasons in read_squares(files.full_paths(), CHECK_SIDE, values, desc="checking images"):
                 bad |= reasons
             files = leave_out(files, bad, on_bad_image)
         super().__init__(files.name, files.targets, files.classes, files.paths, root=files.root)
-        self.resize = resize
+        self.resize, self.values = resize, values
         self._files = files
         self._fingerprint: str | None = None
 
@@ -87,7 +81,8 @@ class StreamDataset(LabeledImages):
 
     def _read(self, index: int) -> tuple[Image.Image, tuple[int, int]]:
         try:
-            image, size = read_image(self._path(index), 2 * self.resize)  # a JPEG's own shrinking is coarser than PIL's
+            # Twice the side, as a JPEG's own shrinking is coarser than PIL's.
+            image, size = read_image(self._path(index), 2 * self.resize, self.values)
         except BadImageError as error:
             raise self._bad(index, error) from error
         return image, frame_size(*size, self.resize)

@@ -10,8 +10,10 @@ import torch
 
 from data.dataset import ImageDataset
 from data.files.decode import read_squares
-from data.files.listing import ImageFiles, list_images
+from data.files.listing import ImageFiles, ascii_or_quoted, list_images
+from data.files.reading import Reading
 from data.files.stream import CHECK_SIDE, StreamDataset
+from system.console import warn
 
 BLOCK_BYTES = 256e6  # decoded images that are in memory at once
 MOST, LEAST = 8192, 64  # images of a block
@@ -24,30 +26,32 @@ def list_inputs(words: Iterable[str]) -> Iterator[str]:
     """
     for word in words:
         if Path(word).is_dir():
-            for path in list_images(Path(word))[0]:
+            listing = list_images(Path(word))
+            for folder, reason in listing.unreadable.items():
+                warn(f"skipped the folder {ascii_or_quoted(str(Path(word) / folder))}: {reason}")
+            for path in listing.paths:
                 yield str(Path(word) / path)
         else:
             yield word
 
 
 def read_blocks(
-    paths: Iterable[str], side: int, *, streamed: bool
+    paths: Iterable[str], reading: Reading
 ) -> Iterator[tuple[ImageDataset | StreamDataset | None, list[str], dict[str, str]]]:
     """Yield data sets of a few thousand readable files each, their paths, and why others (by path) cannot be read.
 
-    `side` is what the short side is scaled to; streamed images keep their shape, others are cut to a square. The data
-    set is None when no file of the block can be read.
+    The data set is None when no file of the block can be read.
     """
-    size = int(min(max(BLOCK_BYTES // (3 * side * side), LEAST), MOST))
+    size = int(min(max(BLOCK_BYTES // (3 * reading.side**2), LEAST), MOST))
     remaining = iter(paths)
     while block := list(islice(remaining, size)):
-        dataset, bad = (_open_stream if streamed else _open_memory)(block, side)
+        dataset, bad = (_open_stream if reading.streamed else _open_memory)(block, reading)
         yield dataset, [path for i, path in enumerate(block) if i not in bad], {block[i]: bad[i] for i in bad}
 
 
-def _open_memory(paths: Sequence[str], side: int) -> tuple[ImageDataset | None, dict[int, str]]:
+def _open_memory(paths: Sequence[str], reading: Reading) -> tuple[ImageDataset | None, dict[int, str]]:
     parts, bad = [], dict[int, str]()
-    for squares, reasons in read_squares(paths, side):
+    for squares, reasons in read_squares(paths, reading.side, reading.values):
         parts.append(torch.from_numpy(squares))
         bad.update(reasons)
     good = [i for i in range(len(paths)) if i not in bad]
@@ -58,16 +62,16 @@ def _open_memory(paths: Sequence[str], side: int) -> tuple[ImageDataset | None, 
     return ImageDataset("images", images, _unknown(good), [], [paths[i] for i in good]), bad
 
 
-def _open_stream(paths: Sequence[str], side: int) -> tuple[StreamDataset | None, dict[int, str]]:
+def _open_stream(paths: Sequence[str], reading: Reading) -> tuple[StreamDataset | None, dict[int, str]]:
     bad: dict[int, str] = {}
-    for _, reasons in read_squares(paths, CHECK_SIDE, desc="checking images"):
+    for _, reasons in read_squares(paths, CHECK_SIDE, reading.values, desc="checking images"):
         bad |= reasons
     good = [i for i in range(len(paths)) if i not in bad]
     if not good:
         return None, bad
     # Relative to one root, whatever mixture of absolute and relative paths there is.
     files = ImageFiles("images", Path(), [os.path.relpath(paths[i]) for i in good], _unknown(good), [])
-    return StreamDataset(files, side), bad
+    return StreamDataset(files, reading.side, values=reading.values), bad
 
 
 def _unknown(good: Sequence[Any]) -> torch.Tensor:

@@ -16,7 +16,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from sklearn.datasets import load_digits
 
-from report import ReportData, build, write_report
+from report import build
+from report.build import ReportData, write_report
 
 pytestmark = pytest.mark.browser
 NUM_IMAGES = 600

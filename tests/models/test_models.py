@@ -1,12 +1,15 @@
+from typing import Literal, get_args
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from models import BACKBONES, build_backbone, resnet, resnet_cifar, resnet_stl
+from models import BACKBONES, build_backbone, resnet, resnet_cifar, resnet_stl, takes_stem
 from models.models import ClusteringModel, ContrastiveModel
 from system.errors import ConfigError
+from system.sections import section_of
 
 
 def resnet18_keys():
@@ -140,10 +143,14 @@ def test_large_networks_are_torchvisions():
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (("resnet19", "cifar"), "resnet19"), (("resnet50", "cifar"), "stem=imagenet"),
-    (("resnet20", "imagenet"), "resnet18, resnet50"),
-    (("resnet18", "tiny"), "stem=cifar|cifar_s2|stl|imagenet"),
-    (("resnet50", "imagenet", 32), "width"), (("resnet8", "cifar", 0), "width is 0"),
+    (("resnet19", "cifar"), "backbone is 'resnet19', but must be one of resnet8, resnet18, resnet20, resnet50"),
+    (("resnet50", "cifar"), "backbone 'resnet50': stem is cifar; it should be 'imagenet'"),
+    (("resnet20", "imagenet"), "stem is imagenet; it should be 'cifar', 'cifar_s2' or 'stl'"),
+    (("resnet18", "tiny"), "stem is tiny; it should be 'cifar', 'cifar_s2', 'stl' or 'imagenet'"),
+    (("resnet50", "imagenet", 32), "unknown key 'width'; resnet50 takes stem"),
+    (("resnet18", "imagenet", 32), "the stem imagenet comes in one width; remove width"),
+    (("resnet8", "cifar", 0), "width is 0; it should be greater than or equal to 1"),
+    (("resnet8", "cifar", 10**6), "width is 1000000; it should be less than or equal to 1024"),
 ])  # fmt: skip
 def test_combinations_that_do_not_exist(arguments, words):
     with pytest.raises(ConfigError) as error:
@@ -153,9 +160,10 @@ def test_combinations_that_do_not_exist(arguments, words):
 
 def test_every_entry_of_the_table_builds():
     with torch.device("meta"):
-        for name, stems in BACKBONES.items():
-            for stem in stems:
-                assert build_backbone(name, stem)["dim"] > 0
+        for name in BACKBONES:
+            stems = get_args(section_of(BACKBONES[name]).model_fields["stem"].annotation)
+            assert stems
+            assert all(build_backbone(name, stem)["dim"] > 0 for stem in stems)
 
 
 def test_contrastive_features_are_unit_vectors():
@@ -203,3 +211,20 @@ def test_heads_that_do_not_exist():
         ClusteringModel(build_backbone("resnet8", "cifar"), nclusters=0)
     with pytest.raises(ConfigError, match="needs a cluster"):
         ClusteringModel(build_backbone("resnet8", "cifar"), nclusters=3, nheads=0)
+
+
+def test_a_kind_of_backbones_takes_what_follows_its_prefix(monkeypatch):
+    def named(name: str, /, width: Literal[1, 2] = 1):
+        return {"backbone": nn.Identity(), "dim": len(name) * width}
+
+    monkeypatch.setitem(BACKBONES, "kind/", named)
+    assert build_backbone("kind/abc")["dim"] == 3
+    assert build_backbone("kind/a/b", width=2)["dim"] == 6
+    assert not takes_stem("kind/abc")
+    with pytest.raises(ConfigError, match=r"width is 3; it should be 1 or 2"):
+        build_backbone("kind/abc", width=3)
+    with pytest.raises(ConfigError, match=r"unknown key 'stem'; kind/abc takes width"):
+        build_backbone("kind/abc", "cifar")
+    for name in ("kind/", "kinds/abc", "/abc"):
+        with pytest.raises(ConfigError, match=r"must be one of .*, kind/NAME; is it 'kind/NAME'"):
+            build_backbone(name)

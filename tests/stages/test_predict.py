@@ -256,7 +256,9 @@ def test_an_output_of_another_kind_is_refused():
 
 def test_streaming_is_told_by_the_size_of_the_training_folder(base):
     p, folder = make_run(base)
-    assert saved.reading(p, folder / "model.pth.tar") == (16, False)
+    found = saved.reading(p, folder / "model.pth.tar")
+    assert (found.side, found.streamed, found.values.old) == (16, False, True)
     pretext = Path(p.topk_neighbors_train_path)
     files.write_file(pretext, lambda file: np.save(file, np.zeros((1, 2))), num_images=20_000_000)
-    assert saved.reading(p, folder / "model.pth.tar") == (round(16 / 0.875), True)
+    found = saved.reading(p, folder / "model.pth.tar")
+    assert (found.side, found.streamed) == (round(16 / 0.875), True)

@@ -3,11 +3,13 @@ import random
 import pytest
 import torch
 import torchvision.transforms as reference
+from easydict import EasyDict
 from torch import Tensor
 
-from data.augment import AUGMENTATIONS, build_augmentation, build_evaluation
+from data.augment import AUGMENTATIONS, Evaluation, Normalize, build_augmentation, build_evaluation
 from data.augment.color import HUE
 from system.errors import ConfigError, UserError
+from system.sections import Fraction, check, section_of
 from tests.data.augment.test_geometry import from_pil, textured, to_pil
 from tests.data.augment.test_operations import PIL_OPERATIONS
 
@@ -287,24 +289,70 @@ def test_too_small_images_are_an_error_of_the_data():
         build_evaluation(24, NORMALIZE)(textured(2, 24, 20))
 
 
+def resized(size, scale):
+    return {"random_resized_crop": {"size": size, "scale": scale}}
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("rotnet", {}, "no augmentation 'rotnet'; known are standard, simclr, ours, affine"),
-        ("simclr", {"color_jiter": {}}, "no key 'color_jiter'; did you mean 'color_jitter'"),
-        ("simclr", {"color_jitter": {"hue": 0.7}}, r"color_jitter.hue must be a number in 0..0.5, not 0.7"),
-        ("simclr", {"color_jitter": {"brightness": -1}}, "color_jitter.brightness must be a number"),
-        ("simclr", {"color_jitter_random_apply": {}}, "color_jitter_random_apply lacks the key 'p'"),
-        ("simclr", {"random_grayscale": {"p": 2}}, "random_grayscale.p must be a number in 0..1, not 2"),
-        ("standard", {"random_resized_crop": {"size": 0, "scale": [0.2, 1]}}, "crop size must be a whole number"),
-        ("standard", {"random_resized_crop": {"size": 8, "scale": [0.9, 0.2]}}, "scale must be .smallest, largest"),
-        ("standard", {"random_resized_crop": {"size": 8, "scale": 0.2}}, "must be a list of 2 numbers, not 0.2"),
-        ("standard", {"random_resized_crop": 32}, "random_resized_crop must be a mapping with the keys size, scale"),
-        ("standard", {"normalize": {"mean": MEAN, "std": [0.2, 0.2]}}, "normalize.std must be a list of 3 numbers"),
-        ("standard", {"normalize": {"mean": MEAN, "std": [0, 0.2, 0.2]}}, "normalize.std must be a number"),
-        ("ours", {"num_strong_augs": -1}, "num_strong_augs must be a whole number"),
-        ("ours", {"cutout_kwargs": {"n_holes": 1, "length": "16"}}, "cutout_kwargs.length must be a whole number"),
-        ("affine", {"rotation": True}, "rotation must be a number in 0..180, not True"),
+        ("rotnet", {}, "augmentation_strategy is 'rotnet', but must be one of standard, simclr, ours, affine"),
+        ("simclr", {"color_jiter": {}}, "SimCLR: unknown key 'color_jiter'; did you mean 'color_jitter'?"),
+        ("simclr", {"color_jitter": {"hue": 0.7}}, "color_jitter.hue is 0.7; it should be less than or equal to 0.5"),
+        ("simclr", {"color_jitter": {"brightness": -1}}, "color_jitter.brightness is -1; it should be greater than"),
+        (
+            "simclr",
+            {"color_jitter": {"brightnes": 1}},
+            "key 'color_jitter.brightnes'; did you mean 'brightness'",
+        ),
+        ("simclr", {"color_jitter_random_apply": {}}, "the key 'color_jitter_random_apply.p' is missing"),
+        (
+            "simclr",
+            {"color_jitter_random_apply": {"P": 1}},
+            "unknown key 'color_jitter_random_apply.P'; did",
+        ),
+        ("simclr", {"random_grayscale": {"p": 2}}, "random_grayscale.p is 2; it should be less than or equal to 1"),
+        ("simclr", {"random_grayscale": {"p": float("nan")}}, "random_grayscale.p is nan; "),
+        ("standard", resized(0, [0.2, 1]), "random_resized_crop.size is 0; "),
+        (
+            "standard",
+            {"random_resized_crop": {"size": 8.0, "scale": [0.2, 1]}},
+            "size is 8.0; it should be a valid integer",
+        ),
+        (
+            "standard",
+            {"random_resized_crop": {"size": 8, "scale": [0.9, 0.2]}},
+            "scale is .0.9, 0.2.; it should be .small",
+        ),
+        (
+            "standard",
+            {"random_resized_crop": {"size": 8, "scale": [0, 0.2]}},
+            "scale.0 is 0; it should be greater than 0",
+        ),
+        ("standard", resized(8, 0.2), "scale is 0.2; it should be a list"),
+        (
+            "standard",
+            {"random_resized_crop": 32},
+            "crop is 32; it should be a mapping with the keys size, scale",
+        ),
+        (
+            "standard",
+            {"normalize": {"mean": MEAN, "std": [0.2, 0.2]}},
+            "std is .0.2, 0.2.; .* at least 3 items",
+        ),
+        ("standard", {"normalize": {"mean": MEAN, "std": [0, 0.2, 0.2]}}, "normalize.std.0 is 0; "),
+        ("ours", {"num_strong_augs": -1}, "num_strong_augs is -1; it should be greater than or equal to 0"),
+        (
+            "ours",
+            {"cutout_kwargs": {"n_holes": 1, "length": "16"}},
+            "cutout_kwargs.length is 16; it should be a",
+        ),
+        ("affine", {"rotation": True}, "rotation is True; it should be a valid number"),
+        (
+            "evaluation",
+            {"crop_size": 24, "normalize": NORMALIZE, "size": 3},
+            "unknown key 'size'; did you mean 'crop_size'",
+        ),
     ],
 )
 def test_wrong_kwargs_are_one_sentence(name, changes, message):
@@ -314,5 +362,40 @@ def test_wrong_kwargs_are_one_sentence(name, changes, message):
 
 
 def test_a_missing_section_is_named():
-    with pytest.raises(ConfigError, match="lacks the key 'normalize'"):
+    with pytest.raises(ConfigError, match="Strong: the key 'normalize' is missing"):
         build_augmentation("ours", crop_size=32, num_strong_augs=4, cutout_kwargs={"n_holes": 1, "length": 16})
+
+
+@pytest.mark.parametrize("name", KWARGS)
+def test_plain_mappings_of_every_kind_build_the_same_views(name):
+    """Dicts with lists, EasyDicts with tuples, positional arguments, and sections made before."""
+    images = textured(6, 24, 24)
+    expected = build(name)(images, seeded(20))
+    easy = EasyDict(KWARGS[name])
+    sections = dict(check(section_of(AUGMENTATIONS[name]), KWARGS[name], str))
+    for strategy in (
+        build_augmentation(name, **easy),
+        AUGMENTATIONS[name](**sections),
+        AUGMENTATIONS[name](*(KWARGS[name][key] for key in list(sections) if key in KWARGS[name])),
+    ):
+        assert torch.equal(strategy(images, seeded(20)), expected)
+    crops = build_augmentation("standard", random_resized_crop={"size": 24, "scale": (0.2, 1)}, normalize=NORMALIZE)
+    assert torch.equal(crops(images, seeded(21)), build("standard")(images, seeded(21)))
+
+
+def test_too_many_arguments_are_pythons_own_error():
+    with pytest.raises(TypeError, match="positional"):
+        Evaluation(24, NORMALIZE, 3)
+    with pytest.raises(TypeError, match="multiple values"):
+        Evaluation(24, crop_size=24)
+
+
+def test_an_authors_own_strategy_is_checked_by_its_annotations():
+    class Half(Evaluation):
+        def __init__(self, crop_size: int, normalize: Normalize, share: Fraction = 0.5):
+            super().__init__(crop_size, normalize)
+            self.share = share
+
+    assert Half(24, NORMALIZE).share == 0.5
+    with pytest.raises(ConfigError, match="Half: share is 2; it should be less than or equal to 1"):
+        Half(24, NORMALIZE, share=2)
