@@ -9,12 +9,14 @@ import torch
 
 from data.dataset import ImageDataset
 from data.files.decode import SUFFIXES
-from data.files.listing import ImageFiles, first_level, list_images, shown
+from data.files.listing import ImageFiles, first_level, list_images
 from data.files.open import MEMORY_BUDGET, open_files
 from data.files.stream import StreamDataset
 from system.console import say
 from system.errors import UserError
-from system.sections import Positive
+from system.paths import expand_path
+from system.sections import GivenPath, Positive
+from system.text import shown
 
 CROP_SHARE = 0.875  # 224 / 256: what a centre crop shows of a streamed image's short side
 
@@ -25,11 +27,11 @@ def build(
     size: int,
     /,
     *,
-    root: str | None = None,
+    root: GivenPath | None = None,
     classes: Sequence[str] | None = None,
     resize: Positive | None = None,
     stream: Literal["auto"] | bool = "auto",
-    cache_dir: str | None = None,
+    cache_dir: GivenPath | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
 ) -> ImageDataset | StreamDataset:
     """Build a data set of a directory (`root` or else `directory`), read recursively.
@@ -39,7 +41,7 @@ def build(
     scaled to, `size` by default, or `size` / 0.875 where images are streamed. Raises UserError for a
     directory that is missing, empty, has bad images or a class that `classes` lacks.
     """
-    files = find_images(Path(root or directory).expanduser(), split, classes)
+    files = find_images(Path(expand_path(root or directory)), split, classes)
     side, streamed = reading(len(files), size, resize, stream)
     return open_files(files, split, side, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)
 
@@ -67,8 +69,8 @@ def find_images(root: Path, split: str, classes: Sequence[str] | None) -> ImageF
     unknown = sorted(set(found) - set(names))
     if unknown:
         raise UserError(
-            f"{shown(root)} has {len(unknown)} classes that are not in training: {', '.join(unknown[:5])}; "
-            f"theirs are {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+            f"{shown(root)} has {len(unknown)} classes that are not in training: {', '.join(map(shown, unknown[:5]))}; "
+            f"theirs are {', '.join(map(shown, names[:5]))}{', …' if len(names) > 5 else ''}"
         )
     say(f"{split}: {len(paths):,} images of {len(set(found)):,} classes in {shown(root)}{others}")
     numbers = {name: number for number, name in enumerate(names)}

@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image
 
 from data.files.decode import BadImageError, read_image
-from data.files.listing import ImageFiles, shown
+from data.files.listing import ImageFiles
 from data.folder import find_images
 from system.console import warn
 from system.errors import ConfigError, UserError
+from system.text import shown
 
 NUM_LOOKED_AT = 256
 SIDE = 32  # to which an image is brought to be looked at

@@ -5,7 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, create_model
+from pydantic_core import PydanticCustomError
+
+from system.errors import ConfigError
+from system.paths import expand_path
 
 # Upper bounds keep a slip of the keyboard from asking for more memory than there is.
 Positive = Annotated[int, Field(ge=1, le=2**31)]
@@ -16,14 +20,23 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=200)]
 
 
-def _expand_home(path: str) -> str:
+def _as_text(value: Any) -> str:
+    # pydantic's own strings cannot hold a file name whose bytes are not UTF-8.
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    return value
+
+
+def _expand(value: Any) -> str:
     try:
-        return str(Path(path).expanduser())
-    except RuntimeError as error:
-        raise ValueError(f"there is no such home directory ({error})") from error
+        return str(Path(expand_path(_as_text(value))))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
-Folder = Annotated[str, AfterValidator(_expand_home)]
+GivenPath = Annotated[str, PlainValidator(_as_text)]
+"""A path as it was given; who opens it expands it."""
+Folder = Annotated[str, PlainValidator(_expand)]
 
 
 class Section(BaseModel):

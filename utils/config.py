@@ -22,7 +22,9 @@ from models import BACKBONES
 from models.models import ContrastiveModel
 from system.errors import ConfigError
 from system.files import REPOSITORY
+from system.paths import expand_path
 from system.sections import section_of
+from system.text import shown
 from training.optimizers import OPTIMIZERS
 from training.schedule import SCHEDULES, kwargs_of
 from utils import schema
@@ -39,12 +41,14 @@ def _load_with_base(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         return content, origins
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the path of one YAML file, relative to this file")
-    shared = load_yaml(path.parent / base)
+    beneath = path.parent / expand_path(base)
+    shared = load_yaml(beneath)
     if "base" in shared:
-        raise ConfigError(f"{path.parent / base}: a base may not have a base of its own")
-    return merge(shared, content), dict.fromkeys(shared, str(path.parent / base)) | origins
+        raise ConfigError(f"{beneath}: a base may not have a base of its own")
+    return merge(shared, content), dict.fromkeys(shared, str(beneath)) | origins
 
 
+SHORT = 80  # characters of a key or value in a message
 WHOLE = ("train_db_kwargs", "val_db_kwargs", "model_kwargs")
 
 
@@ -64,7 +68,7 @@ def _explain(
     first = error.errors()[0]
     place = first["loc"]
     named = [str(part) for part in place if part not in ("int", "float", "bool", "literal['auto']", "[key]")]
-    key = _shown(".".join([*prefix.split(".")[:-1], *named]))
+    key = shown(".".join([*prefix.split(".")[:-1], *named]), SHORT)
     source = origin.of(key)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), known(place[:-1]), n=1, cutoff=0)
@@ -75,13 +79,7 @@ def _explain(
     if "[key]" in place:
         return f"{source}: the key '{key}' is no word"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    return f"{source}: {key} is {_shown(str(first['input']))}; {message[0].lower() + message[1:]}"
-
-
-def _shown(text: str) -> str:
-    """A text of the config as an error can show it: on one line, and not too long."""
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return f"{source}: {key} is {shown(first['input'], SHORT)}; {message[0].lower() + message[1:]}"
 
 
 def _check(section: type[schema.Section], content: dict[str, Any], source: _Source, prefix: str = "") -> dict[str, Any]:
@@ -116,7 +114,8 @@ def _check_tables(checked: dict[str, Any], source: _Source) -> None:
         if checked[key] is not None and checked[key] not in names:
             near = difflib.get_close_matches(checked[key], list(names), n=1, cutoff=0)[0]
             raise ConfigError(
-                f"{source.of(key)}: {key} is '{checked[key]}', but must be one of {', '.join(names)}; is it '{near}'?"
+                f"{source.of(key)}: {key} is '{shown(checked[key], SHORT)}', but must be one of {', '.join(names)}; "
+                f"is it '{near}'?"
             )
     train, val = checked["train_db_name"], checked["val_db_name"]
     sections = {
@@ -156,7 +155,7 @@ def _check_data_paths(paths: dict[str, str], source: str) -> None:
     for name in paths:
         if name not in DATASETS:
             near = difflib.get_close_matches(name, list(DATASETS), n=1, cutoff=0)[0]
-            raise ConfigError(f"{source}: unknown data set 'data_paths.{name}'; did you mean '{near}'?")
+            raise ConfigError(f"{source}: unknown data set 'data_paths.{shown(name, SHORT)}'; did you mean '{near}'?")
 
 
 def database_name(config: dict[str, Any]) -> str:
@@ -169,9 +168,9 @@ def database_name(config: dict[str, Any]) -> str:
     if not root:
         raise ConfigError("train_db_name: folder needs its directory: add train_db_kwargs.root=PATH")
     try:
-        return Path(root).resolve().name or "folder"
+        return Path(expand_path(root)).resolve().name or "folder"
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"train_db_kwargs.root is {root!r}, which is no directory: {error}") from error
+        raise ConfigError(f"train_db_kwargs.root is {shown(root)}, which is no directory: {error}") from error
 
 
 def add_paths(config: EasyDict) -> EasyDict:
@@ -200,6 +199,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     env_words = [word for word in overrides if first_keys[word] in schema.Environment.model_fields]
     exp_words = [word for word in overrides if word not in env_words]
     overridden = dict.fromkeys(first_keys.values(), "the command line")
+    env, exp = expand_path(env), expand_path(exp)
     environment = apply_overrides(load_yaml(env), env_words)
     environment = _check(schema.Environment, environment, _Source(str(env), overridden))
     _check_data_paths(environment["data_paths"], _Source(str(env), overridden).of("data_paths"))

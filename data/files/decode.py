@@ -4,6 +4,7 @@ Every image is resampled once, straight from what the decoder gives: a crop box 
 would have after resizing its short side is mapped back to the decoded pixels, and PIL resizes from there.
 """
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from system.console import progress
 from system.errors import UserError
+from system.paths import open_regular
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif", ".tif", ".tiff"})
 # Only these decoders ever see a file, whatever it calls itself: PIL's others (EPS!) start foreign programs.
@@ -57,8 +59,9 @@ def _reason(error: Exception, path: str) -> str:
         return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    if Path(path).stat().st_size == 0:
-        return "empty file"
+    with contextlib.suppress(OSError, ValueError):  # gone meanwhile, or no path at all
+        if Path(path).stat().st_size == 0:
+            return "empty file"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image"
     return " ".join(str(error).split())[:100] or type(error).__name__
@@ -101,7 +104,7 @@ def read_image(path: str, short_side: int | None = None) -> tuple[Image.Image, t
     that long, so the returned image may be smaller than the returned size. Raises BadImageError.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             image = _open(file)
             whole = image.size
             if short_side is not None:

@@ -11,15 +11,10 @@ from torch import Tensor
 from data.files.decode import SUFFIXES
 from system.console import say
 from system.errors import UserError
+from system.text import shown
 
 MAX_LINKS = 2  # linked directories within linked ones; more would let a few links multiply without end
 NUM_SHOWN = 5
-
-
-def shown(path: Path | str) -> str:
-    """A path for a message: as it is, or escaped where it holds what a terminal should not print."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 @dataclass(frozen=True)
@@ -127,7 +122,7 @@ def leave_out(files: ImageFiles, bad: dict[int, str], on_bad_image: str) -> Imag
     """
     if not bad:
         return files
-    first = [f"{ascii_or_quoted(files.paths[i])} ({reason})" for i, reason in list(bad.items())[:NUM_SHOWN]]
+    first = [f"{shown(files.paths[i])} ({reason})" for i, reason in list(bad.items())[:NUM_SHOWN]]
     more = f" and {len(bad) - NUM_SHOWN:,} more" if len(bad) > NUM_SHOWN else ""
     count = f"{len(bad):,} of {len(files):,} images in {shown(files.root)}"
     sentence = f"{count} cannot be read: {', '.join(first)}{more}"
@@ -137,8 +132,3 @@ def leave_out(files: ImageFiles, bad: dict[int, str], on_bad_image: str) -> Imag
         raise UserError(f"{sentence}; no image is left")
     say(f"{sentence}; left out")
     return files.without(bad)
-
-
-def ascii_or_quoted(name: str) -> str:
-    """A file name between quotes, escaped where it is not printable."""
-    return repr(name) if name.isprintable() else ascii(name)

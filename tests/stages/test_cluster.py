@@ -18,8 +18,9 @@ from recipes.choose import STAGES, choose
 from recipes.display import Clock, Display, Work, duration
 from recipes.look import Look, look_at
 from recipes.project import Project
-from report.outputs import encode_rows, safe_path
+from report.outputs import encode_rows
 from system.errors import ConfigError, UserError
+from system.text import csv_path
 from utils import cli
 from utils.config import load_config
 from utils.schema import Config
@@ -299,7 +300,7 @@ def test_durations_in_words():
 
 def test_no_path_begins_a_formula_and_all_survive_csv():
     paths = ["=1+1.png", "@x", "+y", "-z", "a,b.png", 'q"q.png', "line\nbreak.png", "b\udcffd.png"]
-    text = encode_rows([[safe_path(path)] for path in paths]).decode("utf-8", "surrogateescape")
+    text = encode_rows([[csv_path(path)] for path in paths]).decode("utf-8", "surrogateescape")
     found = [row[0] for row in csv.reader(text.splitlines(keepends=True))]
     assert [str(Path(path)) for path in found] == paths
     assert not any(path[0] in "=+-@" for path in found)
