@@ -147,7 +147,7 @@ class Predictor:
         """
         for dataset, paths, bad in read_blocks(read_inputs(self.args.images), self.side, streamed=self.streamed):
             for path, reason in bad.items():
-                warn(f"skipped {shown(path)}: {reason}")
+                warn(f"skipped '{shown(path)}': {reason}")
             self.num_bad += len(bad)
             if dataset is not None:
                 self.num_images += len(paths)

@@ -21,7 +21,7 @@ def expand_path(path: Path | str) -> str:
     """
     text = os.fspath(path)
     if "\0" in text:
-        raise ConfigError(f"the path {shown(text)} holds a NUL character, which no path can; correct it")
+        raise ConfigError(f"the path {shown(text)} cannot be read or written: it holds a NUL character")
     first, *rest = text.split("/")
     built = _expand_home(first, text) if first.startswith("~") else _expand_variables("", first, text)
     for part in rest:

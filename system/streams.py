@@ -103,7 +103,7 @@ class _AsText(io.RawIOBase):
 @contextlib.contextmanager
 def standard_output(stream: TextIO | None) -> Iterator[BinaryIO]:
     """The bytes of a standard output that a result goes to; raises UserError where it is absent or full."""
-    if stream is None or stream.closed:
+    if stream is None or getattr(stream, "closed", False):
         raise UserError("there is no standard output to write to; name a file with --output")
     try:
         buffer: Any = getattr(stream, "buffer", None) or _AsText(stream)
@@ -121,7 +121,7 @@ def standard_output(stream: TextIO | None) -> Iterator[BinaryIO]:
 def standard_input() -> BinaryIO:
     """The bytes of the standard input; raises UserError where there is none."""
     stream = sys.stdin
-    if stream is None or stream.closed:
+    if stream is None or getattr(stream, "closed", False):
         raise UserError("there is no standard input to read a list from; name the files instead")
     buffer: Any = getattr(stream, "buffer", None)
     return buffer or io.BytesIO(stream.read().encode("utf-8", "surrogateescape"))

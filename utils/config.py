@@ -78,8 +78,11 @@ def _explain(
         return f"{source}: the key '{key}' is missing"
     if "[key]" in place:
         return f"{source}: the key '{key}' is no word"
+    value = shown(first["input"], SHORT)
+    if not str(first["input"]).isprintable():
+        value = f"'{value}'"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    return f"{source}: {key} is {shown(first['input'], SHORT)}; {message[0].lower() + message[1:]}"
+    return f"{source}: {key} is {value}; {message[0].lower() + message[1:]}"
 
 
 def _check(section: type[schema.Section], content: dict[str, Any], source: _Source, prefix: str = "") -> dict[str, Any]:

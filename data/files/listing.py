@@ -122,7 +122,7 @@ def leave_out(files: ImageFiles, bad: dict[int, str], on_bad_image: str) -> Imag
     """
     if not bad:
         return files
-    first = [f"{shown(files.paths[i])} ({reason})" for i, reason in list(bad.items())[:NUM_SHOWN]]
+    first = [f"'{shown(files.paths[i])}' ({reason})" for i, reason in list(bad.items())[:NUM_SHOWN]]
     more = f" and {len(bad) - NUM_SHOWN:,} more" if len(bad) > NUM_SHOWN else ""
     count = f"{len(bad):,} of {len(files):,} images in {shown(files.root)}"
     sentence = f"{count} cannot be read: {', '.join(first)}{more}"

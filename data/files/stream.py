@@ -95,6 +95,6 @@ class StreamDataset(LabeledImages):
 
     def _bad(self, index: int, error: BadImageError) -> UnreadableImageError:
         return UnreadableImageError(
-            f"the image {shown(self.paths[index])} in {shown(self._files.root)} cannot be read: "
+            f"the image '{shown(self.paths[index])}' in {shown(self._files.root)} cannot be read: "
             f"{error}; mend or remove it, or leave bad ones out with on_bad_image: skip"
         )
