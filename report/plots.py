@@ -45,7 +45,7 @@ def picture(draw: Callable[Concatenate[Path, Arguments], Any]) -> Callable[Conca
                 warnings.simplefilter("ignore", UserWarning)  # of characters that the font lacks
                 draw(Path(path), *args, **kwargs)
         except Exception as error:  # a picture is worth less than the run it shows
-            warn(f"the picture {shown(path)} is missing: {str(error) or type(error).__name__}")
+            warn(f"the picture {shown(path)} could not be drawn: {str(error) or type(error).__name__}")
             return False
         return True
 
@@ -53,7 +53,7 @@ def picture(draw: Callable[Concatenate[Path, Arguments], Any]) -> Callable[Conca
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Write the figure of a `picture` as a PNG file."""
+    """Write the figure of a `picture` as a PNG file; what was there before stays when that fails."""
     FigureCanvasAgg(figure)
     write_file(path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False)
 
@@ -128,7 +128,10 @@ def image_sheet(path: Path, images: Tensor | np.ndarray, titles: list[str] | Non
     """
     images = torch.as_tensor(images)
     num_rows, num_columns = images.shape[:2]
-    titles = titles or ["image", *(f"neighbor {k}" for k in range(1, num_columns))]
+    titles = [shown(title, NAME_LENGTH) for title in titles or []] or [
+        "image",
+        *(f"neighbor {k}" for k in range(1, num_columns)),
+    ]
     _sheet(path, images.flatten(0, 1), titles + [""] * (num_columns * (num_rows - 1)), num_columns, 0)
 
 
