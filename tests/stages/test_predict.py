@@ -305,7 +305,7 @@ def test_names_that_look_like_options_and_variables(base, capfd, monkeypatch):
     names = ["-x.png", "~$draft.png", "$5_to_$10.png", "=1.png", "li\nne.png", os.fsdecode(b"b\xe9.png")]
     for name in names:
         Path(name).write_bytes(Path("images/a.png").read_bytes())
-    code, out, err = run(capfd, "--model", folder, "--output", "~/table.csv", "--copy_to=$HOME/sorted", "--", *names)
+    code, out, _ = run(capfd, "--model", folder, "--output", "~/table.csv", "--copy_to=$HOME/sorted", "--", *names)
     assert code == 0 and out == f"clusters: {base}/table.csv\n6 images\n"
     table = (base / "table.csv").read_bytes().decode("utf-8", "surrogateescape")
     assert [row["path"] for row in read(table)] == [name if name[0] not in "-=" else f"./{name}" for name in names]
