@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -318,3 +320,28 @@ def test_a_dry_run_writes_the_configs_and_runs_nothing(tmp_path, capsys):
     assert "learning features 1 epochs" in capsys.readouterr().out
     assert sorted(path.stem for path in (tmp_path / "out/configs").glob("s*.yml")) == sorted(STAGES)
     assert not (tmp_path / "out/runs").exists()
+
+
+@pytest.mark.slow
+def test_names_that_are_no_text_and_no_markup(tmp_path, capsys):
+    """A folder and classes whose names are not UTF-8, look like formulas, or would be obeyed by a terminal."""
+    base = tmp_path / os.fsdecode(b"caf\xe9")
+    classes = ["$5_to_$10", "<b>|x", os.fsdecode(b"\xff\x1b[31m")]
+    for i in range(24):
+        draw(base / "images" / classes[i % 3] / f"{i:03d}.png", i % 3, i)
+    words = [base / "images", "--num_clusters", 3, "--output", base / "out", *FAST]
+    assert run(*words, "selflabel.confidence_threshold=0.0") == 0
+    rows = list(csv.DictReader((base / "out/clusters.csv").open(errors="surrogateescape", newline="")))
+    assert len(rows) == 24 and all((base / "images" / row["path"]).is_file() for row in rows)
+    for stage in ("scan", "selflabel"):
+        with Image.open(base / "out/runs" / stage / "confusion_matrix.png") as picture:
+            picture.load()
+    page = (base / "out/report.html").read_text(encoding="utf-8")
+    assert "<b>|x" not in page.partition('id="facts"')[0] and "%FF%1B%5B31m/002.png" in page
+    assert run(*words, "selflabel.confidence_threshold=0.0") == 0
+    said = capsys.readouterr()
+    assert "this clustering is finished" in said.out and r"caf\xe9/out/report.html" in said.out
+    assert all(line.isprintable() for line in [*said.out.splitlines(), *said.err.splitlines()])
+    (line,) = [x for x in (base / "out/configs/scan.yml").read_text("utf-8").splitlines() if "Run it with" in x]
+    found = subprocess.run(["bash", "-c", f"printf '%s' {line.split('--config_exp ')[1]}"], capture_output=True).stdout
+    assert found == os.fsencode(base / "out/configs/scan.yml")
