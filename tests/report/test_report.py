@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from data import DATASETS
-from report import ReportData, build, charts, projection, summary, thumbnails, write_report
+from report import build, charts, projection, summary, thumbnails
+from report.build import ReportData, write_report
 from report.collect import Thumbnails
 from system.errors import UserError
 
