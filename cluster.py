@@ -28,7 +28,9 @@ from report.outputs import write_clusters
 from system.console import say, warn
 from system.errors import ConfigError, NothingConfidentError
 from system.files import write_text
+from system.paths import expand_path
 from system.runtime import Runtime
+from system.text import escape
 from training.folder import read_record
 from utils import cli, clusters
 from utils.common_config import get_embedder, get_val_dataset, note_look
@@ -44,12 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the clustering; returns the exit code."""
     parser = cli.base_parser(__doc__, folder="the directory of images, read recursively")
     parser.add_argument("--num_clusters", type=int, required=True, metavar="K", help="how many groups to find")
-    parser.add_argument("--output", metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)")
+    parser.add_argument(
+        "--output", type=cli.path, metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)"
+    )
     parser.add_argument("--quick", action="store_true", help="few epochs of a small network: minutes on a CPU")
     parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
     args = parse(parser, argv)
     words, again = take_overwrite(args.overrides)
-    root = Path(args.folder).expanduser()
+    root = Path(expand_path(args.folder))
     output = find_output(root, args.output)
     request = {"folder": str(root.resolve()), "num_clusters": args.num_clusters, "quick": args.quick, "words": words}
     project = Project(output, request)
@@ -179,7 +183,7 @@ def show(project: Project, stage: str) -> dict[str, Any]:
     left_out = sorted(
         set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
     )
-    write_text(project.folder / UNREADABLE, "".join(f"{name}\n" for name in left_out))
+    write_text(project.folder / UNREADABLE, "".join(f"{escape(name)}\n" for name in left_out))  # one line a name
     return {key: value for key, value in scores.items() if key not in ("confusion", "matching")}
 
 

@@ -9,14 +9,14 @@
 
 The model is a run folder, the output folder of cluster.py, or a model file; the config that a run leaves beside its
 model tells how images are read. Images are files, directories (read recursively), or `-` for a list of paths on the
-standard input, one a line. Columns: path, cluster, confidence, and with --top_k K also cluster_2, confidence_2, …
+standard input, one a line or each ended by NUL (find -print0). Columns: path, cluster, confidence, and with --top_k K
+also cluster_2, confidence_2, …
 Images are read in blocks, so that a million of them need no more memory than a few thousand. Files that cannot be read
 are skipped, named on the standard error, and counted.
 """
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +28,10 @@ from report.outputs import TABLES, NpyRows, Sorter, copy_file, link_file
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.files import write_file
+from system.paths import expand_path
 from system.runtime import Runtime
+from system.streams import read_names, standard_input, standard_output
+from system.text import shown
 from utils import cli, clusters, saved
 from utils.common_config import get_embedder
 
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     # What the standard output holds is the table alone, when it goes there.
     messages = contextlib.redirect_stdout(sys.stderr) if args.output == "-" else contextlib.nullcontext()
-    table = sys.stdout.buffer
+    stdout = sys.stdout
     with messages:
         model = saved.find_model(Path(args.model))
         p = saved.load_model_config(model, args.config_env, args.config_exp)
@@ -47,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         runtime = Runtime.start(args.device, p.precision, deterministic=p.deterministic)
         predictor = Predictor(p, model, runtime, args)
         if args.output == "-":
-            predictor.run(table)
+            with standard_output(stdout) as table:
+                predictor.run(table)
         else:
             write_file(args.output, predictor.run, record=False)
             say(f"clusters: {args.output}")
@@ -58,19 +62,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; raises ConfigError for what does not go together."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, directories, or - for a list of paths")
-    parser.add_argument("--model", required=True, metavar="RUN_OR_FILE", help="a run folder or a model file")
-    parser.add_argument("--output", default="-", metavar="FILE", help=".csv or .parquet (default: CSV on stdout)")
+    parser.add_argument(
+        "--model", type=cli.path, required=True, metavar="RUN_OR_FILE", help="a run folder or a model file"
+    )
+    parser.add_argument(
+        "--output", type=cli.path, default="-", metavar="FILE", help=".csv or .parquet (default: CSV on stdout)"
+    )
     parser.add_argument("--top_k", type=cli.positive, default=1, metavar="K", help="tell the K most probable clusters")
-    parser.add_argument("--embeddings", metavar="FILE.npy", help="also write the backbone's features, a row a CSV row")
+    parser.add_argument(
+        "--embeddings", type=cli.path, metavar="FILE.npy", help="also write the backbone's features, a row a CSV row"
+    )
     placing = parser.add_mutually_exclusive_group()
-    placing.add_argument("--copy_to", metavar="DIR", help="also copy the images into one folder a cluster")
-    placing.add_argument("--link_to", metavar="DIR", help="also link the images into one folder a cluster")
+    placing.add_argument(
+        "--copy_to", type=cli.path, metavar="DIR", help="also copy the images into one folder a cluster"
+    )
+    placing.add_argument(
+        "--link_to", type=cli.path, metavar="DIR", help="also link the images into one folder a cluster"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--batch_size", type=cli.positive, metavar="N", help="images at once on the device")
-    parser.add_argument("--config_exp", metavar="FILE", help="the model's config, when none lies beside it")
-    parser.add_argument("--config_env", metavar="FILE", help="goes with --config_exp")
+    parser.add_argument(
+        "--config_exp", type=cli.path, metavar="FILE", help="the model's config, when none lies beside it"
+    )
+    parser.add_argument("--config_env", type=cli.path, metavar="FILE", help="goes with --config_exp")
     args = parser.parse_intermixed_args(argv)
     if args.output != "-" and Path(args.output).suffix not in TABLES:
         raise ConfigError(f"--output is {args.output}, but must end with {' or '.join(TABLES)}, or be -")
@@ -81,9 +97,9 @@ def read_inputs(words: Sequence[str]) -> Iterator[str]:
     """The paths that the command line names; `-` stands for those on the standard input."""
     for word in words:
         if word == "-":
-            yield from list_inputs(os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
+            yield from list_inputs(read_names(standard_input()))
         else:
-            yield from list_inputs([word])
+            yield from list_inputs([expand_path(word)])
 
 
 class Predictor:
@@ -131,7 +147,7 @@ class Predictor:
         """
         for dataset, paths, bad in read_blocks(read_inputs(self.args.images), self.reading):
             for path, reason in bad.items():
-                warn(f"skipped {path!r}: {reason}")
+                warn(f"skipped '{shown(path)}': {reason}")
             self.num_bad += len(bad)
             if dataset is not None:
                 self.num_images += len(paths)

@@ -13,7 +13,6 @@ command continues an interrupted sweep, finished runs are not repeated, and valu
 table.md, scores.png, prototypes.png and confusion_matrices.png in {root_dir}/{data set}/sweeps/NAME.
 """
 
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,8 +21,9 @@ from pathlib import Path
 from sweeps import figures, summary
 from sweeps.plan import Plan, make_plan
 from sweeps.runner import Runner, make_slots
-from system.console import say, warn
+from system.console import say, say_block, warn
 from system.errors import ConfigError, UserError
+from system.text import quoted, shown
 from utils import cli
 from utils.schema import SETUPS, stage_of
 
@@ -31,8 +31,12 @@ from utils.schema import SETUPS, stage_of
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the sweep; returns the exit code."""
     parser = cli.parser(__doc__, stage="the last stage: simclr, scan or selflabel")
-    parser.add_argument("--pretext_config", metavar="FILE", help="simclr.py's config (default: by the same name)")
-    parser.add_argument("--scan_config", metavar="FILE", help="scan.py's config (default: by the same name)")
+    parser.add_argument(
+        "--pretext_config", type=cli.path, metavar="FILE", help="simclr.py's config (default: by the same name)"
+    )
+    parser.add_argument(
+        "--scan_config", type=cli.path, metavar="FILE", help="scan.py's config (default: by the same name)"
+    )
     parser.add_argument("--jobs", type=cli.positive, metavar="N", help="runs at a time (default: one per GPU, or one)")
     parser.add_argument("--name", metavar="NAME", help="name of the folder of results (default: by what varies)")
     parser.add_argument("--dry_run", action="store_true", help="check all combinations and list them; run nothing")
@@ -41,19 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     stages = [word for word in words if "=" not in word]
     stage = stage_of(stages[0]) if len(stages) == 1 else None
     if stage is None:
-        raise ConfigError(f"the stage must be one of {', '.join(SETUPS)}, not '{' '.join(stages)}'")
+        raise ConfigError(f"the stage must be one of {', '.join(SETUPS)}, not '{shown(' '.join(stages))}'")
     given = {"pretext": args.pretext_config, "scan": args.scan_config, stage: args.config_exp}
     plan = make_plan(stage, args.config_env, given, [word for word in words if "=" in word])
     if args.dry_run:
         for job in plan.jobs:
-            say(f"{job.stage}/{job.name}: {shlex.join(job.arguments)}")
+            say(f"{job.stage}/{job.name}: {quoted(job.arguments)}")
         return 0
     check_input(plan)
 
     folder = plan.settings[0].runs[0].folder().parent.parent / "sweeps" / (args.name or plan.name)
     runner = Runner(make_slots(args.jobs), folder / "logs")
     runner.run(plan.jobs)
-    command = shlex.join(["python", "sweep.py", *(sys.argv[1:] if argv is None else argv)])
+    command = quoted(["python", "sweep.py", *(sys.argv[1:] if argv is None else argv)])
     conclude(plan, folder, command)
     if runner.stopped_by:
         name = signal.Signals(runner.stopped_by).name
@@ -84,10 +88,10 @@ def conclude(plan: Plan, folder: Path, command: str) -> None:
         return
     summary.write_csv(folder / "table.csv", table)
     summary.write_markdown(folder / "table.md", plan, table, command)
-    figures.draw_scores(folder / "scores.png", table)
-    drawn = figures.draw_clusters(folder, plan) if plan.stage != "pretext" else []
-    say(summary.markdown(table).rstrip())
-    for path in (folder / "table.csv", folder / "table.md", folder / "scores.png", *drawn):
+    drawn = [folder / "scores.png"] if figures.draw_scores(folder / "scores.png", table) else []
+    drawn += figures.draw_clusters(folder, plan) if plan.stage != "pretext" else []
+    say_block(summary.markdown(table).rstrip())
+    for path in (folder / "table.csv", folder / "table.md", *drawn):
         say(str(path))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.lock import lock_folder
 from system.runtime import Runtime, generator
+from system.text import escape, quoted
 from training.folder import Keys, RunFolder
 from utils.common_config import get_model, get_train_transformations
 from utils.config import REPOSITORY, load_config
@@ -123,9 +123,9 @@ class Project:
                 cache = {"cache_dir": str(self.folder / "cache")}
                 content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}
             content = apply_overrides(content, words_of(SETUPS[stage].stage, words))
-            command = shlex.join(["python", f"{REPOSITORY / stage}.py", *self.arguments(stage)])
-            lines = [*(f"Chosen by cluster.py: {reason}." for reason in recipe.reasons), f"Run it with: {command}"]
-            text = "".join(f"# {line}\n" for line in "\n".join(lines).splitlines())
+            command = quoted(["python", f"{REPOSITORY / stage}.py", *self.arguments(stage)])
+            lines = [*(f"Chosen by cluster.py: {escape(r)}." for r in recipe.reasons), f"Run it with: {command}"]
+            text = "".join(f"# {line}\n" for line in lines)
             write_text(self.config_path(stage), text + yaml.dump(content, Dumper=_Plain, sort_keys=False))
 
     def check_configs(self, recipe: Recipe, words: list[str]) -> None:

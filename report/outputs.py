@@ -13,13 +13,7 @@ import numpy as np
 from clustering.prediction import Prediction
 from system.errors import UserError
 from system.files import write_file
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
-
-
-def safe_path(path: str) -> str:
-    """A path that no spreadsheet takes for a formula, and that still leads to the file."""
-    return f"./{path}" if path.startswith(FORMULA) else path
+from system.text import csv_path, shown
 
 
 def header(top_k: int = 1) -> list[str]:
@@ -33,7 +27,7 @@ def rows(paths: Sequence[str], prediction: Prediction, top_k: int = 1) -> Iterat
     confidence, clusters = prediction.probabilities.float().cpu().topk(top_k, dim=1)
     for path, values, numbers in zip(paths, confidence.tolist(), clusters.tolist(), strict=True):
         pairs = [x for pair in zip(numbers, (round(value, 6) for value in values), strict=True) for x in pair]
-        yield [safe_path(path), *pairs]
+        yield [csv_path(path), *pairs]
 
 
 def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
@@ -139,7 +133,7 @@ class Sorter:
                 folder.mkdir(parents=True, exist_ok=True)
                 self.place(Path(path).resolve(), _free(folder / Path(path).name))
             except OSError as error:
-                raise UserError(f"cannot put {path} into {folder}: {error.strerror or error}") from error
+                raise UserError(f"cannot put {shown(path)} into {shown(folder)}: {error.strerror or error}") from error
 
 
 def _free(path: Path) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from system.errors import ConfigError
+from system.paths import expand_path
 from utils.overrides import merge
 from utils.yaml_file import load_yaml
 
@@ -48,7 +49,7 @@ def load_with_bases(path: Path) -> tuple[dict[str, Any], Origins]:
     whole: dict[str, Any] = {}
     seen = {path.resolve(): path}
     for base in _names(named, path):
-        file = path.parent / base
+        file = path.parent / expand_path(base)
         try:
             below = load_yaml(file)
         except ConfigError as error:

@@ -24,6 +24,7 @@ from models.models import ClusteringModel, ContrastiveModel
 from system.console import say, warn
 from system.errors import ConfigError
 from system.files import write_text
+from system.paths import expand_path
 from system.runtime import Runtime
 from system.sections import check, look_up, section_of
 from training.folder import RECORD, read_record
@@ -186,7 +187,7 @@ def looked_at(p: Any) -> Values | None:
         return None
     try:
         facts = json.loads((Path(p["root_dir"]) / IMAGES).read_text(encoding="utf-8"))
-        return values_of(facts["values"]) if facts["root"] == str(Path(root).expanduser().resolve()) else None
+        return values_of(facts["values"]) if facts["root"] == str(Path(expand_path(root)).resolve()) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # it is found out again
 

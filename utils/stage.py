@@ -13,7 +13,7 @@ import yaml
 from easydict import EasyDict
 
 from data.download import no_downloads
-from system.console import say, warn
+from system.console import say_block, warn
 from system.runtime import Runtime
 from training.folder import Keys, to_plain
 from training.run import Run
@@ -36,7 +36,9 @@ def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = N
     parser = cli.training_parser(doc)
     if mines:
         parser.add_argument("--mine_only", action="store_true", help="train nothing; mine with the weights of --model")
-        parser.add_argument("--model", metavar="FILE", help="weights to mine with (default: those in the folder)")
+        parser.add_argument(
+            "--model", type=cli.path, metavar="FILE", help="weights to mine with (default: those in the folder)"
+        )
     p, args = cli.configure(parser, argv, setup)
     if mines and args.mine_only:
         return pretext.mine_only(p, args.model)
@@ -70,7 +72,7 @@ def dry_run(p: EasyDict, train: Train) -> int:
     Nothing is written or downloaded: in the place of a data set that would be, images of its shape are made up. Whether
     the run's folder is free for it is not looked at.
     """
-    say(yaml.safe_dump(to_plain(p), sort_keys=False).rstrip())
+    say_block(yaml.safe_dump(to_plain(p), sort_keys=False).rstrip())
     trial = Trial(*_place(p))
     try:
         with no_downloads():

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from system.errors import ConfigError
+from system.text import shown
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 1 << 18, 20, 20_000
 
@@ -19,6 +20,9 @@ _FLOAT = re.compile(
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader that refuses duplicate keys, deep nesting and alias bombs."""
+
+    # Bytes that are not UTF-8 may stand in a path of the command line.
+    NON_PRINTABLE = re.compile(yaml.SafeLoader.NON_PRINTABLE.pattern.replace("^", "^\udc80-\udcff", 1))  # type: ignore[misc]
 
     depth = 0
 
@@ -36,7 +40,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in getattr(node, "value", ()) if isinstance(node, yaml.MappingNode) else ():
             name = str(key.value)
             if name in seen:
-                raise ConfigError(f"names the key '{name}' twice (line {key.start_mark.line + 1}); keep one of them")
+                raise ConfigError(
+                    f"names the key '{shown(name)}' twice (line {key.start_mark.line + 1}); keep one of them"
+                )
             seen.add(name)
         return super().construct_mapping(node, deep)
 

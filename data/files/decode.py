@@ -43,6 +43,7 @@ from data.files.values import (
 )
 from system.console import progress
 from system.errors import UserError
+from system.paths import open_regular
 
 REDUCE_ABOVE = 2**25  # pixels; a larger picture that has to be converted is reduced box by box, as a JPEG is
 MOST_REDUCED = 8  # times, as a JPEG
@@ -65,6 +66,9 @@ def _reason(error: Exception, path: str) -> str:
         return "too large to be decoded in memory; make it smaller"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
+    with contextlib.suppress(OSError, ValueError):  # gone meanwhile, or no path at all
+        if Path(path).stat().st_size == 0:
+            return "empty file"
     return " ".join(str(error).split())[:100] or type(error).__name__
 
 
@@ -142,7 +146,7 @@ def read_image(
     `values` are those of gray wider than 8 bits. Raises BadImageError.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             image = open_image(file)
             whole = image.size
             if short_side is not None:
