@@ -1,17 +1,14 @@
 """The command line that all stage scripts share."""
 
 import argparse
-import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from easydict import EasyDict
 
-from system import distributed
+from system import distributed, processes, signals
 from system.console import paint
 from system.errors import ConfigError, UserError
 from utils.config import load_config
@@ -82,9 +79,20 @@ def configure(
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Call a script's main; what a user can mend becomes one sentence on stderr and an exit code."""
-    with contextlib.suppress(ValueError):  # only the main thread may; a run that trains sets handlers of its own
-        signal.signal(signal.SIGTERM, _terminate)
+    """Call a script's main; what a user can mend becomes one sentence on stderr and an exit code.
+
+    A signal ends it with 128 plus its number, whatever main makes of it. Raises SystemExit as main does.
+    """
+    signals.catch()  # a run that trains has a handler of its own
+    processes.end_with_launcher()
+    try:
+        return signals.exit_code(_run(main, argv))
+    finally:
+        distributed.stop()
+        signals.catch(signals.leave)
+
+
+def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     try:
         return main(argv)
     except UserError as error:
@@ -100,12 +108,6 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         return 1
     except KeyboardInterrupt:
         return 130
-    finally:
-        distributed.stop()
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)
 
 
 def _complain(message: str, code: int) -> int:
