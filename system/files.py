@@ -7,10 +7,10 @@ file, so that a kill between any two steps leaves a file that verifies. The mani
 
 import contextlib
 import errno
-import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,15 +18,12 @@ from typing import Any, BinaryIO
 
 from system.errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock
-    fcntl = None  # type: ignore[assignment]
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
 TEMPORARY = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
+
+_WRITER = re.compile(rf"(?P<target>.+?)(?:\.share\d+{re.escape(TEMPORARY)})?\.(?P<pid>\d+){re.escape(TEMPORARY)}", re.S)
 
 Entry = dict[str, Any]  # one file that may be at a path: its sha256 and the facts recorded with it
 Manifest = dict[str, list[Entry]]
@@ -66,52 +63,35 @@ def _explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
         ) from error
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Lock an open file until it is closed or its process ends; returns whether that was possible."""
-    if fcntl is None:
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there os.kill asks nothing, it ends
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
-    except OSError:  # some network file systems know no locks
+    except (OSError, OverflowError):  # it is somebody else's, or no number of a process
         return True
     return True
 
 
-def _is_dead(pid: int) -> bool:
-    """Whether this host has no such process."""
-    if os.name == "nt":  # there os.kill asks nothing
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove what writers of this very file that were killed left beside it.
-
-    Their process is gone from this host, and no process on another host or in another container holds the lock.
-    """
-    for stale in path.parent.glob(f"{glob.escape(path.name)}.*{TEMPORARY}"):
-        writer = stale.name.removeprefix(f"{path.name}.").removesuffix(TEMPORARY)
-        if not (writer.isascii() and writer.isdecimal()) or stale.is_symlink() or not _is_dead(int(writer)):
-            continue
-        with contextlib.suppress(OSError), stale.open("rb") as file:  # another writer may have removed it just now
-            if _lock(file):
-                stale.unlink()
+def _remove_dead(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Remove what killed writers of some targets left next to them: `NAME.PID.partial`, PID being no process now."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            named = _WRITER.fullmatch(entry.name) if entry.is_file(follow_symlinks=False) else None
+            if not named or not is_ours(named["target"]) or int(named["pid"]) == os.getpid():
+                continue
+            if not _is_alive(int(named["pid"])):
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def _write_beside(path: Path, write: Callable[[BinaryIO], object], num_bytes: int = 0) -> Path:
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    _remove_dead(path.parent, lambda target: target == path.name)
     written = 0
     try:
         with _explained(path, lambda: max(num_bytes, written)), temporary.open("wb") as file:
-            _lock(file)
             try:
                 write(file)
             finally:
@@ -196,7 +176,6 @@ def write_file(
             f"cannot write {path}: it needs {_mib(num_bytes)} and {_mib(free)} are free there; what was there before "
             "is untouched; make room and run the same command again"
         )
-    _remove_abandoned(path)
     temporary = _write_beside(path, write, num_bytes)
     try:
         if record:
