@@ -83,7 +83,7 @@ def commands(images: Path, model: Path) -> dict[str, Command]:
             predict.main,
             (
                 *("--model", str(model), str(images / "many"), "--output", "{folder}/clusters.csv"),
-                *("--embeddings", "{folder}/features.npy"),
+                *("--embeddings", "{folder}/features.npy", "--copy_to", "{folder}/sorted"),
             ),
             5,
         ),
