@@ -21,6 +21,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,10 @@ def start(command: Command, folder: Path, log: Path) -> int:
         code = cli.run(command.main, [word.replace("{folder}", str(folder)) for word in command.words])
     except SystemExit as error:
         code = error.code
+    except BaseException:  # what nobody expected belongs in the log
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
         os._exit(code)
 
 
