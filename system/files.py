@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
 TEMPORARY = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
+
+_WRITER = re.compile(rf"(?P<target>.+?)(?:\.share\d+{re.escape(TEMPORARY)})?\.(?P<pid>\d+){re.escape(TEMPORARY)}", re.S)
 
 Entry = dict[str, Any]  # one file that may be at a path: its sha256 and the facts recorded with it
 Manifest = dict[str, list[Entry]]
@@ -60,8 +63,32 @@ def _explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
         ) from error
 
 
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there os.kill asks nothing, it ends
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is somebody else's, or no number of a process
+        return True
+    return True
+
+
+def _remove_dead(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Remove what killed writers of some targets left next to them: `NAME.PID.partial`, PID being no process now."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            named = _WRITER.fullmatch(entry.name) if entry.is_file(follow_symlinks=False) else None
+            if not named or not is_ours(named["target"]) or int(named["pid"]) == os.getpid():
+                continue
+            if not _is_alive(int(named["pid"])):
+                Path(entry.path).unlink(missing_ok=True)
+
+
 def _write_beside(path: Path, write: Callable[[BinaryIO], object], num_bytes: int = 0) -> Path:
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    _remove_dead(path.parent, lambda target: target == path.name)
     written = 0
     try:
         with _explained(path, lambda: max(num_bytes, written)), temporary.open("wb") as file:

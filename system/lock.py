@@ -63,6 +63,20 @@ def lock_folder(folder: Path) -> None:
     locked_files.add(file)
 
 
+def holder(folder: Path) -> str | None:
+    """The process that holds a folder, in words; None where nobody does, or where that is unknown."""
+    if fcntl is None:
+        return None
+    with contextlib.suppress(FileNotFoundError), (folder / ".lock").open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(file.read())
+        except OSError:  # some network file systems know no locks
+            return None
+    return None
+
+
 def _holder(text: str) -> str:
     try:
         holder = json.loads(text)

@@ -1,9 +1,7 @@
 """The command line that all stage scripts share."""
 
 import argparse
-import contextlib
 import difflib
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -11,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from easydict import EasyDict
 
-from system import distributed
+from system import distributed, processes, signals
 from system.console import paint
 from system.errors import ConfigError, UserError
 from system.paths import expand_path
@@ -151,10 +149,21 @@ def configure(made: Parser, argv: Sequence[str] | None, *setups: str) -> tuple[E
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Call a script's main; what a user can mend becomes one sentence on stderr and an exit code."""
+    """Call a script's main; what a user can fix becomes one sentence on stderr and an exit code.
+
+    A signal ends it with 128 plus its number, whatever main makes of it. Raises SystemExit as main does.
+    """
     prepare_streams()
-    with contextlib.suppress(ValueError):  # only the main thread may; a run that trains sets handlers of its own
-        signal.signal(signal.SIGTERM, _terminate)
+    signals.catch()  # a run that trains has a handler of its own
+    processes.end_with_launcher()
+    try:
+        return signals.exit_code(_run(main, argv))
+    finally:
+        distributed.stop()
+        signals.catch(signals.leave)
+
+
+def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     try:
         return main(argv)
     except UserError as error:
@@ -170,12 +179,6 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         return 1
     except KeyboardInterrupt:
         return 130
-    finally:
-        distributed.stop()
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)
 
 
 def _complain(message: str, code: int) -> int:

@@ -14,6 +14,7 @@ from clustering.features import Embedder
 from data import DATASETS
 from data.augment import AUGMENTATIONS, Strategy, build_augmentation, build_evaluation
 from data.download import NotHereError
+from data.files.pool import options
 from data.files.reading import Found, Reading, record_of, values_of
 from data.files.values import AS_BEFORE, Values
 from data.loaders import NeighborPartner, ViewLoader
@@ -259,9 +260,9 @@ def get_embedder(p: Any, runtime: Runtime) -> Embedder:
 
 def get_train_dataloader(p: Any, dataset: Any) -> DataLoader:
     """A plain shuffled DataLoader over items, for code of one's own; the stages use `data.loaders`."""
-    return DataLoader(dataset, p["batch_size"], shuffle=True, drop_last=True, num_workers=p.get("num_workers") or 0)
+    return DataLoader(dataset, p["batch_size"], shuffle=True, drop_last=True, **options(p.get("num_workers") or 0))
 
 
 def get_val_dataloader(p: Any, dataset: Any) -> DataLoader:
     """A plain DataLoader over items in order, for code of one's own; the stages use `clustering.features`."""
-    return DataLoader(dataset, p.get("batch_size") or 256, num_workers=p.get("num_workers") or 0)
+    return DataLoader(dataset, p.get("batch_size") or 256, **options(p.get("num_workers") or 0))

@@ -17,7 +17,7 @@ from data.files.listing import ImageFiles, leave_out
 from data.files.reading import Reading, record_of
 from system.console import say
 from system.errors import UserError
-from system.files import TEMPORARY, write_file, write_text
+from system.files import write_file, write_text
 from system.lock import locked
 from system.paths import expand_path
 from system.text import shown
@@ -82,8 +82,6 @@ def _values_of(read: Reading) -> Any:
 
 def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> dict[str, Any]:
     num_bytes = len(files) * 3 * read.side**2
-    for stale in path.parent.glob(f"{path.name}.*{TEMPORARY}"):  # of a process that was killed: this one has the lock
-        stale.unlink(missing_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)  # never an old record beside a new file
     sources = files.fingerprint(times=True)
     bad: dict[int, str] = {}
