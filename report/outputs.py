@@ -46,7 +46,7 @@ def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
 def write_clusters(path: Path, paths: Sequence[str], prediction: Prediction) -> None:
     """Write clusters.csv: `path,cluster,confidence`, one row an image; raises UserError when it cannot be written."""
     data = encode_rows([header(), *rows(paths, prediction)])
-    write_file(path, lambda file: file.write(data), record=False)
+    write_file(path, lambda file: file.write(data), record=False, listed=True)
 
 
 class CsvTable:

@@ -20,7 +20,9 @@ DPI = 150
 def save_figure(path: Path | str, figure: Figure) -> None:
     """Write a figure as a PNG file."""
     FigureCanvasAgg(figure)
-    write_file(path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False)
+    write_file(
+        path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False, listed=True
+    )
 
 
 def arrange_confusion(table: np.ndarray | Tensor, matching: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:

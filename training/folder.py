@@ -3,7 +3,6 @@
 import contextlib
 import json
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
@@ -14,20 +13,25 @@ from typing import Any
 import torch
 import yaml
 
-from system import distributed, files
+from system import distributed, files, owned
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.lock import lock_folder
 from training import checkpoint
+from training.board import EVENTS, FOLDER
 
 CONFIG, RECORD, METRICS = "config.yml", "run.json", "metrics.jsonl"
 MODEL = "model.pth.tar"
-WRITTEN = (
-    *(checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL, "model-best.pth.tar", "topk-*-neighbors.npy", "features-*.npy"),
-    *("neighbors-*.png", "purity-*.png", "confusion_matrix.png", "prototypes.png", "report.html", "trace.json"),
-    *(METRICS, RECORD, CONFIG, files.MANIFEST),
+FIRST = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
+"""What a run could go on from: when a folder is cleared, it goes first."""
+PER_SPLIT = ("topk-{}-neighbors.npy", "features-{}.npy", "neighbors-{}.png", "purity-{}.png", "images-{}.npy")
+KEPT = (
+    *(*FIRST, "model-best.pth.tar", METRICS, RECORD, CONFIG),
+    *(form.format(split) for split in ("train", "val") for form in PER_SPLIT),
 )
-"""What runs leave in their folder, in the order in which it may go: first what a run could go on from."""
+"""What a run leaves in its folder without being asked; somebody else's file of such a name stops it at its start."""
+WRITTEN = (*KEPT, "confusion_matrix.png", "prototypes.png", "report.html", "trace.json")
+"""All that this program may write into a run's folder, besides its list and TensorBoard's files."""
 
 
 EARLIER = {"stream": "auto", "on_bad_image": "error"}
@@ -96,6 +100,32 @@ def read_finished(folder: Path) -> dict[str, Any] | None:
     return record["result"] if finished else None
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a run of this program, of whatever version, left its record or config in a folder."""
+    with contextlib.suppress(UserError):
+        if CONFIG in files.names_of(folder):
+            return True
+    for name, told, parse in (
+        (RECORD, {"status", "stage"}, json.loads),
+        (CONFIG, {"setup", "root_dir"}, yaml.safe_load),
+    ):
+        path = folder / name
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            content = parse(path.read_text(encoding="utf-8")) if not path.is_symlink() else None
+            if isinstance(content, dict) and told <= content.keys():
+                return True
+    return False
+
+
+def adopt(folder: Path, again: bool = False) -> None:
+    """List what an earlier version wrote into a run's folder; `again` also where the list is damaged."""
+    board = folder / FOLDER
+    if is_run(folder):
+        owned.adopt(folder, WRITTEN, again)
+        if board.is_dir() and not board.is_symlink():
+            owned.adopt(board, [path.name for path in board.glob(EVENTS)], again)
+
+
 class RunFolder:
     """The folder of one run; only rank 0 has one."""
 
@@ -110,8 +140,7 @@ class RunFolder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock_folder(self.folder)
-            files.remove_temporaries(self.folder)
+            self.make_ready(locked=lock_folder(self.folder))
             if self.config["overwrite"]:
                 self.clear()
         except OSError as error:
@@ -148,12 +177,25 @@ class RunFolder:
             if old.get(key) != self.config[key]:
                 say(f"this run began with {key}={old.get(key)} and goes on with {key}={self.config[key]}")
 
+    def make_ready(self, locked: bool) -> None:
+        """See to it that what will be written takes the place of nobody's file; remove what a killed run left.
+
+        `locked` says that no other process can be at work here. Raises UserError where a file of somebody else stands
+        in the way.
+        """
+        adopt(self.folder, again=self.config["overwrite"])
+        owned.require_own(self.folder, KEPT)
+        owned.adopt(self.folder, ())
+        files.remove_temporaries(self.folder, KEPT if locked else ())
+
     def clear(self) -> None:
-        """Remove what runs write, and nothing else that a user may keep in the folder."""
-        for pattern in WRITTEN:
-            for path in self.folder.glob(pattern):
-                path.unlink()
-        shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+        """Remove what runs wrote here, and nothing else; raises UserError when the folder is reached through a link."""
+        owned.require_no_link(
+            self.folder, Path(self.config["root_dir"]), "name the folder that it leads to, with root_dir=DIR"
+        )
+        owned.clear(self.folder, FIRST)
+        owned.clear(self.folder / FOLDER)
+        owned.remove_if_empty(self.folder / FOLDER)
 
     def write_record(self, **facts: Any) -> None:
         """Write run.json: the facts given, the command, commit and versions."""
@@ -168,7 +210,7 @@ class RunFolder:
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew, whole; a killed run may have left lines that come after its last checkpoint."""
-        files.write_text(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+        files.write_text(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines), listed=True)
 
 
 def git_commit() -> str | None:
