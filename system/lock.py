@@ -63,16 +63,16 @@ def _held_as(path: Path) -> IO[str] | None:
     return None
 
 
-def lock_folder(folder: Path) -> bool:
+def lock_folder(folder: Path, advice: str = "give this one a run_name of its own") -> bool:
     """Lock a folder for this process; the system releases it when the process ends, however it ends.
 
-    Returns whether that keeps others out, which it does not on every file system. Raises UserError that names the
-    process holding it. A file left by a dead process holds nothing.
+    `advice` is what may be done instead. Returns whether that keeps others out, which it does not on every file system.
+    Raises UserError that names the process holding it. A file left by a dead process holds nothing.
     """
     path = folder.resolve() / LOCK
     if _held_as(path):  # a second stage call in the same process, as the demo makes
         return True
-    file, guarded = _open(folder, path)
+    file, guarded = _open(folder, path, advice)
     file.seek(0)
     if (text := file.read(len(_OURS))) != _OURS[: len(text)]:
         file.close()
@@ -87,7 +87,7 @@ def lock_folder(folder: Path) -> bool:
     return guarded
 
 
-def _open(folder: Path, path: Path) -> tuple[IO[str], bool]:
+def _open(folder: Path, path: Path, advice: str) -> tuple[IO[str], bool]:
     """A lock file, opened and, if that can be, locked; raises UserError when it is held, or is a link."""
     while True:
         if path.is_symlink():
@@ -101,8 +101,7 @@ def _open(folder: Path, path: Path) -> tuple[IO[str], bool]:
                 holder = _holder(file.read())
                 file.close()
                 raise UserError(
-                    f"{folder} is in use by another run ({holder}); wait for it to end, or give this one a run_name "
-                    "of its own"
+                    f"{folder} is in use by another run ({holder}); wait for it to end, or {advice}"
                 ) from error
             except OSError as error:  # some network file systems know no locks
                 warn(f"{folder} cannot be locked ({error.strerror}); see to it that only one run uses it at a time")

@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import os
 import platform
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import yaml
@@ -34,6 +35,8 @@ WRITTEN = (*KEPT, "confusion_matrix.png", "prototypes.png", "report.html", "trac
 """All that this program may write into a run's folder, besides its list and TensorBoard's files."""
 
 
+PATHS = ("_dir", "_checkpoint", "_model", "_path")
+"""How keys end that say where results lie."""
 EARLIER = {"stream": "auto", "on_bad_image": "error"}
 """Defaults that earlier versions wrote for every data set, also for those without such options."""
 
@@ -55,12 +58,31 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+class Images(Protocol):
+    """A run's folders of images: whether they are still what they were."""
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Dotted keys of the config that only say where the images are."""
+
+    def changes(self, folder: Path, finished: bool = False) -> str:
+        """How they differ from what is noted in a run folder, in words; empty when they do not."""
+
+    def note(self, folder: Path, again: bool) -> None:
+        """Note in a run folder what they are now."""
+
+    def are_those_of(self, folder: Path, old: Mapping[str, Any]) -> bool:
+        """Whether they are the images of the run in a folder, whose config is `old`."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """What is known of a config's keys: which only say how a run is carried out, and what absent ones mean."""
 
     carried_out: Collection[str] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    images: Images | None = None
+    """The run's folders of images, whose keys do not count where they hold the same images."""
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list[str]:
@@ -69,8 +91,9 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list
     def computed(config: dict[str, Any]) -> dict[str, Any]:
         whole = {**keys.defaults, **config}
         kept = {key: value for key, value in whole.items() if key not in keys.carried_out}
-        paths = ("_dir", "_checkpoint", "_model", "_path")
-        flat = _flatten({key: value for key, value in kept.items() if not key.endswith(paths)})
+        flat = _flatten({key: value for key, value in kept.items() if not key.endswith(PATHS)})
+        # A cache changes what images are like, but not where it lies.
+        flat |= {key: bool(value) for key, value in flat.items() if key.endswith("_db_kwargs.cache_dir")}
         return {key: value for key, value in flat.items() if EARLIER.get(key.partition("_db_kwargs.")[2]) != value}
 
     a, b = computed(old), computed(new)
@@ -148,16 +171,55 @@ class RunFolder:
         self._compare()
         result = read_finished(self.folder)
         model = self.folder / MODEL
-        if result is not None and model.exists():
+        finished = result is not None and model.exists()
+        if finished:
             files.verify_file(model)
+        self._check_images(finished)
+        if finished:
             return result
-        files.write_text(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False), record=True)
+        files.write_text(self.folder / CONFIG, yaml.safe_dump(self._relative(), sort_keys=False), record=True)
         return None
+
+    @property
+    def _has_begun(self) -> bool:
+        return any((self.folder / name).exists() for name in FIRST)
+
+    def _check_images(self, finished: bool) -> None:
+        """Raise UserError when the images are no longer those that the run began with; note them when it begins."""
+        if self.keys.images is None:
+            return
+        found = self.keys.images.changes(self.folder, finished) if self._has_begun else ""
+        if found:
+            raise UserError(
+                f"the images changed since the run in {self.folder} began ({found}); put them back, or keep this run "
+                "and start another one with run_name=NAME, or start this one again with overwrite=true"
+            )
+        if not finished:
+            self.keys.images.note(self.folder, again=not self._has_begun)
+
+    def without_moves(self, old: Mapping[str, Any], differing: list[str]) -> list[str]:
+        """Without keys that say where the images are, when these hold the same images as in the config `old`."""
+        images = self.keys.images
+        if images is None or not set(differing) & set(images.keys) or not images.are_those_of(self.folder, old):
+            return differing
+        return [key for key in differing if key not in images.keys]
+
+    def _relative(self) -> dict[str, Any]:
+        """The config with what lies in the results' folder told from the run's folder, so that both may be moved."""
+        root = Path(self.config["root_dir"]).absolute()
+
+        def relative(key: str, value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: relative(name, inner) for name, inner in value.items()}
+            if isinstance(value, str) and key.endswith(PATHS) and Path(value).absolute().is_relative_to(root):
+                return os.path.relpath(value, self.folder)
+            return value
+
+        return relative("", self.config)
 
     def _compare(self) -> None:
         path = self.folder / CONFIG
-        kept = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
-        if not path.exists() or not any((self.folder / name).exists() for name in kept):
+        if not path.exists() or not self._has_begun:
             return  # a run that kept nothing yet has nothing to lose
         advice = f"delete {CONFIG} to go on with the config given now, or start again with overwrite=true"
         try:
@@ -168,6 +230,7 @@ class RunFolder:
             raise UserError(f"{error}; {advice}") from error
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
             raise UserError(f"{path} is damaged; {advice}") from error
+        differing = self.without_moves(old, differing)
         if differing:
             raise ConfigError(
                 f"{self.folder} holds a run with another config: {', '.join(differing)} differ"
@@ -194,6 +257,7 @@ class RunFolder:
             self.folder, Path(self.config["root_dir"]), "name the folder that it leads to, with root_dir=DIR"
         )
         owned.clear(self.folder, FIRST)
+        owned.adopt(self.folder, ())  # an empty list: what comes from here on is listed, or somebody else's
         owned.clear(self.folder / FOLDER)
         owned.remove_if_empty(self.folder / FOLDER)
 

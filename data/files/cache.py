@@ -17,7 +17,7 @@ from data.files.listing import ImageFiles, leave_out, shown
 from data.files.reading import Reading, record_of
 from system.console import say
 from system.errors import UserError
-from system.files import TEMPORARY, write_file, write_text
+from system.files import write_file, write_text
 from system.lock import locked
 
 
@@ -80,8 +80,9 @@ def _values_of(read: Reading) -> Any:
 
 def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> dict[str, Any]:
     num_bytes = len(files) * 3 * read.side**2
-    for stale in path.parent.glob(f"{path.name}.*{TEMPORARY}"):  # of a process that was killed: this one has the lock
-        stale.unlink(missing_ok=True)
+    for written in (path, path.with_suffix(".json")):  # their names, by a digest, are nobody else's
+        if written.is_symlink():
+            raise UserError(f"{shown(written)} is a link, and nothing is replaced through one; give another cache_dir")
     path.with_suffix(".json").unlink(missing_ok=True)  # never an old record beside a new file
     sources = files.fingerprint(times=True)
     bad: dict[int, str] = {}
