@@ -175,10 +175,10 @@ class Project:
             owned.require_no_link(folder, self.folder, "give another --output")
         owned.require_own(self.folder, WRITTEN, "move it away, or give another --output")
         owned.require_own(self.env_path.parent, CONFIGS, "move it away, or give another --output")
-        runs = [RunFolder(folder, {"root_dir": str(self.folder), "overwrite": again}, Keys()) for folder in folders]
+        settings = {"root_dir": str(self.folder), "overwrite": again}
+        runs = [RunFolder(folder, settings, Keys()) for folder in folders if folder.exists()]
         for run in runs:
-            if run.folder.exists():
-                run.make_ready(lock_folder(run.folder, "give another --output"))
+            run.make_ready(lock_folder(run.folder, "give another --output"))
         add_to_list(self.folder, [LOG])
         if again:
             for run in runs:

@@ -93,7 +93,7 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list
         kept = {key: value for key, value in whole.items() if key not in keys.carried_out}
         flat = _flatten({key: value for key, value in kept.items() if not key.endswith(PATHS)})
         # A cache changes what images are like, but not where it lies.
-        flat |= {key: bool(value) for key, value in flat.items() if key.endswith("_db_kwargs.cache_dir")}
+        flat |= {key: bool(value) or None for key, value in flat.items() if key.endswith("_db_kwargs.cache_dir")}
         return {key: value for key, value in flat.items() if EARLIER.get(key.partition("_db_kwargs.")[2]) != value}
 
     a, b = computed(old), computed(new)
