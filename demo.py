@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = parser.parse_intermixed_args(argv).overrides
     scores, seconds = run_recipe(overrides)
     folder = Path(load_config(None, CONFIGS["scan"], overrides).scan_dir).parent
-    write_text(folder / "summary.json", json.dumps(scores, indent=1) + "\n")
+    write_text(folder / "summary.json", json.dumps(scores, indent=1) + "\n", listed=True)
     draw_clusters(overrides, folder / "clusters.png")
 
     say("")

@@ -17,8 +17,9 @@ are skipped, named on the standard error, and counted.
 
 import argparse
 import contextlib
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +33,7 @@ from system.paths import expand_path
 from system.runtime import Runtime
 from system.streams import read_names, standard_input, standard_output
 from system.text import shown
+from training.folder import CONFIG
 from utils import cli, clusters, saved
 from utils.common_config import get_embedder
 
@@ -93,13 +95,68 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def read_inputs(words: Sequence[str]) -> Iterator[str]:
-    """The paths that the command line names; `-` stands for those on the standard input."""
+def read_inputs(words: Sequence[str], check: Callable[[str], None] = lambda word: None) -> Iterator[str]:
+    """The paths that the command line names; `-` stands for those on the standard input, each of them checked."""
     for word in words:
         if word == "-":
-            yield from list_inputs(read_names(standard_input()))
+            for name in read_names(standard_input()):
+                check(name)
+                yield from list_inputs([name])
         else:
             yield from list_inputs([expand_path(word)])
+
+
+class Targets:
+    """What a call writes, and that it is none of what it reads."""
+
+    def __init__(self, args: argparse.Namespace, read: Sequence[Path]) -> None:
+        """Raise ConfigError for targets that are equal, however they are spelled, or that lie in each other's way."""
+        given = {"--output": args.output if args.output != "-" else None, "--embeddings": args.embeddings}
+        self.files = {option: os.path.realpath(name) for option, name in given.items() if name}
+        self.folder = os.path.realpath(args.copy_to or args.link_to) if args.copy_to or args.link_to else None
+        self.option = "--copy_to" if args.copy_to else "--link_to"
+        if len(self.files) == 2 and _is_same(*self.files.values()):
+            raise ConfigError(f"--output and --embeddings are both {args.output}; give each a file of its own")
+        for option, path in self.files.items():
+            if self.folder and Path(path).is_relative_to(self.folder):
+                raise ConfigError(f"{option} lies in the folder of {self.option}, which only holds images; move it out")
+            for other in read:
+                if _is_same(path, other):
+                    raise ConfigError(f"{option} is {given[option]}, which is read as the model; give another name")
+        for word in args.images:
+            self._check_folder(word)
+        self._numbers = {_identity(path): option for option, path in self.files.items() if Path(path).exists()}
+
+    def _check_folder(self, word: str) -> None:
+        """Raise ConfigError when what is sorted would lie among the images and count as more of them."""
+        if self.folder and word != "-" and Path(word).is_dir():
+            root = os.path.realpath(word)
+            if Path(self.folder).is_relative_to(root):
+                raise ConfigError(
+                    f"the folder of {self.option}, {self.folder}, lies inside the folder of images {word}; give another"
+                )
+
+    def check_inputs(self, words: Sequence[str]) -> Iterator[str]:
+        """The images that the words name; raises ConfigError when one of them is a file that will be written."""
+        for path in read_inputs(words, self._check_folder):
+            if self._numbers:
+                with contextlib.suppress(OSError):
+                    option = self._numbers.get(_identity(path))
+                    if option:
+                        raise ConfigError(f"{option} is {path}, which is one of the images; give another name")
+            yield path
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    found = Path(path).stat()
+    return found.st_dev, found.st_ino
+
+
+def _is_same(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to one file, which need not be there yet."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    return Path(one).exists() and Path(other).exists() and Path(one).samefile(other)
 
 
 class Predictor:
@@ -112,10 +169,12 @@ class Predictor:
         self.model, self.head = clusters.load_clustering(p, model)
         self.reading = saved.reading(p, model)
         self.num_images = self.num_bad = 0
+        self.targets = Targets(args, [model, model.parent / CONFIG])
         self.sorter: Sorter | None = None
+        request = {"model": str(model.resolve()), "images": [os.path.realpath(word) for word in args.images]}
         for folder, place in ((args.copy_to, copy_file), (args.link_to, link_file)):
             if folder:
-                self.sorter = Sorter(Path(folder), place, p.num_classes)
+                self.sorter = Sorter(Path(folder), place, p.num_classes, request)
 
     def run(self, file: BinaryIO) -> None:
         """Write the table to an open file, and the features to theirs when they are asked for."""
@@ -133,19 +192,23 @@ class Predictor:
             table.close()
             if rows:
                 rows.close()
+            if self.sorter:
+                self.sorter.finish()
 
-        if self.args.embeddings:
-            write_file(self.args.embeddings, write_all, record=False)
-            say(f"features: {self.args.embeddings}")
-        else:
-            write_all(None)
+        with contextlib.closing(self.sorter) if self.sorter else contextlib.nullcontext():
+            if self.args.embeddings:
+                write_file(self.args.embeddings, write_all, record=False)
+                say(f"features: {self.args.embeddings}")
+            else:
+                write_all(None)
 
     def predictions(self) -> Iterator[tuple[list[str], Prediction]]:
         """Paths and predictions, block by block; unreadable files are named and counted.
 
         Raises UserError when none can be read.
         """
-        for dataset, paths, bad in read_blocks(read_inputs(self.args.images), self.reading):
+        inputs = self.targets.check_inputs(self.args.images)
+        for dataset, paths, bad in read_blocks(inputs, self.reading):
             for path, reason in bad.items():
                 warn(f"skipped '{shown(path)}': {reason}")
             self.num_bad += len(bad)

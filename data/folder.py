@@ -10,7 +10,7 @@ import torch
 
 from data.dataset import ImageDataset
 from data.files.formats import SUFFIXES
-from data.files.listing import ImageFiles, list_images
+from data.files.listing import ImageFiles, NoImagesError, list_images
 from data.files.open import MEMORY_BUDGET, open_files
 from data.files.reading import Found, Reading, look
 from data.files.stream import StreamDataset
@@ -81,7 +81,9 @@ def find_images(
         listing.check_unreadable(root, on_bad_image)
     if not paths:
         endings = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise UserError(f"{shown(root)} holds no images ({endings}){others}")
+        raise NoImagesError(
+            f"{shown(root)} holds no images ({endings}){others}; give the directory that holds the images"
+        )
     labels, why = find_labels(paths, classes)
     if labels is None:
         names, targets = list(classes or []), torch.full((len(paths),), -1)

@@ -237,4 +237,4 @@ def write_report(path: Path, data: ReportData, seed: int = 0) -> None:
     Raises ValueError when the arrays do not fit one another, UserError when the file cannot be written.
     """
     path = Path(path)
-    write_text(path, render(data, _link_base(path, data.image_root), seed))
+    write_text(path, render(data, _link_base(path, data.image_root), seed), listed=True)

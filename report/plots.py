@@ -55,7 +55,9 @@ def picture(draw: Callable[Concatenate[Path, Arguments], Any]) -> Callable[Conca
 def save_figure(path: Path, figure: Figure) -> None:
     """Write the figure of a `picture` as a PNG file; what was there before stays when that fails."""
     FigureCanvasAgg(figure)
-    write_file(path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False)
+    write_file(
+        path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False, listed=True
+    )
 
 
 def arrange_confusion(table: np.ndarray | Tensor, matching: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -20,9 +20,9 @@ from system import processes, signals
 from system.console import say, warn
 from system.files import REPOSITORY
 from system.lock import holder
-from training.folder import CONFIG, MODEL, differing_keys, read_finished, read_record, to_plain
+from training.folder import CONFIG, MODEL, RunFolder, differing_keys, read_finished, read_record, to_plain
 from utils.schema import SETUPS
-from utils.stage import KEYS
+from utils.stage import keys_of
 
 LOOK_EVERY = 0.5  # seconds
 
@@ -34,8 +34,12 @@ def is_finished(job: Job) -> bool:
         old = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return False
-    finished = read_finished(folder) is not None and (folder / MODEL).exists()
-    return finished and not differing_keys(old, to_plain(job.config()), KEYS)
+    if read_finished(folder) is None or not (folder / MODEL).exists():
+        return False
+    config = to_plain(job.config())
+    keys = keys_of(job.config())
+    differing = RunFolder(folder, config, keys).without_moves(old, differing_keys(old, config, keys))
+    return not differing and not (keys.images and keys.images.changes(folder, finished=True))
 
 
 def _program(module: str) -> list[str]:

@@ -80,7 +80,7 @@ def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
             found = mean_std(row["scores"][name]) if name in row["scores"] else ("", "")
             cells += [round(value, 6) if isinstance(value, float) else value for value in found]
         writer.writerow(cells)
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), listed=True)
 
 
 def markdown(table: list[dict[str, Any]]) -> str:
@@ -118,4 +118,4 @@ def write_markdown(path: Path, plan: Plan, table: list[dict[str, Any]], command:
         "labels; the losses use none: lower is better, negative is normal. `val loss` is that of the last epoch, "
         "`lowest val loss` that of the best.\n\n" + markdown(table)
     )
-    write_text(path, text)
+    write_text(path, text, listed=True)

@@ -14,6 +14,7 @@ from clustering.features import Embedder
 from data import DATASETS
 from data.augment import AUGMENTATIONS, Strategy, build_augmentation, build_evaluation
 from data.download import NotHereError
+from data.files.listing import NoImagesError
 from data.files.pool import options
 from data.files.reading import Found, Reading, record_of, values_of
 from data.files.values import AS_BEFORE, Values
@@ -23,13 +24,14 @@ from losses import CRITERIA
 from models import build_backbone, takes_stem, weights
 from models.models import ClusteringModel, ContrastiveModel
 from system.console import say, warn
-from system.errors import ConfigError
+from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.paths import expand_path
 from system.runtime import Runtime
 from system.sections import check, look_up, section_of
 from training.folder import RECORD, read_record
 from training.optimizers import OPTIMIZERS
+from utils.images import where_key
 from utils.overrides import merge
 from utils.schema import SETUPS, STAGES
 
@@ -178,7 +180,7 @@ def known_values(p: Any) -> Values | None:
 def note_look(folder: Path, root: Path, values: Values, found: Found) -> None:
     """Write how the images in `root` are read to an output folder, for the stages that will write there."""
     facts = {"root": str(root.resolve()), "values": record_of(values), "found": asdict(found)}
-    write_text(folder / IMAGES, json.dumps(facts, indent=1) + "\n")
+    write_text(folder / IMAGES, json.dumps(facts, indent=1) + "\n", listed=True)
 
 
 def looked_at(p: Any) -> Values | None:
@@ -202,6 +204,8 @@ def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more
     except NotHereError as error:  # in a dry run
         say(f"{error}, and a dry run downloads nothing: made-up images of its shape stand in its place")
         return make_up(name, split)
+    except NoImagesError as error:
+        raise UserError(f"{error}: {where_key(p, name, 'val' if split == 'val' else 'train')}") from error
 
 
 def get_train_dataset(p: Any, transform: Callable | None, split: str | None = None) -> Any:

@@ -23,7 +23,7 @@ from utils.bases import COMMAND_LINE, Origins, load_with_bases
 from utils.common_config import get_stem, get_view_kwargs
 from utils.overrides import apply_overrides
 from utils.tables import TABLES
-from utils.yaml_file import load_yaml
+from utils.yaml_file import load_placed
 
 
 def _check(section: type[Section], content: dict[str, Any], origins: Origins) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     env, exp = expand_path(env), expand_path(exp)
     if "base" in first_keys.values():
         raise ConfigError(f"{COMMAND_LINE}: base belongs into the config file, which is read before other keys")
-    content, origins = load_yaml(env), Origins(env)
+    content, origins = load_placed(Path(env)), Origins(env)
     origins.add_words(env_words)
     environment = _check(schema.Environment, apply_overrides(content, env_words), origins)
     _check_data_paths(environment["data_paths"], origins.of("data_paths"))

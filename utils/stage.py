@@ -6,6 +6,7 @@ A stage script is `train` and `step`; `run_stage` calls it.
 import importlib
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, clusters, pretext
 from utils.config import require
+from utils.images import RunImages
 from utils.schema import CARRIED_OUT, DEFAULTS, SETUPS
 
 KEYS = Keys(CARRIED_OUT, DEFAULTS)
@@ -63,7 +65,12 @@ def main_of(setup: str) -> Callable[[Sequence[str] | None], int]:
 def _place(p: EasyDict) -> tuple[EasyDict, Runtime, str, Path, Keys]:
     """What a run is made of."""
     stage = SETUPS[p.setup].stage
-    return p, Runtime.of(p), stage, Path(p[f"{stage}_dir"]), KEYS
+    return p, Runtime.of(p), stage, Path(p[f"{stage}_dir"]), keys_of(p)
+
+
+def keys_of(p: EasyDict) -> Keys:
+    """What is known of the keys of a config, and of the images that it names."""
+    return replace(KEYS, images=RunImages(p))
 
 
 def dry_run(p: EasyDict, train: Train) -> int:

@@ -1,5 +1,6 @@
 """YAML that somebody else may have written: plain values, of a reasonable size, or one clear error."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 from system.errors import ConfigError
 from system.text import shown
 
+HERE = "{here}"  # in a config: the folder of the file
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 1 << 18, 20, 20_000
 
 # YAML 1.1 reads `1e-4` as a string, because it asks for a dot; people write it in every config.
@@ -112,3 +114,16 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path} must hold `key: value` lines, with words as keys")
     return content
+
+
+def load_placed(path: Path) -> dict[str, Any]:
+    """A config file's content; `{here}` at the beginning of a value is the folder of the file, wherever that lies."""
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: placed(inner) for key, inner in value.items()}
+        if isinstance(value, str) and (value == HERE or value.startswith(f"{HERE}/")):
+            return os.path.normpath(f"{path.absolute().parent}{value[len(HERE) :]}")
+        return value
+
+    return {key: placed(value) for key, value in load_yaml(path).items()}

@@ -82,6 +82,9 @@ def _values_of(read: Reading) -> Any:
 
 def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> dict[str, Any]:
     num_bytes = len(files) * 3 * read.side**2
+    for written in (path, path.with_suffix(".json")):  # their names, by a digest, are nobody else's
+        if written.is_symlink():
+            raise UserError(f"{shown(written)} is a link, and nothing is replaced through one; give another cache_dir")
     path.with_suffix(".json").unlink(missing_ok=True)  # never an old record beside a new file
     sources = files.fingerprint(times=True)
     bad: dict[int, str] = {}

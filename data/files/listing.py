@@ -24,6 +24,10 @@ SYSTEMS = frozenset(
 """Directories, in lower case, that network storages, Windows, Linux and macOS make beside a user's own."""
 
 
+class NoImagesError(UserError):
+    """There is no such directory, or no image in it: it may have been moved."""
+
+
 @dataclass(frozen=True)
 class ImageFiles:
     """Image files below a root: paths relative to it, targets int64 [N] (-1 unknown), class names."""
@@ -104,12 +108,12 @@ def list_images(root: Path, folders: Sequence[str] | None = None) -> Listing:
     """Find the images below a directory (or below some `folders` in it), by their file names' endings.
 
     Links are followed, those that lead back up are not. Hidden files and directories do not count as images, nor does
-    what storage systems and file managers keep for themselves. Raises UserError when there is no such directory or it
-    cannot be read; one below it that cannot be read is named in the result.
+    what storage systems and file managers keep for themselves. Raises NoImagesError when there is no such
+    directory, UserError when it cannot be read; one below it that cannot be read is named in the result.
     """
     if not root.is_dir():
         what = "is a file, not a directory" if root.exists() else "does not exist"
-        raise UserError(f"{shown(root)} {what}; give the directory that holds the images")
+        raise NoImagesError(f"{shown(root)} {what}; give the directory that holds the images")
     found = Listing([], Counter(), [], {})
     above = frozenset([_identity(root)])
     pending = [("", 0, above)] if folders is None else [(f"{folder}/", 0, above) for folder in folders]
