@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from report import plots
+from system.files import write_file
 
 TABLE = np.array([[1, 8, 0], [6, 0, 0], [3, 2, 0], [0, 0, 0]])  # clusters x classes
 MATCHING = [(0, 1), (1, 0), (2, 2)]
@@ -132,10 +133,10 @@ def test_a_picture_that_fails_is_a_warning(tmp_path, monkeypatch, capsys, failin
     def fail(*_, **__):
         raise ValueError("no such\nfont")
 
-    (tmp_path / "p.png").write_bytes(b"before")
+    write_file(tmp_path / "p.png", lambda file: file.write(b"before"), record=False, listed=True)  # an earlier one
     monkeypatch.setattr(Figure, failing, fail)
     assert plots.purity_curve(tmp_path / "p.png", {1: 0.5}) is False
     said = capsys.readouterr().err
     assert f"the picture {tmp_path}/p.png could not be drawn" in said and "no such\\nfont" in said
     assert (tmp_path / "p.png").read_bytes() == b"before"
-    assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "p.png"}
