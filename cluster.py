@@ -18,17 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from clustering.prediction import predict
+from data.files.listing import NoImagesError
 from data.folder import find_images
 from recipes.choose import STAGES
 from recipes.display import Display, Work, duration
-from recipes.look import look_at
+from recipes.look import Look, look_at
 from recipes.preview import draw_images
-from recipes.project import Project, make_recipe
+from recipes.project import LOG, PICTURE, RECORD, RESULTS, Project, make_recipe
 from report.outputs import write_clusters
 from system.console import say, warn
-from system.errors import ConfigError, NothingConfidentError
+from system.errors import ConfigError, NothingConfidentError, UserError
 from system.files import write_text
+from system.paths import expand_path
 from system.runtime import Runtime
+from system.text import escape
 from training.folder import read_record
 from utils import cli, clusters
 from utils.common_config import get_embedder, get_val_dataset, note_look
@@ -36,7 +39,7 @@ from utils.overrides import apply_overrides, split_stage
 from utils.stage import main_of
 
 TITLES = {"simclr": "learning features", "scan": "finding clusters", "selflabel": "refining clusters"}
-RESULTS, UNREADABLE, PICTURE = ("report.html", "clusters.csv"), "unreadable.txt", "images.png"
+UNREADABLE = "unreadable.txt"
 FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
 
 
@@ -44,29 +47,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the clustering; returns the exit code."""
     parser = cli.base_parser(__doc__, folder="the directory of images, read recursively")
     parser.add_argument("--num_clusters", type=int, required=True, metavar="K", help="how many groups to find")
-    parser.add_argument("--output", metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)")
+    parser.add_argument(
+        "--output", type=cli.path, metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)"
+    )
     parser.add_argument("--quick", action="store_true", help="few epochs of a small network: minutes on a CPU")
     parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
     args = parse(parser, argv)
     words, again = take_overwrite(args.overrides)
-    root = Path(args.folder).expanduser()
+    root = Path(expand_path(args.folder))
     output = find_output(root, args.output)
     request = {"folder": str(root.resolve()), "num_clusters": args.num_clusters, "quick": args.quick, "words": words}
     project = Project(output, request)
 
-    if not open_project(project, root, args, words, again):
+    look = find_look(root, args.num_clusters)
+    with project.hold():
+        return cluster(project, look, args, words, again)
+
+
+def cluster(project: Project, look: Look, args: Any, words: list[str], again: bool) -> int:
+    """Run what is left of a clustering whose folder is held; returns the exit code."""
+    if not open_project(project, look, args, words, again):
         return 0
-    display = Display([make_work(project, stage) for stage in STAGES], output / "log.txt")
+    display = Display([make_work(project, stage) for stage in STAGES], project.folder / LOG)
     with display:
         say_plan(project, display)
         if args.dry_run:
-            draw_images(project.folder / PICTURE, project.load(STAGES[0]), root)
+            draw_images(project.folder / PICTURE, project.load(STAGES[0]), Path(project.request["folder"]))
             display.line(f"images as the network will see them: {project.folder / PICTURE}")
             return 0
         final = run_stages(project, display)
         with display.stage("writing the report"):
             scores = show(project, final)
-    project.write(result={"model": str(project.load(final)[f"{final}_model"]), "scores": scores})
+    path = Path(project.load(final)[f"{final}_model"])
+    project.write(result={"model": path.relative_to(project.folder).as_posix(), "scores": scores})
     report(project)
     return 0
 
@@ -104,26 +117,34 @@ def find_output(root: Path, given: str | None) -> Path:
     return output.resolve()
 
 
-def open_project(project: Project, root: Path, args: Any, words: list[str], again: bool) -> bool:
+def find_look(root: Path, num_clusters: int) -> Look:
+    """What the images are like; raises UserError, which tells what to do when they were moved."""
+    try:
+        return look_at(root, num_clusters)
+    except NoImagesError as error:
+        raise UserError(
+            f"{error}; where images were moved, the clustering goes on with their new place and the same --output"
+        ) from error
+
+
+def open_project(project: Project, look: Look, args: Any, words: list[str], again: bool) -> bool:
     """Find or choose the configs; returns whether anything is left to do."""
-    look = look_at(root, args.num_clusters)
-    fingerprint = look.files.fingerprint()
-    if not again and project.open(fingerprint, len(look.files)):
-        if project.facts["result"] and all((project.folder / name).exists() for name in RESULTS):
+    if not again and project.open(look.files):
+        if project.facts["result"] and all((project.folder / name).exists() for name in RESULTS[:2]):
             say("this clustering is finished; overwrite=true starts it again")
             report(project)
             return False
         return True
-    if again and args.dry_run and project.folder.exists():
+    if again and args.dry_run and (project.folder / RECORD).exists():
         raise ConfigError(
             f"a dry run starts nothing again, and {project.folder} is there; leave out overwrite=true, or give --output"
         )
     device = next((word.partition("=")[2] for word in words if word.startswith("device=")), "auto")
     recipe, seconds = make_recipe(look, args.num_clusters, Runtime.start(device), args.quick)
     project.check_configs(recipe, words)
-    project.begin(fingerprint, len(look.files))
+    project.begin(look.files, again)
     project.write_configs(recipe, words)
-    note_look(project.folder, root, look.values, look.found)
+    note_look(project.folder, look.files.root, look.values, look.found)
     project.write(recipe=recipe.name, reasons=recipe.reasons, seconds=seconds, result=None)
     return True
 
@@ -151,7 +172,7 @@ def run_stages(project: Project, display: Display) -> str:
     for number, (stage, work) in enumerate(zip(STAGES, display.works, strict=True), 1):
         with display.stage(f"{number}/3 {work.title}"):
             files = find_images(root, "images", None, quiet=True)
-            project.check_unchanged(files.fingerprint(), len(files))
+            project.check_unchanged(files)
             try:
                 main_of(stage)(project.arguments(stage))
             except NothingConfidentError as error:
@@ -179,7 +200,8 @@ def show(project: Project, stage: str) -> dict[str, Any]:
     left_out = sorted(
         set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
     )
-    write_text(project.folder / UNREADABLE, "".join(f"{name}\n" for name in left_out))
+    lines = "".join(f"{escape(name)}\n" for name in left_out)  # one line a name
+    write_text(project.folder / UNREADABLE, lines, listed=True)
     return {key: value for key, value in scores.items() if key not in ("confusion", "matching")}
 
 
@@ -192,7 +214,7 @@ def report(project: Project) -> None:
     if unreadable.exists() and unreadable.stat().st_size:
         num_files = unreadable.read_bytes().count(b"\n")
         warn(f"unreadable files, left out: {num_files:,}, named in {unreadable}")
-    say(f"model: {result['model']}")
+    say(f"model: {project.folder / result['model']}")
     say(f"report: {project.folder / 'report.html'}")
     say(f"clusters: {project.folder / 'clusters.csv'}")
 

@@ -107,10 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = parser.parse_intermixed_args(argv).overrides
     scores, seconds = run_recipe(overrides)
     folder = Path(load_config(None, CONFIGS["scan"], overrides).scan_dir).parent
-    write_text(folder / "summary.json", json.dumps(scores, indent=1) + "\n")
+    write_text(folder / "summary.json", json.dumps(scores, indent=1) + "\n", listed=True)
     draw_clusters(overrides, folder / "clusters.png")
 
-    say("\nTest split, 360 images; labels only score.             ACC      NMI      ARI")
+    say("")
+    say("Test split, 360 images; labels only score.             ACC      NMI      ARI")
     for row, title in ROWS.items():
         say(f"  {title:<48}" + "".join(f"{100 * scores[row][name]:>7.1f} %" for name in ("acc", "nmi", "ari")))
     say("  (Digits are too easy for self-labeling: it often costs a point here; the paper gains several on CIFAR-10.)")

@@ -38,15 +38,17 @@ from utils.schema import SETUPS
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--model", metavar="FILE", help="the model file (default: the config's own model.pth.tar)")
+    parser.add_argument(
+        "--model", type=cli.path, metavar="FILE", help="the model file (default: the config's own model.pth.tar)"
+    )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which images to score (default: val)")
     parser.add_argument("--visualize_prototypes", action="store_true", help="draw each cluster's most typical image")
     parser.add_argument("--kmeans", action="store_true", help="cluster the features by K-means, for comparison")
     parser.add_argument("--kmeans_runs", type=cli.positive, default=5, metavar="N", help="K-means runs (default: 5)")
     parser.add_argument("--knn", action="store_true", help="accuracy of the weighted k-NN vote of the training split")
     parser.add_argument("--report", action="store_true", help="write report.html, a page to look through the clusters")
-    parser.add_argument("--out", metavar="DIR", help="where pictures go (default: beside the model)")
-    parser.add_argument("--json", metavar="FILE", help="also write what is printed as JSON")
+    parser.add_argument("--out", type=cli.path, metavar="DIR", help="where pictures go (default: beside the model)")
+    parser.add_argument("--json", type=cli.path, metavar="FILE", help="also write what is printed as JSON")
     p, args = cli.configure(parser, argv, *SETUPS)
     require(p, "transformation_kwargs", script="eval.py")
     stage = SETUPS[p.setup].stage
@@ -106,8 +108,7 @@ class ClusterEvaluation:
         scores = clusters.score_prediction(prediction, dataset)
         if scores:
             say(clusters.words(scores), "green")
-            if is_main():
-                clusters.draw_confusion(out / "confusion_matrix.png", scores, dataset)
+            if is_main() and clusters.draw_confusion(out / "confusion_matrix.png", scores, dataset):
                 say(f"confusion matrix: {out / 'confusion_matrix.png'}")
         else:
             say("there are no labels to score with")
@@ -122,8 +123,8 @@ class ClusterEvaluation:
         chosen = find_prototypes(prediction.features, prediction.probabilities)
         names = {cluster: dataset.classes[label] for cluster, label in scores.get("matching", []) if dataset.classes}
         labels = [f"{cluster}: {names[cluster]}" if cluster in names else str(cluster) for cluster in chosen]
-        plots.prototype_sheet(path, dataset.load(torch.tensor(list(chosen.values())), "cpu"), labels)
-        say(f"prototypes: {path}")
+        if plots.prototype_sheet(path, dataset.load(torch.tensor(list(chosen.values())), "cpu"), labels):
+            say(f"prototypes: {path}")
 
 
 def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtime, args: Any) -> dict[str, Any]:

@@ -20,7 +20,9 @@ RELEASED = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/m
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--model", metavar="FILE", help="the weights (default: pretext/checkpoint.pth.tar)")
+    parser.add_argument(
+        "--model", type=cli.path, metavar="FILE", help="the weights (default: pretext/checkpoint.pth.tar)"
+    )
     p, args = cli.configure(parser, argv, "moco")
     path = Path(args.model or p.pretext_checkpoint)
     if not path.is_file():

@@ -13,47 +13,60 @@ command continues an interrupted sweep, finished runs are not repeated, and valu
 table.md, scores.png, prototypes.png and confusion_matrices.png in {root_dir}/{data set}/sweeps/NAME.
 """
 
-import shlex
+import argparse
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from sweeps import figures, summary
 from sweeps.plan import Plan, make_plan
 from sweeps.runner import Runner, make_slots
-from system.console import say, warn
+from system import owned
+from system.console import say, say_block, warn
 from system.errors import ConfigError, UserError
+from system.text import quoted, shown
 from utils import cli
-from utils.schema import SETUPS, stage_of
+from utils.schema import SETUPS, RunName, stage_of
+
+RESULTS = ("table.csv", "table.md", "scores.png", "prototypes.png", "confusion_matrices.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the sweep; returns the exit code."""
     parser = cli.parser(__doc__, stage="the last stage: simclr, scan or selflabel")
-    parser.add_argument("--pretext_config", metavar="FILE", help="simclr.py's config (default: by the same name)")
-    parser.add_argument("--scan_config", metavar="FILE", help="scan.py's config (default: by the same name)")
+    parser.add_argument(
+        "--pretext_config", type=cli.path, metavar="FILE", help="simclr.py's config (default: by the same name)"
+    )
+    parser.add_argument(
+        "--scan_config", type=cli.path, metavar="FILE", help="scan.py's config (default: by the same name)"
+    )
     parser.add_argument("--jobs", type=cli.positive, metavar="N", help="runs at a time (default: one per GPU, or one)")
-    parser.add_argument("--name", metavar="NAME", help="name of the folder of results (default: by what varies)")
+    parser.add_argument(
+        "--name", type=check_name, metavar="NAME", help="name of the results' folder (default: by what varies)"
+    )
     parser.add_argument("--dry_run", action="store_true", help="check all combinations and list them; run nothing")
     args = parser.parse_intermixed_args(argv)
     words = [args.stage, *args.overrides]
     stages = [word for word in words if "=" not in word]
     stage = stage_of(stages[0]) if len(stages) == 1 else None
     if stage is None:
-        raise ConfigError(f"the stage must be one of {', '.join(SETUPS)}, not '{' '.join(stages)}'")
+        raise ConfigError(f"the stage must be one of {', '.join(SETUPS)}, not '{shown(' '.join(stages))}'")
     given = {"pretext": args.pretext_config, "scan": args.scan_config, stage: args.config_exp}
     plan = make_plan(stage, args.config_env, given, [word for word in words if "=" in word])
     if args.dry_run:
         for job in plan.jobs:
-            say(f"{job.stage}/{job.name}: {shlex.join(job.arguments)}")
+            say(f"{job.stage}/{job.name}: {quoted(job.arguments)}")
         return 0
     check_input(plan)
 
     folder = plan.settings[0].runs[0].folder().parent.parent / "sweeps" / (args.name or plan.name)
+    make_ready(folder)
     runner = Runner(make_slots(args.jobs), folder / "logs")
     runner.run(plan.jobs)
-    command = shlex.join(["python", "sweep.py", *(sys.argv[1:] if argv is None else argv)])
+    command = quoted(["python", "sweep.py", *(sys.argv[1:] if argv is None else argv)])
     conclude(plan, folder, command)
     if runner.stopped_by:
         name = signal.Signals(runner.stopped_by).name
@@ -62,6 +75,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if runner.failed:
         raise UserError(f"{len(runner.failed)} of {len(plan.jobs)} runs failed; what they said is in {runner.logs}")
     return 0
+
+
+def make_ready(folder: Path) -> None:
+    """See to it that tables and pictures take the place of nobody's files; raises UserError otherwise."""
+    told = folder / "table.md"
+    if told.is_file() and not told.is_symlink() and "python sweep.py" in told.read_text("utf-8", "replace"):
+        owned.adopt(folder, RESULTS)
+    owned.require_own(folder, RESULTS, "move it away, or give this sweep a --name of its own")
+
+
+def check_name(text: str) -> str:
+    """A name that a folder of results may have."""
+    try:
+        return TypeAdapter(RunName).validate_python(text)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise argparse.ArgumentTypeError(f"{text!r} cannot name a folder: {reason}") from error
 
 
 def check_input(plan: Plan) -> None:
@@ -84,10 +114,10 @@ def conclude(plan: Plan, folder: Path, command: str) -> None:
         return
     summary.write_csv(folder / "table.csv", table)
     summary.write_markdown(folder / "table.md", plan, table, command)
-    figures.draw_scores(folder / "scores.png", table)
-    drawn = figures.draw_clusters(folder, plan) if plan.stage != "pretext" else []
-    say(summary.markdown(table).rstrip())
-    for path in (folder / "table.csv", folder / "table.md", folder / "scores.png", *drawn):
+    drawn = [folder / "scores.png"] if figures.draw_scores(folder / "scores.png", table) else []
+    drawn += figures.draw_clusters(folder, plan) if plan.stage != "pretext" else []
+    say_block(summary.markdown(table).rstrip())
+    for path in (folder / "table.csv", folder / "table.md", *drawn):
         say(str(path))
 
 

@@ -8,7 +8,6 @@ the seconds of each stage. The row `scan-pixels` is SCAN from an untrained netwo
 images this small it comes close, which says how easy they are. The recipe was chosen while looking at these labels.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from clustering.neighbors import save_neighbors
 from models.weights import save_weights
 from system.errors import UserError
 from system.runtime import seed_everything
+from utils import cli
 from utils.common_config import get_model, get_train_dataset, get_val_dataset
 from utils.config import load_config
 
@@ -80,7 +80,7 @@ def run_seeds(seeds: Sequence[int], folder: Path) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help="default: 0 1 2 3 4")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the runs here (default: a temporary folder)")
     parser.add_argument("--out", type=Path, default=common.RESULTS / "digits.json", metavar="FILE")

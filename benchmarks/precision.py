@@ -11,7 +11,6 @@ bf16 does to the gradients of a network that was trained so: how large its error
 whether they average out. Labels only score.
 """
 
-import argparse
 import itertools
 import json
 import sys
@@ -32,6 +31,7 @@ from data.loaders import ViewLoader
 from system.errors import UserError
 from system.runtime import Runtime
 from training.folder import git_commit
+from utils import cli
 from utils.common_config import get_criterion, get_model, get_train_dataset, get_train_transformations
 from utils.config import load_config
 
@@ -109,7 +109,7 @@ def compare_gradients(p: EasyDict) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the pretext task on images")
     parser.add_argument("--data", type=Path, metavar="DIR", help="holds train/<class> and test/<class>")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help="default: 0 1 2")

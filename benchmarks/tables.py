@@ -6,7 +6,6 @@
 A table stands between `<!-- table:NAME -->` and `<!-- end -->`, each on a line of its own.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.digits import spread
 from system.files import write_text
+from utils import cli
 
 MARKED = re.compile(r"(^<!-- table:(?P<name>[\w-]+) -->\n).*?(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 
@@ -157,7 +157,7 @@ def fill(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fill or check files; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("files", type=Path, nargs="*", default=[ROOT / "README.md"], metavar="FILE")
     parser.add_argument("--check", action="store_true", help="only say whether the tables are up to date")
     args = parser.parse_args(argv)

@@ -10,7 +10,6 @@ in a long run. Ratios are of neighbouring measurements; their median and range a
 part here; the images are made up.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from clustering.scores import contingency, match, score
 from clustering.validation import validation_loss
 from data.augment import Strategy, build_augmentation
 from system.runtime import Runtime, can_compile
+from utils import cli
 from utils.common_config import get_val_transformations
 from utils.schema import Config
 
@@ -238,8 +238,8 @@ def show(name: str, result: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", metavar="FILE", help="also write the numbers to this file")
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--json", type=cli.path, metavar="FILE", help="also write the numbers to this file")
     parser.add_argument("--only", choices=SECTIONS, help="measure one section")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="a rehearsal in seconds, with sizes that mean nothing")

@@ -1,5 +1,7 @@
 """Features and cluster probabilities of a whole data set, the same for any number of ranks."""
 
+import glob
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -83,6 +85,7 @@ class Embedder:
 
         shares = [path.with_name(f"{path.name}.share{rank}.partial") for rank in range(distributed.world_size())]
         if distributed.is_main():
+            _remove_shares(path, distributed.world_size())
             write_file(path, write_whole)
         else:
             write_file(shares[distributed.rank()], write, record=False)
@@ -100,6 +103,14 @@ class Embedder:
     def freeze(self, model: Any, dataset: Any, path: Path) -> FeatureSet:
         """What a frozen backbone makes of a split whose views are the same every epoch, computed once."""
         return FeatureSet(dataset.name, self.hold(model.backbone, model.backbone_dim, dataset, path))
+
+
+def _remove_shares(path: Path, first: int) -> None:
+    """Remove what ranks from `first` on left of a run that was killed; nobody writes it in this one."""
+    for share in path.parent.glob(f"{glob.escape(path.name)}.share*.partial"):
+        rank = re.fullmatch(r"(\d+)\.partial(\.\d+\.partial)?", share.name.removeprefix(f"{path.name}.share"))
+        if rank and int(rank[1]) >= first:
+            share.unlink(missing_ok=True)
 
 
 @torch.no_grad()

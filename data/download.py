@@ -8,6 +8,7 @@ from pathlib import Path
 from system.console import say
 from system.errors import UserError
 from system.lock import locked
+from system.paths import expand_path
 
 TIMEOUT = 20.0  # seconds without a byte
 _forbidden = False
@@ -33,7 +34,7 @@ def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: 
 
     Raises UserError when it is missing and cannot be downloaded, NotHereError where `no_downloads` forbids it.
     """
-    root = Path(root).expanduser()
+    root = Path(expand_path(root))
     for candidate in (root / folder, root):
         if all((candidate / file).is_file() for file in files):
             return candidate

@@ -10,14 +10,16 @@ import torch
 
 from data.dataset import ImageDataset
 from data.files.formats import SUFFIXES
-from data.files.listing import ImageFiles, list_images, shown
+from data.files.listing import ImageFiles, NoImagesError, list_images
 from data.files.open import MEMORY_BUDGET, open_files
 from data.files.reading import Found, Reading, look
 from data.files.stream import StreamDataset
 from data.files.values import Values
 from system.console import say, warn
 from system.errors import UserError
-from system.sections import Positive
+from system.paths import expand_path
+from system.sections import GivenPath, Positive
+from system.text import shown
 
 CROP_SHARE = 0.875  # 224 / 256: what a centre crop shows of a streamed image's short side
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled"})
@@ -30,11 +32,11 @@ def build(
     values: Values | None = None,
     /,
     *,
-    root: str | None = None,
+    root: GivenPath | None = None,
     classes: Sequence[str] | None = None,
     resize: Positive | None = None,
     stream: Literal["auto"] | bool = "auto",
-    cache_dir: str | None = None,
+    cache_dir: GivenPath | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
 ) -> ImageDataset | StreamDataset:
     """Build a data set of a directory (`root` or else `directory`), read recursively.
@@ -54,7 +56,7 @@ def build(
     Raises:
         UserError: a directory that is missing or empty, has bad images or a class that `classes` lacks.
     """
-    files = find_images(Path(root or directory).expanduser(), split, classes, on_bad_image)
+    files = find_images(Path(expand_path(root or directory)), split, classes, on_bad_image)
     side, streamed = reading(len(files), size, resize, stream)
     values, found = look(files) if values is None else (values, Found())
     read = Reading(side, streamed and not cache_dir, values, found)
@@ -79,7 +81,9 @@ def find_images(
         listing.check_unreadable(root, on_bad_image)
     if not paths:
         endings = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise UserError(f"{shown(root)} holds no images ({endings}){others}")
+        raise NoImagesError(
+            f"{shown(root)} holds no images ({endings}){others}; give the directory that holds the images"
+        )
     labels, why = find_labels(paths, classes)
     if labels is None:
         names, targets = list(classes or []), torch.full((len(paths),), -1)
@@ -89,8 +93,9 @@ def find_images(
         unknown = sorted(set(labels) - set(names))
         if unknown:
             raise UserError(
-                f"{shown(root)} has {len(unknown)} classes that are not in training: {', '.join(unknown[:5])}; "
-                f"theirs are {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+                f"{shown(root)} has {len(unknown)} classes that are not in training: "
+                f"{', '.join(map(shown, unknown[:5]))}; theirs are {', '.join(map(shown, names[:5]))}"
+                f"{', …' if len(names) > 5 else ''}"
             )
         numbers = {name: number for number, name in enumerate(names)}
         targets = torch.tensor([numbers[label] for label in labels])

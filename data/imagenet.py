@@ -7,13 +7,16 @@ from typing import Literal
 import torch
 
 from data.dataset import ImageDataset
-from data.files.listing import ImageFiles, first_level, list_images, shown
+from data.files.listing import ImageFiles, first_level, list_images
 from data.files.open import open_files
 from data.files.reading import Reading
 from data.files.stream import StreamDataset
 from system.console import say
 from system.errors import UserError
-from system.sections import Positive
+from system.paths import expand_path
+from system.sections import GivenPath, Positive
+from system.streams import decode_text
+from system.text import shown
 
 RESIZE = 256
 LISTS = Path(__file__).parent / "imagenet_subsets"
@@ -30,7 +33,7 @@ def read_subset(name: str, path: Path) -> dict[str, str]:
             "Lay the published text file there (a line `wnid name` a class), or name it with subset_file"
         )
     try:
-        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+        lines = decode_text(path.read_bytes()).rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the list {shown(path)} cannot be read: {error}") from error
     names: dict[str, str] = {}
@@ -38,7 +41,7 @@ def read_subset(name: str, path: Path) -> dict[str, str]:
         wnid, _, name_of_class = line.strip().partition(" ")
         if not (wnid.startswith("n") and wnid[1:].isdigit()) or wnid in names:
             what = "names a class again" if wnid in names else "does not read `wnid name`"
-            raise UserError(f"{shown(path)}, line {number} {what}: {line[:80]!r}")
+            raise UserError(f"{shown(path)}, line {number} {what}: {shown(line, 80)}")
         names[wnid] = name_of_class.strip() or wnid
     if not names:
         raise UserError(f"the list {shown(path)} is empty; it needs a line `wnid name` a class")
@@ -78,11 +81,11 @@ def build(
     size: int,
     /,
     *,
-    root: str | None = None,
-    subset_file: str | None = None,
+    root: GivenPath | None = None,
+    subset_file: GivenPath | None = None,
     resize: Positive | None = None,
     stream: Literal["auto"] | bool = "auto",
-    cache_dir: str | None = None,
+    cache_dir: GivenPath | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
 ) -> ImageDataset | StreamDataset:
     """Build `imagenet` or a subset; short side 256 (or `resize`), streamed unless `stream` is false.
@@ -98,8 +101,8 @@ def build(
     Raises:
         UserError: the images, or the list, are missing.
     """
-    subset = None if name == "imagenet" else read_subset(name, Path(subset_file or LISTS / f"{name}.txt").expanduser())
-    files = find_images(name, Path(root or directory).expanduser(), split, subset, on_bad_image)
+    subset = None if name == "imagenet" else read_subset(name, Path(expand_path(subset_file or LISTS / f"{name}.txt")))
+    files = find_images(name, Path(expand_path(root or directory)), split, subset, on_bad_image)
     side, streamed = reading(size, resize, stream)
     read = Reading(side, streamed and not cache_dir)
     return open_files(files, split, read, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)

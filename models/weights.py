@@ -17,6 +17,7 @@ from system import distributed, files
 from system.console import say
 from system.errors import UserError
 from system.pickles import load_untrusted, on_cpu, write_torch
+from system.text import shown
 
 PREFIXES = ("backbone.", "contrastive_head.", "cluster_head.")
 DTYPES = frozenset(
@@ -49,13 +50,13 @@ def _checked(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise UserError(
-                f"{path} is not a model's weights: its entry {str(key)[:80]!r} is of type "
+                f"{path} is not a model's weights: its entry '{shown(key, 80)}' is of type "
                 f"{type(value).__name__}, not a tensor; give a file such as model.pth.tar"
             )
         dense = value.layout is torch.strided and not (value.is_nested or value.is_quantized)
         if not dense or value.device.type != "cpu" or value.dtype not in DTYPES:
             raise UserError(
-                f"{path} is not usable: '{key[:80]}' is {value.dtype}, {value.layout}, on {value.device}; "
+                f"{path} is not usable: '{shown(key, 80)}' is {value.dtype}, {value.layout}, on {value.device}; "
                 "weights are dense tensors of plain numbers"
             )
     if not state:
@@ -117,7 +118,7 @@ def read_weights(path: Path | str) -> Weights:
 def _named(what: str, keys: Iterable[str]) -> str:
     keys = list(keys)
     more = ", …" if len(keys) > NUM_NAMED else ""
-    return f"{len(keys)} {what} ({', '.join(keys[:NUM_NAMED])}{more})"
+    return f"{len(keys)} {what} ({', '.join(map(shown, keys[:NUM_NAMED]))}{more})"
 
 
 def _load(model: nn.Module, weights: Weights, prefix: str, advice: str) -> None:

@@ -15,6 +15,9 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
+from system.console import print_line
+from system.streams import is_terminal
+
 LOOK_EVERY, SAY_EVERY = 0.5, 30.0  # seconds
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -89,7 +92,7 @@ class Display:
         self._log = self.log_path.open("a", encoding="utf-8", errors="backslashreplace")
         self._clock = Clock(self.works, time.monotonic())
         form = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
-        tty = self.err.isatty()
+        tty = is_terminal(self.err)
         self._bar = tqdm(total=1.0, file=self.err, bar_format=form, dynamic_ncols=True, leave=False, disable=not tty)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -99,7 +102,8 @@ class Display:
         self._ended.set()
         self._thread.join()
         self._bar.close()
-        self._log.close()
+        with contextlib.suppress(OSError):  # a full disk: what else was to be written says so itself
+            self._log.close()
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[None]:
@@ -111,15 +115,13 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
-        tqdm.write(text, file=self.out)
-        self.out.flush()
+        print_line(text, self.out)
 
     def _show_warning(self, text: str) -> None:
         kind = re.sub(r"\d+", "#", text)
         if kind not in self._shown:
             self._shown.add(kind)
-            tqdm.write(text, file=self.err)
-            self.err.flush()
+            print_line(text, self.err)
 
     def _watch(self) -> None:
         said = time.monotonic()

@@ -9,12 +9,13 @@ from PIL import Image
 
 from data.files.decode import read_image
 from data.files.formats import BadImageError
-from data.files.listing import ImageFiles, shown
+from data.files.listing import ImageFiles
 from data.files.reading import NOTHING, Found, look, words
 from data.files.values import BY_IMAGE, Values
 from data.folder import find_images
 from system.console import say, warn
 from system.errors import ConfigError, UserError
+from system.text import shown
 
 NUM_LOOKED_AT = 256
 SIDE = 32  # to which an image is brought to be looked at

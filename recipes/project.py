@@ -1,30 +1,43 @@
 """The folder of one clustering: what was asked, the configs that were chosen, the runs, and what came out."""
 
+import contextlib
 import json
 import math
-import shlex
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
 from easydict import EasyDict
 
+from data.files import sources
+from data.files.listing import ImageFiles
 from recipes.choose import STAGES, Recipe, choose
 from recipes.look import Look
+from system import owned
+from system.console import say
 from system.errors import ConfigError, UserError
-from system.files import write_text
-from system.lock import lock_folder
+from system.files import add_to_list, is_own, remove, write_text
+from system.lock import LOCK, lock_folder, unlock_folder
 from system.runtime import Runtime, generator
+from system.text import escape, quoted
 from training.folder import Keys, RunFolder
-from utils.common_config import get_model, get_train_transformations
+from utils.common_config import IMAGES, get_model, get_train_transformations
 from utils.config import REPOSITORY, load_config
 from utils.overrides import apply_overrides, words_of
 from utils.schema import SETUPS
+from utils.yaml_file import HERE, load_yaml
 
-RECORD, ALIAS = "cluster.json", "runs"
+RECORD, ALIAS, LOG = "cluster.json", "runs", "log.txt"
+PICTURE = "images.png"
+RESULTS = ("report.html", "clusters.csv", "unreadable.txt")
+WRITTEN = (RECORD, LOG, PICTURE, IMAGES, *RESULTS)
+"""What this program writes into the folder of a clustering itself."""
+RUNS = tuple(SETUPS[stage].stage for stage in STAGES)
+CONFIGS = ("env.yml", *(f"{stage}.yml" for stage in STAGES))
 COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1
 QUICK_SECONDS = {"simclr": 150.0, "scan": 60.0, "selflabel": 30.0}
 QUICK_EPOCHS = 3
@@ -39,62 +52,146 @@ class _Plain(yaml.SafeDumper):
 
 
 class Project:
-    """An output folder: `cluster.json`, `configs/`, `runs/{pretext,scan,selflabel}`, and the results."""
+    """An output folder: `cluster.json`, `configs/`, `runs/{pretext,scan,selflabel}`, and the results.
+
+    What lies in it is told from it, so that it may be moved or copied as a whole.
+    """
 
     def __init__(self, folder: Path, request: dict[str, Any]) -> None:
         self.folder, self.request = folder, request
         self.facts: dict[str, Any] = {"recipe": "", "reasons": [], "seconds": {}, "result": None}
+        self.moved: list[str] = []
+        """Words that tell the stages' configs where what they name lies now."""
 
-    def open(self, fingerprint: str, num_images: int) -> bool:
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Lock the folder before it is looked at; a new one in which nothing came to be is removed again.
+
+        Raises UserError when another process is at work here.
+        """
+        made = not self.folder.exists()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock_folder(self.folder, "give this one another --output")
+        except OSError as error:
+            raise UserError(f"cannot use {self.folder}: {error.strerror}; give another --output") from error
+        try:
+            yield
+        finally:
+            if made and [path.name for path in self.folder.iterdir()] == [LOCK]:
+                unlock_folder(self.folder)
+                owned.remove_if_empty(self.folder)
+
+    def open(self, files: ImageFiles) -> bool:
         """Whether the folder holds this very request already; raises ConfigError when it holds another.
 
         Raises UserError when the images are not those that it began with.
         """
-        self.fingerprint, self.num_images = fingerprint, num_images
+        self.fingerprint, self.num_images = files.fingerprint(), len(files)
         path = self.folder / RECORD
         if not path.exists():
             return False
+        self._adopt()
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            old, facts = record["request"], {key: record[key] for key in self.facts}
-            images = record["images"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged; overwrite=true starts again") from error
+            old, facts = dict(record["request"]), {key: record[key] for key in self.facts}
+            images = dict(record["images"])
+            same_images = images["fingerprint"] == self.fingerprint
+            result = facts["result"] and {**facts["result"], "model": self._inside(facts["result"]["model"])}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            advice = "overwrite=true starts again" if is_own(path) else "move it away, or give another --output"
+            raise UserError(f"{path} is damaged, or not of this program; {advice}") from error
         differing = sorted(key for key in self.request if old.get(key) != self.request[key])
-        if differing:
+        if differing == ["folder"] and same_images and not sources.changes(self._noted, files):
+            say(f"the images are in {self.request['folder']} now, and were in {old.get('folder')}; they are the same")
+        elif differing:
             raise ConfigError(
                 f"{self.folder} holds another clustering ({', '.join(f'{k} was {old.get(k)}' for k in differing)}); "
                 "--output DIR keeps this one apart, overwrite=true starts again"
             )
-        self.facts = facts
-        self._compare(images, fingerprint, num_images)
+        self.facts = facts | {"result": result}
+        if not same_images:
+            self._refuse(f"{images.get('count')} images then, {self.num_images} now")
+        self.check_unchanged(files)
+        self.moved = self._find_moved()
+        if differing:
+            self.write()
         return True
 
-    def _compare(self, images: dict[str, Any], fingerprint: str, num_images: int) -> None:
-        if images["fingerprint"] != fingerprint:
-            counts = f"{images['count']:,} images then, {num_images:,} now"
-            raise UserError(
-                f"the images in {self.request['folder']} changed since this clustering began ({counts}); put them "
-                "back, or start again with overwrite=true, or keep this one and give another --output"
-            )
+    def _adopt(self) -> None:
+        """List what an earlier version wrote here, when it was one."""
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            if {"request", "images"} <= json.loads((self.folder / RECORD).read_text(encoding="utf-8")).keys():
+                owned.adopt(self.folder, WRITTEN)
+                if self.env_path.parent.is_dir() and not self.env_path.parent.is_symlink():
+                    owned.adopt(self.env_path.parent, CONFIGS)
 
-    def begin(self, fingerprint: str, num_images: int) -> None:
-        """Start with these images, whatever was here; raises UserError when another process is at work here."""
-        self.fingerprint, self.num_images = fingerprint, num_images
-        for folder in (self.folder / ALIAS).glob("*/"):
-            lock_folder(folder)
-            RunFolder(folder, {}, Keys()).clear()
+    def _inside(self, path: str) -> str:
+        """A path within the folder, told from it; earlier versions wrote where it was."""
+        return "/".join(Path(path).parts[-3:])
 
-    def check_unchanged(self, fingerprint: str, num_images: int) -> None:
+    @property
+    def _noted(self) -> Path:
+        """What the first stage noted of the images."""
+        return self.folder / ALIAS / "pretext" / "images-train.npy"
+
+    def _refuse(self, how: str) -> NoReturn:
+        raise UserError(
+            f"the images in {self.request['folder']} changed since this clustering began ({how}); put them back, or "
+            "start again with overwrite=true, or keep this one and give another --output"
+        )
+
+    def check_unchanged(self, files: ImageFiles) -> None:
         """Raise UserError when the images are not those that this clustering began with."""
-        self._compare({"fingerprint": self.fingerprint, "count": self.num_images}, fingerprint, num_images)
+        if files.fingerprint() != self.fingerprint:
+            self._refuse(f"{self.num_images:,} images then, {len(files):,} now")
+        if found := sources.changes(self._noted, files):
+            self._refuse(found)
+
+    def _find_moved(self) -> list[str]:
+        """Overrides for what a config says of a place where the images, or this folder, were before."""
+        words = []
+        env = load_yaml(self.env_path)
+        if not str(env.get("root_dir")).startswith(HERE):
+            words.append(f"root_dir={json.dumps(str(self.folder))}")
+        kwargs = load_yaml(self.config_path("simclr")).get("train_db_kwargs") or {}
+        if kwargs.get("root") != self.request["folder"]:
+            words.append(f"train_db_kwargs.root={json.dumps(self.request['folder'])}")
+        if "cache_dir" in kwargs and Path(str(kwargs["cache_dir"])) != self.folder / "cache" and words:
+            old = Path(str(env.get("root_dir"))) / "cache"
+            if Path(str(kwargs["cache_dir"])) == old:
+                words.append(f"train_db_kwargs.cache_dir={json.dumps(str(self.folder / 'cache'))}")
+        return words
+
+    def begin(self, files: ImageFiles, again: bool) -> None:
+        """Start with these images; `again` removes what this program wrote here before, and nothing else.
+
+        Raises UserError when another process is at work here, or somebody else's files are in the way.
+        """
+        self.fingerprint, self.num_images = files.fingerprint(), len(files)
+        self._adopt()
+        folders = [self.folder / ALIAS / stage for stage in RUNS]
+        for folder in (self.env_path.parent, *folders):
+            owned.require_no_link(folder, self.folder, "give another --output")
+        owned.require_own(self.folder, WRITTEN, "move it away, or give another --output")
+        owned.require_own(self.env_path.parent, CONFIGS, "move it away, or give another --output")
+        settings = {"root_dir": str(self.folder), "overwrite": again}
+        runs = [RunFolder(folder, settings, Keys()) for folder in folders if folder.exists()]
+        for run in runs:
+            run.make_ready(lock_folder(run.folder, "give another --output"))
+        add_to_list(self.folder, [LOG])
+        if again:
+            for run in runs:
+                run.clear()
+            for name in (*RESULTS, PICTURE, IMAGES):
+                remove(self.folder / name)
 
     def write(self, **facts: Any) -> None:
-        """Write cluster.json, with new facts laid over what is known."""
+        """Write cluster.json, with new facts on top of what is known."""
         self.facts |= facts
         images = {"count": self.num_images, "fingerprint": self.fingerprint}
         record = {"request": self.request, "images": images, **self.facts}
-        write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n")
+        write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n", listed=True)
 
     def config_path(self, stage: str) -> Path:
         """The config of a stage, by its `setup`."""
@@ -107,26 +204,29 @@ class Project:
 
     def arguments(self, stage: str) -> list[str]:
         """What a stage script is called with."""
-        return ["--config_env", str(self.env_path), "--config_exp", str(self.config_path(stage))]
+        return ["--config_env", str(self.env_path), "--config_exp", str(self.config_path(stage)), *self.moved]
 
     def load(self, stage: str) -> EasyDict:
         """A stage's config, checked."""
-        return load_config(self.env_path, self.config_path(stage))
+        return load_config(self.env_path, self.config_path(stage), self.moved)
 
     def write_configs(self, recipe: Recipe, words: list[str]) -> None:
-        """Write the configs of a recipe, with the user's words laid over them."""
-        heading = "# Where these results lie.\n"
-        write_text(self.env_path, heading + yaml.safe_dump({"root_dir": str(self.folder)}))
+        """Write the configs of a recipe, with the user's words on top of them."""
+        heading = "# Where these results lie, told from the folder of this file.\n"
+        write_text(self.env_path, heading + yaml.safe_dump({"root_dir": f"{HERE}/.."}), listed=True)
         for stage in STAGES:
             content = {**recipe.configs[stage], "db_alias": ALIAS}
             if content["train_db_kwargs"]["stream"] is False:
-                cache = {"cache_dir": str(self.folder / "cache")}
+                cache = {"cache_dir": f"{HERE}/../cache"}
                 content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}
             content = apply_overrides(content, words_of(SETUPS[stage].stage, words))
-            command = shlex.join(["python", f"{REPOSITORY / stage}.py", *self.arguments(stage)])
-            lines = [*(f"Chosen by cluster.py: {reason}." for reason in recipe.reasons), f"Run it with: {command}"]
-            text = "".join(f"# {line}\n" for line in "\n".join(lines).splitlines())
-            write_text(self.config_path(stage), text + yaml.dump(content, Dumper=_Plain, sort_keys=False))
+            paths = [str(self.config_path(name).relative_to(self.folder)) for name in ("env", stage)]
+            command = ["python", f"{REPOSITORY / stage}.py", "--config_env", paths[0], "--config_exp", paths[1]]
+            how = f"Run it, where the report lies, with: {quoted(command)}"
+            lines = [*(f"Chosen by cluster.py: {escape(reason)}." for reason in recipe.reasons), how]
+            text = "".join(f"# {line}\n" for line in lines)
+            text += yaml.dump(content, Dumper=_Plain, sort_keys=False)
+            write_text(self.config_path(stage), text, listed=True)
 
     def check_configs(self, recipe: Recipe, words: list[str]) -> None:
         """Raise ConfigError where the user's words do not fit the recipe, before anything here is touched."""

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from system.files import write_text
 FOLDER = Path(__file__).parent
 SHEET_BYTES, MAP_BYTES = 6_000_000, 5_000_000  # of the thumbnails, before base64 makes them a third larger
 MAX_TABLE_CLASSES = 30  # beyond, the confusion matrix is not given as a table too
+SURROGATE = re.compile("[\ud800-\udfff]")
 PERCENT_SCORES = ("acc", "nmi", "ari", "ami", "top5")
 
 
@@ -56,7 +58,7 @@ class ReportData:
 
 def clean(text: object) -> str:
     """Text that can be written as UTF-8: other bytes of a file name become the replacement character."""
-    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return SURROGATE.sub("\ufffd", str(text))
 
 
 def to_json(value: object) -> Markup:
@@ -86,7 +88,7 @@ def _link_base(path: Path, image_root: Path | None) -> str | None:
         relative = os.path.relpath(image_root.resolve(), path.resolve().parent)
     except ValueError:  # another drive
         return image_root.resolve().as_uri() + "/"
-    return "./" + quote(Path(relative).as_posix()) + "/"
+    return "./" + quote(os.fsencode(Path(relative).as_posix())) + "/"
 
 
 def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -204,6 +206,8 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         "names": [cluster.name for cluster in clusters],
         "map": on_map.tolist(),
         "links": link_base,
+        # What a page cannot say in characters: where a file lies whose name is not UTF-8.
+        "addresses": {i: quote(os.fsencode(path)) for i, path in enumerate(data.paths) if paths[i] != path},
         "sprites": [sprite.facts() for sprite in sprites],
     }
     return _fill(
@@ -233,4 +237,4 @@ def write_report(path: Path, data: ReportData, seed: int = 0) -> None:
     Raises ValueError when the arrays do not fit one another, UserError when the file cannot be written.
     """
     path = Path(path)
-    write_text(path, render(data, _link_base(path, data.image_root), seed))
+    write_text(path, render(data, _link_base(path, data.image_root), seed), listed=True)

@@ -3,23 +3,31 @@
 import csv
 import io
 import itertools
+import json
+import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from clustering.prediction import Prediction
 from system.errors import UserError
-from system.files import write_file
+from system.files import TEMPORARY, write_file
+from system.lock import locked_files
+from system.owned import remove_if_empty
+from system.text import csv_path, shown
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+try:
+    import fcntl
+except ImportError:  # Windows has no flock
+    fcntl = None  # type: ignore[assignment]
 
-
-def safe_path(path: str) -> str:
-    """A path that no spreadsheet takes for a formula, and that still leads to the file."""
-    return f"./{path}" if path.startswith(FORMULA) else path
+UNFINISHED = ".unfinished-predict"  # the list in a folder of sorted files, while they are being put there
+_SORTED = re.compile(r"cluster-\d+/[^/]+")
+_PARTIAL = re.compile(rf"\.\d+{re.escape(TEMPORARY)}")
 
 
 def header(top_k: int = 1) -> list[str]:
@@ -33,7 +41,7 @@ def rows(paths: Sequence[str], prediction: Prediction, top_k: int = 1) -> Iterat
     confidence, clusters = prediction.probabilities.float().cpu().topk(top_k, dim=1)
     for path, values, numbers in zip(paths, confidence.tolist(), clusters.tolist(), strict=True):
         pairs = [x for pair in zip(numbers, (round(value, 6) for value in values), strict=True) for x in pair]
-        yield [safe_path(path), *pairs]
+        yield [csv_path(path), *pairs]
 
 
 def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
@@ -46,7 +54,7 @@ def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
 def write_clusters(path: Path, paths: Sequence[str], prediction: Prediction) -> None:
     """Write clusters.csv: `path,cluster,confidence`, one row an image; raises UserError when it cannot be written."""
     data = encode_rows([header(), *rows(paths, prediction)])
-    write_file(path, lambda file: file.write(data), record=False)
+    write_file(path, lambda file: file.write(data), record=False, listed=True)
 
 
 class CsvTable:
@@ -124,28 +132,111 @@ class NpyRows:
 
 
 class Sorter:
-    """Files sorted into one folder a cluster, as copies or links; names that occur twice are numbered."""
+    """Files sorted into one folder a cluster, as copies or links; names that occur twice are numbered.
 
-    def __init__(self, folder: Path, place: Callable[[Path, Path], Any], num_clusters: int) -> None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} is not an empty folder; give a new one, so that nothing in it is mixed up")
+    Until all are there, a list in the folder names what was put there. The same `request` goes on with an unfinished
+    folder: the files get the same names, those that are whole stay, and what belongs nowhere now is removed.
+    Raises UserError for a folder that holds anything else.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        place: Callable[[Path, Path], Any],
+        num_clusters: int,
+        request: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder, self.place, self.digits = folder, place, len(str(num_clusters - 1))
+        self.request = json.dumps({"place": place.__name__, **(request or {})}, sort_keys=True)
+        self.earlier = self._read_list()
+        self._list: IO[str] | None = None
+        self._taken: set[str] = set()
+
+    def _read_list(self) -> set[str]:
+        """What an unfinished call put here; raises UserError when the folder holds anything that is not on its list."""
+        path = self.folder / UNFINISHED
+        if not self.folder.exists():
+            return set()
+        advice = "give a new one, so that nothing in it is mixed up"
+        if not self.folder.is_dir() or (not path.is_file() and any(self.folder.iterdir())) or path.is_symlink():
+            raise UserError(f"{self.folder} is not an empty folder; {advice}")
+        if not path.exists():
+            return set()
+        request, *names = path.read_text(encoding="utf-8", errors="surrogateescape").split("\0")[:-1] or [""]
+        if request != self.request or not all(map(_SORTED.fullmatch, names)):
+            raise UserError(f"{self.folder} holds what another command has not finished sorting; {advice}")
+        known = {UNFINISHED, *names, *(str(Path(name).parent) for name in names)}
+        for found in sorted(self.folder.rglob("*")):
+            name = str(found.relative_to(self.folder))
+            if (name not in known or (found.is_symlink() and "/" not in name)) and not _PARTIAL.fullmatch(name):
+                raise UserError(f"{self.folder} holds {name}, which was not put there by this program; {advice}")
+        return set(names)
+
+    def _note(self, text: str) -> None:
+        if self._list is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / UNFINISHED
+            self._list = path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
+            locked_files.add(self._list)
+            if fcntl is not None:
+                try:
+                    fcntl.flock(self._list, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise UserError(f"another process is sorting into {self.folder} now") from error
+                except OSError:  # a file system without locks
+                    pass
+            if path.stat().st_size == 0:
+                self._list.write(f"{self.request}\0")
+            for partial in self.folder.glob(f".*{TEMPORARY}"):
+                partial.unlink()
+        self._list.write(text)
+        self._list.flush()
 
     def write(self, paths: Sequence[str], clusters: Sequence[int]) -> None:
         """Copy or link the files of a block; raises UserError when that fails."""
         for path, cluster in zip(paths, clusters, strict=True):
-            folder = self.folder / f"cluster-{cluster:0{self.digits}}"
+            group = f"cluster-{cluster:0{self.digits}}"
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                self.place(Path(path).resolve(), _free(folder / Path(path).name))
+                name = self._free(f"{group}/", Path(path).name)
+                self._note("" if name in self.earlier else f"{name}\0")
+                (self.folder / group).mkdir(exist_ok=True)
+                self._place(Path(path).resolve(), self.folder / name)
             except OSError as error:
-                raise UserError(f"cannot put {path} into {folder}: {error.strerror or error}") from error
+                raise UserError(
+                    f"cannot put {shown(path)} into {shown(self.folder / group)}: {error.strerror or error}"
+                ) from error
 
+    def _free(self, group: str, name: str) -> str:
+        """A name that no file of this call has yet: this one, or the first that is numbered."""
+        stem, suffix = Path(name).stem, Path(name).suffix
+        numbered = (f"{group}{stem}-{number}{suffix}" for number in itertools.count(2))
+        free = next(found for found in itertools.chain([group + name], numbered) if found not in self._taken)
+        self._taken.add(free)
+        return free
 
-def _free(path: Path) -> Path:
-    """A path where nothing lies yet: this one, or the first that is numbered."""
-    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    return next(found for found in itertools.chain([path], numbered) if not (found.is_symlink() or found.exists()))
+    def _place(self, source: Path, target: Path) -> None:
+        """Put a file where it belongs: whole under its name, or not at all."""
+        partial = self.folder / f".{os.getpid()}{TEMPORARY}"
+        try:
+            self.place(source, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """All are there: remove what an unfinished call put elsewhere, and the list."""
+        for name in self.earlier - self._taken:
+            (self.folder / name).unlink(missing_ok=True)
+            remove_if_empty((self.folder / name).parent)
+        if self._list is not None:
+            (self.folder / UNFINISHED).unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._list is not None:
+            locked_files.discard(self._list)
+            self._list.close()
 
 
 def copy_file(source: Path, target: Path) -> None:

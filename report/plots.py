@@ -1,8 +1,16 @@
-"""Pictures of results, as PNG files: nothing opens a window, so they work on any server."""
+"""Pictures of results, as PNG files: nothing opens a window, so they work on any server.
 
+What draws one is a `picture`: no text in it is markup, and a picture that fails is a warning, not the end of a run.
+"""
+
+import functools
 import textwrap
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,17 +18,46 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from system.console import warn
 from system.files import write_file
+from system.text import shown
 
 READABLE = 25  # rows or columns up to which every cell has its number and every tick its name
 LABEL_WIDTH = 16  # characters of a label that fit over an image
+NAME_LENGTH = 60  # characters of a name beside an axis
 DPI = 150
 
 
-def save_figure(path: Path | str, figure: Figure) -> None:
-    """Write a figure as a PNG file."""
+Arguments = ParamSpec("Arguments")
+
+
+def picture(draw: Callable[Concatenate[Path, Arguments], Any]) -> Callable[Concatenate[Path | str, Arguments], bool]:
+    """A function that draws a picture to a path, which then never raises an error: it warns, and returns False.
+
+    All texts are taken literally, a `$` in them too.
+    """
+
+    @functools.wraps(draw)
+    def drawn(path: Path | str, *args: Arguments.args, **kwargs: Arguments.kwargs) -> bool:
+        literal = matplotlib.rc_context({"text.parse_math": False, "text.usetex": False})
+        try:
+            with literal, warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of characters that the font lacks
+                draw(Path(path), *args, **kwargs)
+        except Exception as error:  # a picture is worth less than the run it shows
+            warn(f"the picture {shown(path)} could not be drawn: {str(error) or type(error).__name__}")
+            return False
+        return True
+
+    return drawn
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write the figure of a `picture` as a PNG file; what was there before stays when that fails."""
     FigureCanvasAgg(figure)
-    write_file(path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False)
+    write_file(
+        path, lambda file: figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight"), record=False, listed=True
+    )
 
 
 def arrange_confusion(table: np.ndarray | Tensor, matching: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -36,8 +73,9 @@ def arrange_confusion(table: np.ndarray | Tensor, matching: list[tuple[int, int]
     return shares / np.maximum(1, shares.sum(1, keepdims=True)), order
 
 
+@picture
 def confusion_matrix(
-    path: Path | str, table: np.ndarray | Tensor, classes: list[str], matching: list[tuple[int, int]]
+    path: Path, table: np.ndarray | Tensor, classes: list[str], matching: list[tuple[int, int]]
 ) -> None:
     """Draw how the samples of each true class (a row, summing to 1) spread over the clusters, as a PNG file.
 
@@ -56,7 +94,7 @@ def confusion_matrix(
     axes.set_yticks([])
     if readable:
         axes.set_xticks(range(num_clusters), [str(cluster) for cluster in order])
-        axes.set_yticks(range(num_classes), classes)
+        axes.set_yticks(range(num_classes), [shown(name, NAME_LENGTH) for name in classes])
         for (row, column), share in np.ndenumerate(shares):
             if share >= 0.005:
                 color = "white" if share > 0.5 else "black"
@@ -65,9 +103,7 @@ def confusion_matrix(
     save_figure(path, figure)
 
 
-def _sheet(
-    path: Path | str, images: Tensor | np.ndarray, titles: list[str], num_columns: int, title_lines: int
-) -> None:
+def _sheet(path: Path, images: Tensor | np.ndarray, titles: list[str], num_columns: int, title_lines: int) -> None:
     """Lay images uint8 [P, 3, H, W] out row by row, each under its title, with room for that many lines of it."""
     pictures = torch.as_tensor(images).cpu().permute(0, 2, 3, 1).numpy()
     shape = pictures.shape[1] / pictures.shape[2]
@@ -85,7 +121,8 @@ def _sheet(
     save_figure(path, figure)
 
 
-def image_sheet(path: Path | str, images: Tensor | np.ndarray, titles: list[str] | None = None) -> None:
+@picture
+def image_sheet(path: Path, images: Tensor | np.ndarray, titles: list[str] | None = None) -> None:
     """Draw rows of images under the titles of their columns as a PNG file.
 
     images uint8 [R, K + 1, 3, H, W]: unless titles say otherwise, a row shows an image, then its neighbors by falling
@@ -93,18 +130,23 @@ def image_sheet(path: Path | str, images: Tensor | np.ndarray, titles: list[str]
     """
     images = torch.as_tensor(images)
     num_rows, num_columns = images.shape[:2]
-    titles = titles or ["image", *(f"neighbor {k}" for k in range(1, num_columns))]
+    titles = [shown(title, NAME_LENGTH) for title in titles or []] or [
+        "image",
+        *(f"neighbor {k}" for k in range(1, num_columns)),
+    ]
     _sheet(path, images.flatten(0, 1), titles + [""] * (num_columns * (num_rows - 1)), num_columns, 0)
 
 
-def prototype_sheet(path: Path | str, images: Tensor | np.ndarray, labels: list[str]) -> None:
+@picture
+def prototype_sheet(path: Path, images: Tensor | np.ndarray, labels: list[str]) -> None:
     """Draw one image per cluster, uint8 [P, 3, H, W] with P >= 1, each under its label, as one PNG file."""
-    titles = ["\n".join(textwrap.wrap(label, LABEL_WIDTH, max_lines=3, placeholder="…")) for label in labels]
+    titles = ["\n".join(textwrap.wrap(shown(label), LABEL_WIDTH, max_lines=3, placeholder="…")) for label in labels]
     num_columns = min(len(images), 10 if len(images) <= 200 else 25)
     _sheet(path, images, titles, num_columns, max(title.count("\n") for title in titles) + 1)
 
 
-def purity_curve(path: Path | str, purity: dict[int, float], title: str = "") -> None:
+@picture
+def purity_curve(path: Path, purity: dict[int, float], title: str = "") -> None:
     """Draw the share of neighbors with the same label against their number K, as a PNG file."""
     figure = Figure(figsize=(5, 3.2))
     axes = figure.add_subplot()
@@ -115,5 +157,5 @@ def purity_curve(path: Path | str, purity: dict[int, float], title: str = "") ->
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(shown(title), fontsize=10)
     save_figure(path, figure)

@@ -106,7 +106,7 @@
       (target >= 0 ? `, labeled ${facts.classes[target]}` : "");
     if (facts.links !== null) {
       byId("viewer-link").hidden = false;
-      byId("viewer-link").firstElementChild.href = facts.links + facts.paths[image].split("/").map(encodeURIComponent).join("/");
+      byId("viewer-link").firstElementChild.href = facts.links + (facts.addresses[image] ?? facts.paths[image].split("/").map(encodeURIComponent).join("/"));
     }
     viewer.querySelector('[data-step="-1"]').disabled = current <= 0;
     viewer.querySelector('[data-step="1"]').disabled = current >= among.length - 1;

@@ -9,11 +9,12 @@ import torch
 from matplotlib.figure import Figure
 
 from clustering.prediction import find_prototypes, predict
-from report.plots import arrange_confusion, save_figure
+from report.plots import NAME_LENGTH, arrange_confusion, picture, save_figure
 from sweeps.plan import Job, Plan
 from sweeps.runner import read_result
 from sweeps.summary import COLUMNS, label_free, present
 from system.runtime import Runtime
+from system.text import shown
 from utils import clusters
 from utils.common_config import get_embedder, get_val_dataset
 
@@ -21,13 +22,14 @@ MAX_CLUSTERS = 40  # prototypes of one row
 SHOWN = ("acc", "nmi", "ari", "purity@5")
 
 
+@picture
 def draw_scores(path: Path, table: list[dict[str, Any]]) -> None:
     """Draw every run as a dot and every setting's mean as a line: scores by labels, and the label-free one."""
     names = present(table)
     panels = [name for name in (*SHOWN, label_free(names)) if name in names]
     figure = Figure(figsize=(max(4.0, 0.7 * len(table)) * 1.2, 2.2 * len(panels) + 1))
     keys = list(table[0]["setting"].values)
-    labels = ["\n".join(str(row["setting"].values[key]) for key in keys) for row in table]
+    labels = ["\n".join(shown(row["setting"].values[key], NAME_LENGTH) for key in keys) for row in table]
     for number, name in enumerate(panels, 1):
         axes = figure.add_subplot(len(panels), 1, number)
         scale = 100 if COLUMNS[name][1] else 1
@@ -41,7 +43,7 @@ def draw_scores(path: Path, table: list[dict[str, Any]]) -> None:
         axes.set_xlim(-0.6, len(table) - 0.4)
         axes.set_xticks(range(len(table)), labels if number == len(panels) else [""] * len(table))
         axes.grid(axis="y", alpha=0.3)
-    figure.axes[-1].set_xlabel("\n".join(keys))  # a line of values above for every key
+    figure.axes[-1].set_xlabel("\n".join(map(shown, keys)))  # a line of values above for every key
     save_figure(path, figure)
 
 
@@ -72,17 +74,21 @@ def draw_clusters(folder: Path, plan: Plan) -> list[Path]:
         order = sorted(chosen, key=lambda cluster: (label_of.get(cluster, len(label_of)), cluster))[:MAX_CLUSTERS]
         images = dataset.load(torch.tensor([chosen[cluster] for cluster in order]), "cpu")
         names = [dataset.classes[label_of[c]] if c in label_of and dataset.classes else str(c) for c in order]
-        rows.append((setting.label, images, names))
+        label = shown(setting.label)
+        rows.append((label, images, [shown(name, 12) for name in names]))
         if scores:
-            matrices.append((setting.label, scores))
-    return _draw_prototypes(folder / "prototypes.png", rows) + _draw_matrices(
-        folder / "confusion_matrices.png", matrices
-    )
+            matrices.append((label, scores))
+    drawn = []
+    if rows and draw_prototypes(folder / "prototypes.png", rows):
+        drawn.append(folder / "prototypes.png")
+    if matrices and draw_matrices(folder / "confusion_matrices.png", matrices):
+        drawn.append(folder / "confusion_matrices.png")
+    return drawn
 
 
-def _draw_prototypes(path: Path, rows: list[tuple[str, torch.Tensor, list[str]]]) -> list[Path]:
-    if not rows:
-        return []
+@picture
+def draw_prototypes(path: Path, rows: list[tuple[str, torch.Tensor, list[str]]]) -> None:
+    """Draw a row of images uint8 [P, 3, H, W] for every setting, each under its name."""
     num_columns = max(len(images) for _, images, _ in rows)
     figure = Figure(figsize=(0.8 * num_columns + 2, 1.15 * len(rows)))
     grid = figure.subplots(len(rows), num_columns, squeeze=False)
@@ -91,15 +97,14 @@ def _draw_prototypes(path: Path, rows: list[tuple[str, torch.Tensor, list[str]]]
             axes[place].set_axis_off()
             if place < len(images):
                 axes[place].imshow(images[place].permute(1, 2, 0).numpy(), interpolation="nearest")
-                axes[place].set_title(names[place][:12], fontsize=6, pad=2)
+                axes[place].set_title(names[place], fontsize=6, pad=2)
         axes[0].text(-0.15, 0.5, label, transform=axes[0].transAxes, ha="right", va="center", fontsize=8)
     save_figure(path, figure)
-    return [path]
 
 
-def _draw_matrices(path: Path, matrices: list[tuple[str, dict[str, Any]]]) -> list[Path]:
-    if not matrices:
-        return []
+@picture
+def draw_matrices(path: Path, matrices: list[tuple[str, dict[str, Any]]]) -> None:
+    """Draw the confusion matrices of all settings side by side, under what varies and their accuracy."""
     num_columns = min(3, len(matrices))
     num_rows = -(-len(matrices) // num_columns)
     figure = Figure(figsize=(3.2 * num_columns, 3.4 * num_rows))
@@ -113,4 +118,3 @@ def _draw_matrices(path: Path, matrices: list[tuple[str, dict[str, Any]]]) -> li
         axes.tick_params(labelsize=6)
     figure.tight_layout()
     save_figure(path, figure)
-    return [path]

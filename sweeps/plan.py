@@ -10,6 +10,7 @@ from pathlib import Path
 from easydict import EasyDict
 
 from system.errors import ConfigError
+from system.text import shown
 from utils.config import load_config
 from utils.overrides import split_stage, split_values
 from utils.schema import SETUPS, STAGES
@@ -103,7 +104,9 @@ def read_axes(stage: str, words: Sequence[str]) -> list[Axis]:
         if key in OWN_KEYS:
             raise ConfigError(f"{key} is set by sweep.py itself; it cannot be swept or given")
         if owner is not None and STAGES.index(owner) > STAGES.index(stage):
-            raise ConfigError(f"'{word}' concerns the stage {owner}, which comes after {stage}, the last of this sweep")
+            raise ConfigError(
+                f"'{shown(word)}' concerns the stage {owner}, which comes after {stage}, the last of this sweep"
+            )
         axis = Axis(None if owner is None and key == "seed" else owner or stage, key, tuple(values))
         if any((other.stage, other.key) == (axis.stage, axis.key) for other in axes):
             raise ConfigError(f"{axis.shown(stage)} is given twice; give all its values at once, with commas")

@@ -3,11 +3,10 @@
 import contextlib
 import os
 import queue
-import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,15 @@ import yaml
 
 from data.files.decode import num_cores
 from sweeps.plan import Job
+from system import processes, signals
 from system.console import say, warn
 from system.files import REPOSITORY
-from training.folder import CONFIG, MODEL, differing_keys, read_finished, read_record, to_plain
+from system.lock import holder
+from training.folder import CONFIG, MODEL, RunFolder, differing_keys, read_finished, read_record, to_plain
 from utils.schema import SETUPS
-from utils.stage import KEYS
+from utils.stage import keys_of
+
+LOOK_EVERY = 0.5  # seconds
 
 
 def is_finished(job: Job) -> bool:
@@ -31,8 +34,12 @@ def is_finished(job: Job) -> bool:
         old = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return False
-    finished = read_finished(folder) is not None and (folder / MODEL).exists()
-    return finished and not differing_keys(old, to_plain(job.config()), KEYS)
+    if read_finished(folder) is None or not (folder / MODEL).exists():
+        return False
+    config = to_plain(job.config())
+    keys = keys_of(job.config())
+    differing = RunFolder(folder, config, keys).without_moves(old, differing_keys(old, config, keys))
+    return not differing and not (keys.images and keys.images.changes(folder, finished=True))
 
 
 def _program(module: str) -> list[str]:
@@ -64,6 +71,7 @@ class Runner:
         self._lock = threading.Lock()
         self.stopped_by = 0
         self.failed: set[Job] = set()
+        self._told: set[Job] = set()  # of which it was said that they wait
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run what is not finished; `failed` and `stopped_by` (a signal's number) tell how it went."""
@@ -72,24 +80,44 @@ class Runner:
         say(f"{len(jobs)} runs, {len(done)} of them finished before; {self.num_slots} at a time")
         self.logs.mkdir(parents=True, exist_ok=True)
         running: dict[Future[int], Job] = {}
-        with self._signals(), ThreadPoolExecutor(self.num_slots) as pool:
+        with signals.caught(self._forward), ThreadPoolExecutor(self.num_slots) as pool:
             while (waiting or running) and not (self.stopped_by and not running):
                 for job in [] if self.stopped_by else list(waiting):
-                    if job.before in self.failed:
+                    if job in self._told and is_finished(job):
+                        waiting.remove(job)
+                        self._count(job, done, len(jobs))
+                    elif job.before in self.failed:
                         waiting.remove(job)
                         self._fail(job, f"not run, for {job.before.stage}/{job.before.name} failed")
-                    elif job.before is None or job.before in done:
+                    elif (job.before is None or job.before in done) and not self._is_held(job):
                         waiting.remove(job)
                         running[pool.submit(self._run_one, job)] = job
-                finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                if not running:  # all that is left waits for other processes
+                    time.sleep(LOOK_EVERY)
+                finished, _ = wait(running, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    self._end(running.pop(future), future.result(), done, len(jobs))
+                    job, code = running.pop(future), future.result()
+                    if code == 0:
+                        self._count(job, done, len(jobs))
+                    elif not self.stopped_by:
+                        self._try_again_or_fail(job, code, waiting)
 
-    def _end(self, job: Job, code: int, done: set[Job], total: int) -> None:
-        if code == 0:
-            done.add(job)
-            say(f"{len(done)}/{total} {job.stage}/{job.name}")
-        elif not self.stopped_by:
+    def _count(self, job: Job, done: set[Job], total: int) -> None:
+        done.add(job)
+        say(f"{len(done)}/{total} {job.stage}/{job.name}")
+
+    def _is_held(self, job: Job) -> bool:
+        """Whether another process is at this very run; it is waited for, and its result taken."""
+        process = holder(job.folder())
+        if process and job not in self._told:
+            self._told.add(job)
+            say(f"{job.stage}/{job.name} is at work elsewhere ({process}); waiting for it to end")
+        return process is not None
+
+    def _try_again_or_fail(self, job: Job, code: int, waiting: list[Job]) -> None:
+        if self._is_held(job):  # another process came first
+            waiting.append(job)
+        else:
             self._fail(job, f"ended with exit code {code}; its last words: {last_words(self.log_of(job))}")
 
     def _fail(self, job: Job, reason: str) -> None:
@@ -103,7 +131,7 @@ class Runner:
     def _run_one(self, job: Job) -> int:
         slot = self._slots.get()
         try:
-            command = [sys.executable, *_program(SETUPS[job.config().setup].module), *job.arguments]
+            command = processes.bound([*_program(SETUPS[job.config().setup].module), *job.arguments])
             with self.log_of(job).open("ab") as log:
                 with self._lock:
                     if self.stopped_by:
@@ -120,23 +148,13 @@ class Runner:
         finally:
             self._slots.put(slot)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Hand SIGINT and SIGTERM on to what runs, which saves and ends; a second one ends it at once."""
-        before: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            before = {number: signal.signal(number, self._forward) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _forward(self, number: int, frame: Any) -> None:
-        self.stopped_by = number
-        for process in list(self._processes):
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+    def _forward(self, number: int, again: bool) -> None:
+        """Hand a signal on to what runs, which saves and ends; a second one ends it at once."""
+        with self._lock:  # never held by this thread: a process is started before this or not at all
+            self.stopped_by = number
+            for process in self._processes:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
 
 
 def last_words(log: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from sweeps.plan import Plan
 from sweeps.runner import read_result
 from system.files import write_text
+from system.text import csv_cell, markdown_text
 
 # Columns of the table, the place of each in a run's result, and whether it is a share of 1, shown as percent.
 COLUMNS: dict[str, tuple[tuple[str, ...], bool]] = {
@@ -70,25 +71,31 @@ def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
     names, keys = present(table), list(table[0]["setting"].values)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*keys, "num_runs", *(f"{name}_{kind}" for name in names for kind in ("mean", "std"))])
+    writer.writerow(
+        [*map(csv_cell, keys), "num_runs", *(f"{name}_{kind}" for name in names for kind in ("mean", "std"))]
+    )
     for row in table:
-        cells: list[Any] = [*row["setting"].values.values(), row["num_runs"]]
+        cells: list[Any] = [*map(csv_cell, row["setting"].values.values()), row["num_runs"]]
         for name in names:
             found = mean_std(row["scores"][name]) if name in row["scores"] else ("", "")
             cells += [round(value, 6) if isinstance(value, float) else value for value in found]
         writer.writerow(cells)
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), listed=True)
 
 
 def markdown(table: list[dict[str, Any]]) -> str:
     """The table as Markdown: `87.6 ± 0.4` in percent, other numbers as they are."""
     names, keys = present(table), list(table[0]["setting"].values)
-    heads = [*keys, "runs", *(f"{name.upper()} %" if COLUMNS[name][1] else name.replace("_", " ") for name in names)]
+    heads = [
+        *map(markdown_text, keys),
+        "runs",
+        *(f"{name.upper()} %" if COLUMNS[name][1] else name.replace("_", " ") for name in names),
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in table:
-        cells = [*row["setting"].values.values(), str(row["num_runs"])]
+        cells = [*map(markdown_text, row["setting"].values.values()), str(row["num_runs"])]
         cells += [_cell(row["scores"].get(name), COLUMNS[name][1]) for name in names]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -104,11 +111,11 @@ def _cell(numbers: Sequence[float] | None, share: bool) -> str:
 def write_markdown(path: Path, plan: Plan, table: list[dict[str, Any]], command: str) -> None:
     """Write the table with the command that made it, and how to read it."""
     seeds = [axis for axis in plan.axes if axis.key == "seed" and len(axis.values) > 1]
-    names = " and ".join(axis.shown(plan.stage) for axis in seeds)
+    names = " and ".join(markdown_text(axis.shown(plan.stage)) for axis in seeds)
     over = f"Mean ± standard deviation over {names}" if seeds else "One run each"
     text = (
         f"# Sweep of {plan.stage}\n\n    {command}\n\n{over}. ACC, NMI, ARI, AMI, Top-5 and purity are scored by "
         "labels; the losses use none: lower is better, negative is normal. `val loss` is that of the last epoch, "
         "`lowest val loss` that of the best.\n\n" + markdown(table)
     )
-    write_text(path, text)
+    write_text(path, text, listed=True)

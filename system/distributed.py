@@ -7,6 +7,8 @@ computes the loss of the whole batch. Losses therefore know nothing of ranks.
 
 import hashlib
 import os
+import socket
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,18 +22,67 @@ from system.errors import UserError
 
 T = TypeVar("T")
 
+MEET_WITHIN = timedelta(minutes=5)  # ranks differ by the seconds of their imports
+WAIT_WITHIN = timedelta(minutes=30)  # for a rank that decodes or writes while others wait
+
 _control_group: Any = None
 
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun describes in the environment; nothing to do without torchrun."""
+    """Join the process group that torchrun describes in the environment; nothing to do without torchrun.
+
+    Raises UserError when its launcher is gone, or when not all ranks come in five minutes.
+    """
     global _control_group
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    store, rank, size = _meet()
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT_WITHIN)
     # Decisions of the host (stop now? save now?) travel over gloo: they must not wait for the GPU's queue.
     _control_group = dist.new_group(backend="gloo") if backend == "nccl" else dist.group.WORLD
+
+
+def _meet() -> tuple[Any, int, int]:
+    """Wait until all ranks are there; returns the store through which they found each other, rank and world size."""
+    if _launcher_is_gone():
+        raise UserError("torchrun, which started this rank, is gone; start all ranks again with torchrun")
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=MEET_WITHIN))
+        here, all_here = f"here/{_attempt()}", f"all_here/{_attempt()}"
+        num_here = store.add(here, 1)
+        if num_here == size:
+            store.set(all_here, "yes")
+        end = time.monotonic() + MEET_WITHIN.total_seconds()
+        while not store.check([all_here]):  # in short looks, so that a signal is answered
+            if time.monotonic() > end:
+                raise TimeoutError(f"{store.add(here, 0)} of {size} ranks have come")
+            time.sleep(0.05)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the ranks did not meet in {MEET_WITHIN.total_seconds() / 60:g} minutes ({reason}); look at what the "
+            "others say, and whether MASTER_ADDR and MASTER_PORT reach the first one, and start all again"
+        ) from error
+    store.set_timeout(WAIT_WITHIN)
+    return store, rank, size
+
+
+def _attempt() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
+def _launcher_is_gone() -> bool:
+    """Whether nobody listens any more where torchrun does before it starts a rank."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return False
+    try:
+        socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    except (OSError, KeyError, ValueError):
+        return False
+    return False
 
 
 def stop() -> None:
@@ -127,10 +178,9 @@ def is_first_to_say(text: str) -> bool:
 
     Works before the ranks have joined and after one has gone; where the others cannot be asked, the answer is yes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _launcher_is_gone():
         return True
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    key = f"said/{attempt}/{hashlib.sha256(text.encode()).hexdigest()}"
+    key = f"said/{_attempt()}/{hashlib.sha256(text.encode()).hexdigest()}"
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         return dist.TCPStore(address, port, timeout=timedelta(seconds=5)).add(key, 1) == 1

@@ -1,5 +1,7 @@
 """Errors that a user can mend: one sentence (what, where, what to do) and an exit code, never a traceback."""
 
+from system.text import one_line
+
 
 class UserError(Exception):
     """A run cannot go on: a data set, model or neighbor file is missing or does not fit, a device is absent."""
@@ -7,8 +9,7 @@ class UserError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        # File names and words of a command line may hold what no terminal or log can show.
-        super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
+        super().__init__(one_line(message))  # file names, keys and words of a command line may hold anything
 
 
 class ConfigError(UserError):

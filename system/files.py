@@ -3,6 +3,9 @@
 `write_file` is the only place of this project that writes a result. It writes beside the target, syncs, and renames;
 the checksum goes to `manifest.json` in the same folder. Around the rename the manifest knows the old and the new
 file, so that a kill between any two steps leaves a file that verifies. The manifest holds its own checksum too.
+
+The manifest is also the list of what this program wrote in a folder (`is_own`): a name without a checksum is a file
+that nobody reads again. What is not on it is somebody else's, and `system.owned` neither removes nor replaces it.
 """
 
 import contextlib
@@ -10,17 +13,22 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from system.errors import UserError
+from system.lock import check_held, locked_briefly
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
 TEMPORARY = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
+
+_WRITER = re.compile(rf"(?P<target>.+?)(?:\.share\d+{re.escape(TEMPORARY)})?\.(?P<pid>\d+){re.escape(TEMPORARY)}", re.S)
 
 Entry = dict[str, Any]  # one file that may be at a path: its sha256 and the facts recorded with it
 Manifest = dict[str, list[Entry]]
@@ -60,8 +68,35 @@ def _explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
         ) from error
 
 
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there os.kill asks nothing, it ends
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is somebody else's, or no number of a process
+        return True
+    return True
+
+
+def _remove_dead(folder: Path, is_ours: Callable[[str], bool], dead: Collection[str] = ()) -> None:
+    """Remove what killed writers of some targets left next to them: `NAME.PID.partial`, PID being no process now.
+
+    Nobody writes the targets `dead` now, whoever has the PID of their writer.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            named = _WRITER.fullmatch(entry.name) if entry.is_file(follow_symlinks=False) else None
+            if not named or not is_ours(named["target"]) or int(named["pid"]) == os.getpid():
+                continue
+            if named["target"] in dead or not _is_alive(int(named["pid"])):
+                Path(entry.path).unlink(missing_ok=True)
+
+
 def _write_beside(path: Path, write: Callable[[BinaryIO], object], num_bytes: int = 0) -> Path:
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    _remove_dead(path.parent, lambda target: target == path.name)
     written = 0
     try:
         with _explained(path, lambda: max(num_bytes, written)), temporary.open("wb") as file:
@@ -124,26 +159,60 @@ def _entries(path: Path, manifest: Manifest) -> list[Entry]:
     return entries
 
 
+def names_of(folder: Path) -> set[str]:
+    """The names on a folder's list; raises UserError when it is damaged."""
+    return set(_read_manifest(folder))
+
+
+def is_own(path: Path | str) -> bool:
+    """Whether this program wrote the file at a path: it is on its folder's list, and no link, folder or device."""
+    path = Path(path)
+    try:
+        regular = stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return regular and path.name in _read_manifest(path.parent)
+
+
+def _check_target(path: Path, listed: bool) -> None:
+    """Raise UserError where a write would replace what is not a file, or is not on the list that is kept."""
+    if not os.path.lexists(path):
+        return
+    if not path.is_file() and not path.is_symlink():
+        raise UserError(f"cannot write {path}: it is no regular file; give another name")
+    if listed and not is_own(path):
+        what = "is a link" if path.is_symlink() else "was not written by this program"
+        raise UserError(f"{path} {what}, so it is not replaced; move it away, or write to another folder")
+
+
 def write_file(
     path: Path | str,
     write: Callable[[BinaryIO], object],
     *,
     num_bytes: int = 0,
     record: bool = True,
+    listed: bool = False,
     keep: str | None = None,
     **facts: Any,
 ) -> None:
     """Write a file whole or not at all.
 
-    A file that is read again is recorded: its checksum and `facts` (JSON values) go to the folder's manifest.
+    A file that is read again is recorded: its checksum and `facts` (JSON values) go to the folder's manifest. One that
+    is only looked at, under a name that the user did not choose, is `listed` there without (`record` is then false),
+    and never takes the place of somebody else's file. Anything else is a file that the user named: it is written
+    where a link leads.
     `num_bytes` is about what will be written; room for it is checked first. The file that was there before takes the
     name `keep` in the same folder, if one is given.
     Raises UserError when it cannot be written; the file that was there before is then untouched.
     """
     path = Path(path)
+    if not record and not listed:
+        path = Path(os.path.realpath(path))
+    check_held(path)
     with _explained(path, lambda: num_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
+        _check_target(path, listed)
     if free < num_bytes:
         raise UserError(
             f"cannot write {path}: it needs {_mib(num_bytes)} and {_mib(free)} are free there; what was there before "
@@ -151,35 +220,47 @@ def write_file(
         )
     temporary = _write_beside(path, write, num_bytes)
     try:
+        check_held(path)
         if record:
             _replace_recorded(temporary, path, path.with_name(keep) if keep else None, facts)
         else:
+            if listed:
+                add_to_list(path.parent, [path.name])
             _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def add_to_list(folder: Path, names: Iterable[str]) -> None:
+    """Put names on the list of what this program wrote in a folder; raises UserError when the list is damaged."""
+    with locked_briefly(folder):
+        manifest = _read_manifest(folder)
+        if not manifest.keys() >= set(names):
+            _write_manifest(folder, {name: [] for name in names} | manifest)
+
+
 def _replace_recorded(temporary: Path, path: Path, kept: Path | None, facts: dict[str, Any]) -> None:
-    manifest = _read_manifest(path.parent)
-    old = _entries(path, manifest)
     new = [{**facts, "length": temporary.stat().st_size, "sha256": _sha256(temporary)}]
-    during = {path.name: new + old}
-    after = {path.name: new}
-    if kept and path.exists():
-        during[kept.name] = old + _entries(kept, manifest)
-        after[kept.name] = old
-    _write_manifest(path.parent, manifest | during)
-    if kept and path.exists():
-        with _explained(kept, lambda: 0):
-            path.replace(kept)
-    _replace(temporary, path)
-    _write_manifest(path.parent, manifest | after)
+    with locked_briefly(path.parent):
+        manifest = _read_manifest(path.parent)
+        old = _entries(path, manifest)
+        during = {path.name: new + old}
+        after = {path.name: new}
+        if kept and path.exists():
+            during[kept.name] = old + _entries(kept, manifest)
+            after[kept.name] = old
+        _write_manifest(path.parent, manifest | during)
+        if kept and path.exists():
+            with _explained(kept, lambda: 0):
+                path.replace(kept)
+        _replace(temporary, path)
+        _write_manifest(path.parent, manifest | after)
 
 
-def write_text(path: Path | str, text: str, *, record: bool = False, **facts: Any) -> None:
+def write_text(path: Path | str, text: str, *, record: bool = False, listed: bool = False, **facts: Any) -> None:
     """Write a UTF-8 text file whole or not at all."""
     data = text.encode("utf-8", errors="surrogateescape")
-    write_file(path, lambda file: file.write(data), num_bytes=len(data), record=record, **facts)
+    write_file(path, lambda file: file.write(data), num_bytes=len(data), record=record, listed=listed, **facts)
 
 
 def verify_file(path: Path | str, replaceable: bool = False) -> dict[str, Any] | None:
@@ -205,16 +286,24 @@ def verify_file(path: Path | str, replaceable: bool = False) -> dict[str, Any] |
     )
 
 
-def remove(path: Path | str) -> None:
-    """Remove a file and its record; nothing happens when there is none."""
+def remove(path: Path | str) -> bool:
+    """Remove a file that this program wrote, and its record; whether there was one. Anything else stays."""
     path = Path(path)
-    path.unlink(missing_ok=True)
-    manifest = _read_manifest(path.parent)
-    if manifest.pop(path.name, None) is not None:
-        _write_manifest(path.parent, manifest)
+    found = is_own(path)
+    if found:
+        path.unlink()
+    if not os.path.lexists(path):
+        with locked_briefly(path.parent):
+            manifest = _read_manifest(path.parent)
+            if manifest.pop(path.name, None) is not None:
+                _write_manifest(path.parent, manifest)
+    return found
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what writers that were killed left behind in a folder."""
-    for path in folder.glob(f"*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+def remove_temporaries(folder: Path, names: Collection[str] = ()) -> None:
+    """Remove what killed writers of the files on a folder's list left behind.
+
+    `names` are files that are only written under a lock which this process holds now.
+    """
+    ours = {MANIFEST, *names, *_read_manifest(folder)}
+    _remove_dead(folder, ours.__contains__, names)

@@ -16,6 +16,7 @@ import torch
 
 from system import files
 from system.errors import UserError
+from system.text import shown
 
 
 class _NumpyType:
@@ -56,7 +57,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     foreign = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if foreign:
         return UserError(
-            f"{path} is refused: it asks for '{foreign[1]}', which weights do not need, and none of it was "
+            f"{path} is refused: it asks for '{shown(foreign[1])}', which weights do not need, and none of it was "
             "executed; get the file from a source you trust, or save its state_dict alone"
         )
     with path.open("rb") as file:

@@ -12,10 +12,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from system.errors import ConfigError
+from system.paths import expand_path
+from system.text import shown
 
+SHORT = 80  # characters of a key or value in a message
 # Upper bounds keep a slip of the keyboard from asking for more memory than there is.
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 Count = Annotated[int, Field(ge=0, le=2**62)]
@@ -27,11 +40,18 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=200)]
 
 
-def _expand_home(path: str) -> str:
+def _as_text(value: Any) -> str:
+    # pydantic's own strings cannot hold a file name whose bytes are not UTF-8.
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    return value
+
+
+def _expand(value: Any) -> str:
     try:
-        return str(Path(path).expanduser())
-    except RuntimeError as error:
-        raise ValueError(f"there is no such home directory ({error})") from error
+        return str(Path(expand_path(_as_text(value))))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 def _rising(span: Sequence[float]) -> Sequence[float]:
@@ -40,7 +60,9 @@ def _rising(span: Sequence[float]) -> Sequence[float]:
     return span
 
 
-Folder = Annotated[str, AfterValidator(_expand_home)]
+GivenPath = Annotated[str, PlainValidator(_as_text)]
+"""A path as it was given; who opens it expands it."""
+Folder = Annotated[str, PlainValidator(_expand)]
 Number = TypeVar("Number")
 Span = Annotated[Sequence[Number], Field(min_length=2, max_length=2), AfterValidator(_rising)]
 """[smallest, largest], with the range that Number has: `Span[Fraction]`."""
@@ -104,7 +126,7 @@ def look_up(table: Mapping[str, Any], name: str, key: str) -> Any:
         return functools.partial(table[kind + slash], rest)
     names = [f"{name}NAME" if name.endswith("/") else name for name in table]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
-    raise ConfigError(f"{key} is {shown(name)!r}, but must be one of {', '.join(names)}; is it '{near}'?")
+    raise ConfigError(f"{key} is '{shown(name, SHORT)}', but must be one of {', '.join(names)}; is it '{near}'?")
 
 
 def check(
@@ -155,7 +177,7 @@ def _explain(
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])  # a slip is also a lack
     place = first["loc"]
     named = [str(part) for part in place if part not in ("int", "float", "bool", "literal['auto']", "[key]")]
-    key = shown(".".join([*prefix.split(".")[:-1], *named]))
+    key = shown(".".join([*prefix.split(".")[:-1], *named]), SHORT)
     start = source(key)
     if first["type"] == "extra_forbidden":
         known = [*_keys(section, place[:-1]), *(also_known if len(place) == 1 else ())]
@@ -175,7 +197,10 @@ def _explain(
         message = f"it should be a mapping{f' with the keys {keys}' if keys else ''}"
     elif not place:
         return f"{start}: {f'{key}: ' if key else ''}{message}"
-    return f"{start}: {key} is {shown(str(first['input']))}; {message}"
+    value = shown(first["input"], SHORT)
+    if not str(first["input"]).isprintable():
+        value = f"'{value}'"
+    return f"{start}: {key} is {value}; {message}"
 
 
 def _keys(section: type[Section], place: tuple[Any, ...]) -> list[str]:
@@ -187,9 +212,3 @@ def _keys(section: type[Section], place: tuple[Any, ...]) -> list[str]:
             return []
         fields = annotation.model_fields
     return list(fields)
-
-
-def shown(text: str) -> str:
-    """A text of the config as an error can show it: on one line, and not too long."""
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else text[:77] + "..."

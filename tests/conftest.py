@@ -14,7 +14,7 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.load_profile("repeatable")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def signals():
     """What a stage does to the process's signals ends with the test."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

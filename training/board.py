@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from system.errors import UserError
+from system.files import add_to_list
 
+EVENTS = "events.out.tfevents.*"  # what TensorBoard calls its files
 FOLDER = "tensorboard"  # in the run folder; `tensorboard --logdir results` shows all runs
 
 
@@ -29,7 +31,10 @@ class Board:
     def __init__(self, folder: Path, wanted: bool, first_epoch: int = 0) -> None:
         self._writer: Any = None
         if wanted:  # what a killed run wrote after its last checkpoint is hidden
-            self._writer = find_writer()(str(folder / FOLDER), purge_step=first_epoch + 1)
+            board = folder / FOLDER
+            before = set(board.glob(EVENTS))
+            self._writer = find_writer()(str(board), purge_step=first_epoch + 1)
+            add_to_list(board, [path.name for path in board.glob(EVENTS) if path not in before])
 
     def scalars(self, line: dict[str, Any], epoch: int) -> None:
         """Show the numbers of an epoch's metrics, under their names there."""

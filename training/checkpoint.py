@@ -59,10 +59,7 @@ def _read(path: Path) -> dict[str, Any]:
     recorded = files.verify_file(path) is not None
     state = load_untrusted(path, verified=recorded)
     if not isinstance(state, dict) or "format" not in state:
-        raise UserError(
-            f"{path} was not written by a run of this project; use it with --model, move it away, or start anew with "
-            "overwrite=true"
-        )
+        raise UserError(f"{path} was not written by a run of this project; use it with --model, or move it away")
     if state["format"] != FORMAT:
         raise UserError(
             f"{path} has the format {state['format']!r}; this version reads {FORMAT}; use the one that wrote it"

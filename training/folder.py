@@ -2,34 +2,41 @@
 
 import contextlib
 import json
+import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import yaml
 
-from system import distributed, files
+from system import distributed, files, owned
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.lock import lock_folder
 from training import checkpoint
+from training.board import EVENTS, FOLDER
 
 CONFIG, RECORD, METRICS = "config.yml", "run.json", "metrics.jsonl"
 MODEL = "model.pth.tar"
-WRITTEN = (
-    *(checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL, "model-best.pth.tar", "topk-*-neighbors.npy", "features-*.npy"),
-    *("neighbors-*.png", "purity-*.png", "confusion_matrix.png", "prototypes.png", "report.html", "trace.json"),
-    *(METRICS, RECORD, CONFIG, files.MANIFEST),
+FIRST = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
+"""What a run could go on from: when a folder is cleared, it goes first."""
+PER_SPLIT = ("topk-{}-neighbors.npy", "features-{}.npy", "neighbors-{}.png", "purity-{}.png", "images-{}.npy")
+KEPT = (
+    *(*FIRST, "model-best.pth.tar", METRICS, RECORD, CONFIG),
+    *(form.format(split) for split in ("train", "val") for form in PER_SPLIT),
 )
-"""What runs leave in their folder, in the order in which it may go: first what a run could go on from."""
+"""What a run leaves in its folder without being asked; somebody else's file of such a name stops it at its start."""
+WRITTEN = (*KEPT, "confusion_matrix.png", "prototypes.png", "report.html", "trace.json")
+"""All that this program may write into a run's folder, besides its list and TensorBoard's files."""
 
 
+PATHS = ("_dir", "_checkpoint", "_model", "_path")
+"""How keys end that say where results lie."""
 EARLIER = {"stream": "auto", "on_bad_image": "error"}
 """Defaults that earlier versions wrote for every data set, also for those without such options."""
 
@@ -51,12 +58,31 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+class Images(Protocol):
+    """A run's folders of images: whether they are still what they were."""
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Dotted keys of the config that only say where the images are."""
+
+    def changes(self, folder: Path, finished: bool = False) -> str:
+        """How they differ from what is noted in a run folder, in words; empty when they do not."""
+
+    def note(self, folder: Path, again: bool) -> None:
+        """Note in a run folder what they are now."""
+
+    def are_those_of(self, folder: Path, old: Mapping[str, Any]) -> bool:
+        """Whether they are the images of the run in a folder, whose config is `old`."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """What is known of a config's keys: which only say how a run is carried out, and what absent ones mean."""
 
     carried_out: Collection[str] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    images: Images | None = None
+    """The run's folders of images, whose keys do not count where they hold the same images."""
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list[str]:
@@ -65,8 +91,9 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list
     def computed(config: dict[str, Any]) -> dict[str, Any]:
         whole = {**keys.defaults, **config}
         kept = {key: value for key, value in whole.items() if key not in keys.carried_out}
-        paths = ("_dir", "_checkpoint", "_model", "_path")
-        flat = _flatten({key: value for key, value in kept.items() if not key.endswith(paths)})
+        flat = _flatten({key: value for key, value in kept.items() if not key.endswith(PATHS)})
+        # A cache changes what images are like, but not where it lies.
+        flat |= {key: bool(value) or None for key, value in flat.items() if key.endswith("_db_kwargs.cache_dir")}
         return {key: value for key, value in flat.items() if EARLIER.get(key.partition("_db_kwargs.")[2]) != value}
 
     a, b = computed(old), computed(new)
@@ -96,6 +123,32 @@ def read_finished(folder: Path) -> dict[str, Any] | None:
     return record["result"] if finished else None
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a run of this program, of whatever version, left its record or config in a folder."""
+    with contextlib.suppress(UserError):
+        if CONFIG in files.names_of(folder):
+            return True
+    for name, told, parse in (
+        (RECORD, {"status", "stage"}, json.loads),
+        (CONFIG, {"setup", "root_dir"}, yaml.safe_load),
+    ):
+        path = folder / name
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            content = parse(path.read_text(encoding="utf-8")) if not path.is_symlink() else None
+            if isinstance(content, dict) and told <= content.keys():
+                return True
+    return False
+
+
+def adopt(folder: Path, again: bool = False) -> None:
+    """List what an earlier version wrote into a run's folder; `again` also where the list is damaged."""
+    board = folder / FOLDER
+    if is_run(folder):
+        owned.adopt(folder, WRITTEN, again)
+        if board.is_dir() and not board.is_symlink():
+            owned.adopt(board, [path.name for path in board.glob(EVENTS)], again)
+
+
 class RunFolder:
     """The folder of one run; only rank 0 has one."""
 
@@ -110,8 +163,7 @@ class RunFolder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock_folder(self.folder)
-            files.remove_temporaries(self.folder)
+            self.make_ready(locked=lock_folder(self.folder))
             if self.config["overwrite"]:
                 self.clear()
         except OSError as error:
@@ -119,8 +171,11 @@ class RunFolder:
         self._compare()
         result = read_finished(self.folder)
         model = self.folder / MODEL
-        if result is not None and model.exists():
+        finished = result is not None and model.exists()
+        if finished:
             files.verify_file(model)
+        self._check_images(finished)
+        if finished:
             return result
         self.write_config(self.config)
         return None
@@ -128,12 +183,48 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.yml."""
         self.config = config
-        files.write_text(self.folder / CONFIG, yaml.safe_dump(config, sort_keys=False), record=True)
+        files.write_text(self.folder / CONFIG, yaml.safe_dump(self._relative(), sort_keys=False), record=True)
+
+    @property
+    def _has_begun(self) -> bool:
+        return any((self.folder / name).exists() for name in FIRST)
+
+    def _check_images(self, finished: bool) -> None:
+        """Raise UserError when the images are no longer those that the run began with; note them when it begins."""
+        if self.keys.images is None:
+            return
+        found = self.keys.images.changes(self.folder, finished) if self._has_begun else ""
+        if found:
+            raise UserError(
+                f"the images changed since the run in {self.folder} began ({found}); put them back, or keep this run "
+                "and start another one with run_name=NAME, or start this one again with overwrite=true"
+            )
+        if not finished:
+            self.keys.images.note(self.folder, again=not self._has_begun)
+
+    def without_moves(self, old: Mapping[str, Any], differing: list[str]) -> list[str]:
+        """Without keys that say where the images are, when these hold the same images as in the config `old`."""
+        images = self.keys.images
+        if images is None or not set(differing) & set(images.keys) or not images.are_those_of(self.folder, old):
+            return differing
+        return [key for key in differing if key not in images.keys]
+
+    def _relative(self) -> dict[str, Any]:
+        """The config with what lies in the results' folder told from the run's folder, so that both may be moved."""
+        root = Path(self.config["root_dir"]).absolute()
+
+        def relative(key: str, value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: relative(name, inner) for name, inner in value.items()}
+            if isinstance(value, str) and key.endswith(PATHS) and Path(value).absolute().is_relative_to(root):
+                return os.path.relpath(value, self.folder)
+            return value
+
+        return relative("", self.config)
 
     def _compare(self) -> None:
         path = self.folder / CONFIG
-        kept = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
-        if not path.exists() or not any((self.folder / name).exists() for name in kept):
+        if not path.exists() or not self._has_begun:
             return  # a run that kept nothing yet has nothing to lose
         advice = f"delete {CONFIG} to go on with the config given now, or start again with overwrite=true"
         try:
@@ -144,6 +235,7 @@ class RunFolder:
             raise UserError(f"{error}; {advice}") from error
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
             raise UserError(f"{path} is damaged; {advice}") from error
+        differing = self.without_moves(old, differing)
         if differing:
             raise ConfigError(
                 f"{self.folder} holds a run with another config: {', '.join(differing)} differ"
@@ -153,12 +245,26 @@ class RunFolder:
             if old.get(key) != self.config[key]:
                 say(f"this run began with {key}={old.get(key)} and goes on with {key}={self.config[key]}")
 
+    def make_ready(self, locked: bool) -> None:
+        """See to it that what will be written takes the place of nobody's file; remove what a killed run left.
+
+        `locked` says that no other process can be at work here. Raises UserError where a file of somebody else stands
+        in the way.
+        """
+        adopt(self.folder, again=self.config["overwrite"])
+        owned.require_own(self.folder, KEPT)
+        owned.adopt(self.folder, ())
+        files.remove_temporaries(self.folder, KEPT if locked else ())
+
     def clear(self) -> None:
-        """Remove what runs write, and nothing else that a user may keep in the folder."""
-        for pattern in WRITTEN:
-            for path in self.folder.glob(pattern):
-                path.unlink()
-        shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+        """Remove what runs wrote here, and nothing else; raises UserError when the folder is reached through a link."""
+        owned.require_no_link(
+            self.folder, Path(self.config["root_dir"]), "name the folder that it leads to, with root_dir=DIR"
+        )
+        owned.clear(self.folder, FIRST)
+        owned.adopt(self.folder, ())  # an empty list: what comes from here on is listed, or somebody else's
+        owned.clear(self.folder / FOLDER)
+        owned.remove_if_empty(self.folder / FOLDER)
 
     def write_record(self, **facts: Any) -> None:
         """Write run.json: the facts given, the command, commit and versions."""
@@ -173,7 +279,7 @@ class RunFolder:
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl anew, whole; a killed run may have left lines that come after its last checkpoint."""
-        files.write_text(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+        files.write_text(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines), listed=True)
 
 
 def git_commit() -> str | None:

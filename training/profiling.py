@@ -7,6 +7,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from system import distributed
 from system.console import say
+from system.files import write_file
 
 WARM_UP = 3
 
@@ -30,7 +31,9 @@ class StepProfiler:
         if self._left == 0:
             self._profiler.stop()
             if distributed.is_main():  # one trace stands for all ranks, whose steps are alike
-                self._profiler.export_chrome_trace(str(self.path))
+                write_file(
+                    self.path, lambda file: self._profiler.export_chrome_trace(file.name), record=False, listed=True
+                )
                 by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
                 say(self._profiler.key_averages().table(sort_by=by, row_limit=20))
                 say(f"trace: {self.path}")

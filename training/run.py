@@ -8,7 +8,6 @@ import contextlib
 import json
 import math
 import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from system import distributed
+from system import distributed, signals
 from system.console import progress, say, warn
 from system.errors import UserError
 from system.runtime import Runtime, describe, seed_everything
@@ -207,6 +206,8 @@ class Run:
         finally:
             self._board.close()
         self._training = False
+        if distributed.any_rank(bool(self._signal)):  # it came after the last epoch had looked
+            self._stop()
 
     def profile(self, num_steps: int) -> None:
         """Have the first `num_steps` steps of training recorded as trace.json in the run folder, and stop after them.
@@ -304,22 +305,21 @@ class Run:
             )
 
     def _catch_signals(self) -> None:
-        def handle(number: int, frame: Any) -> None:
-            if self._signal:  # a second signal ends at once; files are whole at every instant
+        def handle(number: int, again: bool) -> None:
+            if again:  # a second signal ends at once; files are whole at every instant
                 os._exit(128 + number)
             self._signal = number
             if not self._training:
                 self._stop()
 
-        with contextlib.suppress(ValueError):  # only the main thread may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, handle)
+        signals.catch(handle)
 
     def _stop(self) -> None:
         done = f"epoch {self.epoch + 1}, step {self.step_in_epoch}" if self._training else "the last checkpoint"
         again = "the command without overwrite=true" if self.config["overwrite"] else "the same command"
-        warn(f"stopped by a signal; everything up to {done} is in {self.folder}; {again} goes on from there")
-        raise SystemExit(128 + (self._signal or signal.SIGTERM))
+        with contextlib.suppress(RuntimeError):  # the signal came in the middle of a write to the same stream
+            warn(f"stopped by a signal; everything up to {done} is in {self.folder}; {again} goes on from there")
+        raise signals.Stopped(128 + (self._signal or signals.SIGTERM))
 
 
 def _words(line: dict[str, Any]) -> str:

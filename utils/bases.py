@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from system.errors import ConfigError
+from system.paths import expand_path
 from utils.overrides import merge
-from utils.yaml_file import load_yaml
+from utils.yaml_file import load_placed
 
 COMMAND_LINE = "the command line"
 
@@ -43,14 +44,14 @@ def load_with_bases(path: Path) -> tuple[dict[str, Any], Origins]:
     Later bases override earlier ones, the file overrides all, nested mappings key by key. Raises ConfigError for what
     is no path, is named twice, cannot be read, or has a base of its own.
     """
-    content, origins = load_yaml(path), Origins(path)
+    content, origins = load_placed(path), Origins(path)
     named = content.pop("base", None)
     whole: dict[str, Any] = {}
     seen = {path.resolve(): path}
     for base in _names(named, path):
-        file = path.parent / base
+        file = path.parent / expand_path(base)
         try:
-            below = load_yaml(file)
+            below = load_placed(file)
         except ConfigError as error:
             raise ConfigError(f"the base of {path}: {error}") from error
         if file.resolve() in seen:

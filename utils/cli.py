@@ -1,35 +1,102 @@
 """The command line that all stage scripts share."""
 
 import argparse
-import contextlib
-import os
-import signal
+import difflib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from easydict import EasyDict
 
-from system import distributed
+from system import distributed, processes, signals
 from system.console import paint
 from system.errors import ConfigError, UserError
+from system.paths import expand_path
+from system.streams import prepare_streams, put, silence
+from system.text import WORD, one_line, shown
 from utils.config import load_config
 
 
 def positive(text: str) -> int:
     """A whole number above 0 of the command line."""
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no whole number above 0")
     return int(text)
 
 
-def base_parser(doc: str, **first: str) -> argparse.ArgumentParser:
+def path(text: str) -> str:
+    """A path of the command line, `~` and variables in it replaced."""
+    try:
+        return expand_path(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of every script, whose description is its docstring.
+
+    Options are known by `--num-clusters` as by `--num_clusters`; all words after `--` are plain ones; an unknown option
+    is told with the nearest known one, in one sentence, and exit code 2.
+    """
+
+    def __init__(self, doc: str | None) -> None:
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self._plain: dict[str, str] = {}
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command line, plain words after options only; ends the program when it is wrong."""
+        return self._parse(super().parse_args, args, namespace)
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command line, plain words anywhere among options; ends the program when it is wrong."""
+        return self._parse(super().parse_intermixed_args, args, namespace)
+
+    def _parse(self, parse: Callable[[list[str], Any], Any], args: Sequence[str] | None, namespace: Any) -> Any:
+        given = list(sys.argv[1:] if args is None else args)
+        end = given.index("--") if "--" in given else len(given)
+        # What argparse makes of `--` differs from version to version: such words pass it as numbers in disguise.
+        self._plain = {f"\0{number}": word for number, word in enumerate(given[end + 1 :])}
+        parsed = parse([*map(self._known, given[:end]), *self._plain], namespace)
+        for name, value in vars(parsed).items():
+            if isinstance(value, list):
+                setattr(parsed, name, [self._plain.get(word, word) for word in value])
+            elif isinstance(value, str):
+                setattr(parsed, name, self._plain.get(value, value))
+        return parsed
+
+    def _known(self, word: str) -> str:
+        """A word as argparse knows it; ends the program for an option that nobody knows."""
+        options = self._option_string_actions
+        name, sign, value = word.partition("=")
+        if not word.startswith("-") or len(word) == 1 or " " in name or word[1].isdecimal():
+            return word
+        if word.startswith("--"):
+            name = name.replace("-", "_").replace("__", "--", 1)
+        if not any(option == name or (option.startswith(name) and name.startswith("--")) for option in options):
+            hint = "a name that begins with - goes after --"
+            if word.startswith("--"):
+                long = [option for option in options if option.startswith("--")]
+                hint = f"did you mean {difflib.get_close_matches(name[:WORD], long, n=1, cutoff=0)[0]}?"
+            self.error(f"unknown option {shown(word.partition('=')[0])}; {hint}")
+        return name + sign + value
+
+    def error(self, message: str) -> NoReturn:
+        """Say in one sentence what is wrong with the command line, and end the program with exit code 2."""
+        for placeholder, word in self._plain.items():
+            message = message.replace(placeholder, word)
+        raise SystemExit(_complain(f"{message} (see {self.prog} --help)", ConfigError.exit_code))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        put(message, file or sys.stderr)
+
+
+def base_parser(doc: str, **first: str) -> Parser:
     """A parser for any number of `key=value` words, after a `first` one, by its name and help, that is no such word.
 
     `doc` is the script's docstring.
     """
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(doc)
     for name, help in first.items():
         made.add_argument(name, metavar=name.upper(), help=help)
     made.add_argument(
@@ -41,15 +108,17 @@ def base_parser(doc: str, **first: str) -> argparse.ArgumentParser:
     return made
 
 
-def parser(doc: str, **first: str) -> argparse.ArgumentParser:
+def parser(doc: str, **first: str) -> Parser:
     """A parser that also takes `--config_env` and `--config_exp`."""
     made = base_parser(doc, **first)
-    made.add_argument("--config_env", metavar="FILE", help="where results and data lie (default: configs/env.yml)")
-    made.add_argument("--config_exp", metavar="FILE", required=True, help="the experiment's YAML")
+    made.add_argument(
+        "--config_env", type=path, metavar="FILE", help="where results and data lie (default: configs/env.yml)"
+    )
+    made.add_argument("--config_exp", type=path, metavar="FILE", required=True, help="the experiment's YAML")
     return made
 
 
-def training_parser(doc: str) -> argparse.ArgumentParser:
+def training_parser(doc: str) -> Parser:
     """The parser of a stage that trains."""
     made = parser(doc)
     made.add_argument(
@@ -67,9 +136,7 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
-def configure(
-    made: argparse.ArgumentParser, argv: Sequence[str] | None, *setups: str
-) -> tuple[EasyDict, argparse.Namespace]:
+def configure(made: Parser, argv: Sequence[str] | None, *setups: str) -> tuple[EasyDict, argparse.Namespace]:
     """Parse the command line and load its config, whose `setup` must be one of `setups`; raises ConfigError."""
     args = made.parse_intermixed_args(argv)
     config = load_config(args.config_env, args.config_exp, args.overrides)
@@ -82,9 +149,21 @@ def configure(
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Call a script's main; what a user can mend becomes one sentence on stderr and an exit code."""
-    with contextlib.suppress(ValueError):  # only the main thread may; a run that trains sets handlers of its own
-        signal.signal(signal.SIGTERM, _terminate)
+    """Call a script's main; what a user can fix becomes one sentence on stderr and an exit code.
+
+    A signal ends it with 128 plus its number, whatever main makes of it. Raises SystemExit as main does.
+    """
+    prepare_streams()
+    signals.catch()  # a run that trains has a handler of its own
+    processes.end_with_launcher()
+    try:
+        return signals.exit_code(_run(main, argv))
+    finally:
+        distributed.stop()
+        signals.catch(signals.leave)
+
+
+def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     try:
         return main(argv)
     except UserError as error:
@@ -96,19 +175,14 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
             raise
         return _complain("another rank has ended, so this one cannot go on; what ended it stands in its own message", 1)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return 1
     except KeyboardInterrupt:
         return 130
-    finally:
-        distributed.stop()
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)
 
 
 def _complain(message: str, code: int) -> int:
+    message = one_line(message)
     if distributed.is_first_to_say(message):
-        print(paint("error:", "red", sys.stderr, ["bold"]), message, file=sys.stderr)
+        put(f"{paint('error:', 'red', sys.stderr, ['bold'])} {message}\n", sys.stderr)
     return code

@@ -65,10 +65,10 @@ def write_report(
     collect.write_report(path, p, model_path, folders if own else {}, dataset, prediction, scores)
 
 
-def draw_confusion(path: Path, scores: dict[str, Any], dataset: Any) -> None:
-    """Write the matched confusion matrix as a PNG."""
+def draw_confusion(path: Path, scores: dict[str, Any], dataset: Any) -> bool:
+    """Write the matched confusion matrix as a PNG; returns whether that succeeded."""
     names = dataset.classes or [str(label) for label in range(count_classes(dataset))]
-    plots.confusion_matrix(path, scores["confusion"], names, scores["matching"])
+    return plots.confusion_matrix(path, scores["confusion"], names, scores["matching"])
 
 
 def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
@@ -95,7 +95,8 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
             )
     if "acc" in result:
         say("labels only score: " + words(result), "green")
-        say(f"confusion matrix: {Path(folder) / 'confusion_matrix.png'}")
+        if (Path(folder) / "confusion_matrix.png").exists():
+            say(f"confusion matrix: {Path(folder) / 'confusion_matrix.png'}")
     else:
         say("there are no labels to score with; the validation loss above is what can be told")
     return 0

@@ -15,6 +15,8 @@ from data import DATASETS
 from data.augment import AUGMENTATIONS, Strategy, build_augmentation, build_evaluation
 from data.augment.pretrained import Pretrained
 from data.download import NotHereError
+from data.files.listing import NoImagesError
+from data.files.pool import options
 from data.files.reading import Found, Reading, record_of, values_of
 from data.files.values import AS_BEFORE, Values
 from data.loaders import NeighborPartner, ViewLoader
@@ -24,12 +26,14 @@ from models import build_backbone, takes_stem, weights
 from models.models import ClusteringModel, ContrastiveModel, FeatureModel
 from models.pretrained import build_pretrained, is_pretrained
 from system.console import say, warn
-from system.errors import ConfigError
+from system.errors import ConfigError, UserError
 from system.files import write_text
+from system.paths import expand_path
 from system.runtime import Runtime
 from system.sections import check, look_up, section_of
 from training.folder import RECORD, read_record
 from training.optimizers import OPTIMIZERS
+from utils.images import where_key
 from utils.overrides import merge
 from utils.schema import SETUPS, STAGES
 
@@ -184,7 +188,7 @@ def known_values(p: Any) -> Values | None:
 def note_look(folder: Path, root: Path, values: Values, found: Found) -> None:
     """Write how the images in `root` are read to an output folder, for the stages that will write there."""
     facts = {"root": str(root.resolve()), "values": record_of(values), "found": asdict(found)}
-    write_text(folder / IMAGES, json.dumps(facts, indent=1) + "\n")
+    write_text(folder / IMAGES, json.dumps(facts, indent=1) + "\n", listed=True)
 
 
 def looked_at(p: Any) -> Values | None:
@@ -194,7 +198,7 @@ def looked_at(p: Any) -> Values | None:
         return None
     try:
         facts = json.loads((Path(p["root_dir"]) / IMAGES).read_text(encoding="utf-8"))
-        return values_of(facts["values"]) if facts["root"] == str(Path(root).expanduser().resolve()) else None
+        return values_of(facts["values"]) if facts["root"] == str(Path(expand_path(root)).resolve()) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # it is found out again
 
@@ -208,6 +212,8 @@ def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more
     except NotHereError as error:  # in a dry run
         say(f"{error}, and a dry run downloads nothing: made-up images of its shape stand in its place")
         return make_up(name, split)
+    except NoImagesError as error:
+        raise UserError(f"{error}: {where_key(p, name, 'val' if split == 'val' else 'train')}") from error
 
 
 def get_train_dataset(p: Any, transform: Callable | None, split: str | None = None) -> Any:
@@ -268,9 +274,9 @@ def get_embedder(p: Any, runtime: Runtime) -> Embedder:
 
 def get_train_dataloader(p: Any, dataset: Any) -> DataLoader:
     """A plain shuffled DataLoader over items, for code of one's own; the stages use `data.loaders`."""
-    return DataLoader(dataset, p["batch_size"], shuffle=True, drop_last=True, num_workers=p.get("num_workers") or 0)
+    return DataLoader(dataset, p["batch_size"], shuffle=True, drop_last=True, **options(p.get("num_workers") or 0))
 
 
 def get_val_dataloader(p: Any, dataset: Any) -> DataLoader:
     """A plain DataLoader over items in order, for code of one's own; the stages use `clustering.features`."""
-    return DataLoader(dataset, p.get("batch_size") or 256, num_workers=p.get("num_workers") or 0)
+    return DataLoader(dataset, p.get("batch_size") or 256, **options(p.get("num_workers") or 0))

@@ -16,13 +16,15 @@ from models import backbone_options
 from models.pretrained import is_pretrained, wanted_views
 from system.errors import ConfigError
 from system.files import REPOSITORY
-from system.sections import Section, check, look_up
+from system.paths import expand_path
+from system.sections import SHORT, Section, check, look_up
+from system.text import shown
 from utils import schema
 from utils.bases import COMMAND_LINE, Origins, load_with_bases
 from utils.common_config import get_stem, get_view_kwargs
 from utils.overrides import apply_overrides, merge
 from utils.tables import TABLES
-from utils.yaml_file import load_yaml
+from utils.yaml_file import load_placed
 
 
 def _check(section: type[Section], content: dict[str, Any], origins: Origins) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def _check_data_paths(paths: dict[str, str], source: str) -> None:
     for name in paths:
         if name not in DATASETS:
             near = difflib.get_close_matches(name, list(DATASETS), n=1, cutoff=0)[0]
-            raise ConfigError(f"{source}: unknown data set 'data_paths.{name}'; did you mean '{near}'?")
+            raise ConfigError(f"{source}: unknown data set 'data_paths.{shown(name, SHORT)}'; did you mean '{near}'?")
 
 
 def database_name(config: dict[str, Any]) -> str:
@@ -76,9 +78,9 @@ def database_name(config: dict[str, Any]) -> str:
     if not root:
         raise ConfigError("train_db_name: folder needs its directory: add train_db_kwargs.root=PATH")
     try:
-        return Path(root).resolve().name or "folder"
+        return Path(expand_path(root)).resolve().name or "folder"
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"train_db_kwargs.root is {root!r}, which is no directory: {error}") from error
+        raise ConfigError(f"train_db_kwargs.root is {shown(root)}, which is no directory: {error}") from error
 
 
 def add_paths(config: EasyDict) -> EasyDict:
@@ -106,9 +108,10 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     first_keys = {word: word.split("=")[0].split(".")[0] for word in overrides}
     env_words = [word for word in overrides if first_keys[word] in schema.Environment.model_fields]
     exp_words = [word for word in overrides if word not in env_words]
+    env, exp = expand_path(env), expand_path(exp)
     if "base" in first_keys.values():
         raise ConfigError(f"{COMMAND_LINE}: base belongs into the config file, which is read before other keys")
-    content, origins = load_yaml(env), Origins(env)
+    content, origins = load_placed(Path(env)), Origins(env)
     origins.add_words(env_words)
     environment = _check(schema.Environment, apply_overrides(content, env_words), origins)
     _check_data_paths(environment["data_paths"], origins.of("data_paths"))

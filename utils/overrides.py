@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from system.errors import ConfigError
+from system.text import shown
 from utils.schema import stage_of
 from utils.yaml_file import MAX_DEPTH, parse_yaml
 
@@ -27,7 +28,7 @@ def split_values(word: str) -> tuple[str, list[str]]:
     """
     key, sign, text = word.partition("=")
     if not sign or not key or not all(key.split(".")):
-        raise ConfigError(f"'{word}' on the command line is no `key=value`; see --help")
+        raise ConfigError(f"'{shown(word)}' on the command line is no `key=value`; see --help")
     values, depth, quote = [""], 0, ""
     for character in text:
         if quote:
@@ -41,7 +42,7 @@ def split_values(word: str) -> tuple[str, list[str]]:
             values[-1] += character
     values = [value.strip() for value in values]
     if len(values) > 1 and not all(values):
-        raise ConfigError(f"'{word}' on the command line has an empty value between commas")
+        raise ConfigError(f"'{shown(word)}' on the command line has an empty value between commas")
     return key, list(dict.fromkeys(values))
 
 
@@ -59,8 +60,8 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
     for word in overrides:
         key, sign, text = word.partition("=")
         if not sign or not all(key.split(".")) or key.count(".") >= MAX_DEPTH:
-            raise ConfigError(f"'{word}' on the command line is no `key=value`; see --help")
-        value = parse_yaml(text, f"the value of '{key}' on the command line")
+            raise ConfigError(f"'{shown(word)}' on the command line is no `key=value`; see --help")
+        value = parse_yaml(text, f"the value of '{shown(key)}' on the command line")
         for part in reversed(key.split(".")[1:]):
             value = {part: value}
         first = key.split(".")[0]

@@ -14,13 +14,13 @@ from clustering.neighbors import load_neighbors, purity, save_neighbors, weighte
 from clustering.validation import VALIDATION_COLUMNS
 from models.weights import save_weights
 from report import plots
-from system import distributed
+from system import distributed, owned
 from system.console import say
 from system.errors import UserError
-from system.files import write_file
+from system.files import is_own, remove, write_file
 from system.lock import lock_folder
 from system.runtime import Runtime, generator
-from training.folder import RECORD, read_finished
+from training.folder import PER_SPLIT, RECORD, adopt, read_finished
 from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
 from utils.config import require
 from utils.schema import SETUPS
@@ -155,28 +155,35 @@ def mine_only(p: EasyDict, path: str | None) -> int:
     if distributed.is_main():
         Path(p.pretext_dir).mkdir(parents=True, exist_ok=True)
         lock_folder(Path(p.pretext_dir))
-        _make_room(p, model)
+    wanted = distributed.from_main(distributed.is_main() and _make_room(p, model))
     model = runtime.place(model)
-    save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
+    if wanted:
+        save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
     say(f"the model is {p.pretext_model}")
     return report(p, mine(p, model, runtime, train, val))
 
 
-def _make_room(p: EasyDict, model: nn.Module) -> None:
-    """Remove what other weights left in the folder: neighbors that are not theirs, and the result of a run."""
+def _make_room(p: EasyDict, model: nn.Module) -> bool:
+    """Remove what other weights left in the folder: neighbors that are not theirs, and the result of a run.
+
+    Returns whether the model is to be written: a file of the user's with these very weights stays as it is.
+    """
     kept = Path(p.pretext_model)
-    if not kept.exists():
-        return
-    old = get_model(p, kept).state_dict()
-    if all(torch.equal(value, old[name]) for name, value in model.state_dict().items()):
-        return
+    adopt(kept.parent)
+    old = get_model(p, kept).state_dict() if kept.exists() else {}
+    same = bool(old) and all(torch.equal(value, old[name]) for name, value in model.state_dict().items())
+    mined = [form.format(split) for split in ("train", "val") for form in PER_SPLIT]
+    owned.require_own(kept.parent, mined if same else [*mined, kept.name])
+    if same or not old:
+        return not same or is_own(kept)
     if read_finished(kept.parent) is not None and not p.overwrite:
         raise UserError(
             f"{kept} is the model of a finished run, and the weights given are others; run_name=NAME keeps what is "
             "mined with them apart, overwrite=true replaces it"
         )
     for path in (p.topk_neighbors_train_path, p.topk_neighbors_val_path, kept.parent / RECORD):
-        Path(path).unlink(missing_ok=True)
+        remove(path)
+    return True
 
 
 def load_features(p: EasyDict, split: str, dataset: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from easydict import EasyDict
 from pydantic import ValidationError
@@ -13,10 +14,11 @@ from data.files.values import AS_BEFORE
 from system.console import warn
 from system.errors import ConfigError, UserError
 from system.files import verify_file
-from training.folder import CONFIG, MODEL
+from training.folder import CONFIG, MODEL, PATHS
 from utils import schema
 from utils.common_config import read_by
-from utils.config import load_config, load_yaml, require
+from utils.config import load_config, require
+from utils.yaml_file import load_yaml
 
 WITHIN = ("", "runs/selflabel", "runs/scan")  # where in a run folder, or in cluster.py's output, a model lies
 
@@ -61,7 +63,20 @@ def _read_resolved(path: Path) -> EasyDict:
         raise UserError(
             f"{path} is not the config of a run ({str(error).splitlines()[0]}); name one: --config_exp"
         ) from error
-    return EasyDict({**content, **checked})
+    return EasyDict({**anchor(content, path.parent), **checked})
+
+
+def anchor(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A run's config with its paths of results as they are now that the run lies in `folder`.
+
+    They are told from the run's folder; earlier versions wrote whole paths, and results may have been moved since.
+    """
+    setup = schema.SETUPS.get(str(content.get("setup")))
+    own = content.get(f"{setup.stage}_dir") if setup else None
+    if not isinstance(own, str):
+        return content
+    told = {key: value for key, value in content.items() if key.endswith(PATHS) and isinstance(value, str)}
+    return content | {key: os.path.normpath(folder / os.path.relpath(value, own)) for key, value in told.items()}
 
 
 def reading(p: EasyDict, model: Path) -> Reading:

@@ -4,17 +4,35 @@ Adding a key is adding a field here; `utils.tables` says which names a field may
 `python -m docs.configs` writes docs/configs.md from both.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from system.sections import Count, Folder, Fraction, Positive, PositiveRate, RunName, Section
+from pydantic import AfterValidator
+
+from system import sections
+from system.files import MANIFEST, TEMPORARY
+from system.sections import Count, Folder, Fraction, Positive, PositiveRate, Section
+from training.board import FOLDER
+from training.folder import WRITTEN
 
 STAGES = ("pretext", "scan", "selflabel")
 """The stages of the method in the order in which they run; each has folders of its own."""
+RESERVED = {*WRITTEN, FOLDER, MANIFEST, "sweeps", "cache", "configs", "logs"}
+"""Names of files and folders that this program writes next to runs."""
 TRAINING_KEYS = (
     *("criterion", "optimizer", "optimizer_kwargs", "epochs", "batch_size"),
     *("augmentation_strategy", "transformation_kwargs"),
 )
 """What every stage that trains demands of a config."""
+
+
+def _not_reserved(name: str) -> str:
+    # Some file systems take names for the same that differ in their case.
+    if name.lower() in RESERVED or name.lower().endswith(TEMPORARY):
+        raise ValueError("it is the name of a file or folder that this program writes itself; choose another")
+    return name
+
+
+RunName = Annotated[sections.RunName, AfterValidator(_not_reserved)]
 
 
 class Setup(NamedTuple):

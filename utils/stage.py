@@ -6,6 +6,7 @@ A stage script is `train` and `step`; `run_stage` calls it.
 import importlib
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import yaml
 from easydict import EasyDict
 
 from data.download import no_downloads
-from system.console import say, warn
+from system.console import say_block, warn
 from system.runtime import Runtime
 from training.folder import Keys, to_plain
 from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, clusters, pretext
 from utils.config import require
+from utils.images import RunImages
 from utils.schema import CARRIED_OUT, DEFAULTS, SETUPS
 
 KEYS = Keys(CARRIED_OUT, DEFAULTS)
@@ -36,7 +38,9 @@ def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = N
     parser = cli.training_parser(doc)
     if mines:
         parser.add_argument("--mine_only", action="store_true", help="train nothing; mine with the weights of --model")
-        parser.add_argument("--model", metavar="FILE", help="weights to mine with (default: those in the folder)")
+        parser.add_argument(
+            "--model", type=cli.path, metavar="FILE", help="weights to mine with (default: those in the folder)"
+        )
     p, args = cli.configure(parser, argv, setup)
     if mines and args.mine_only:
         return pretext.mine_only(p, args.model)
@@ -61,7 +65,12 @@ def main_of(setup: str) -> Callable[[Sequence[str] | None], int]:
 def _place(p: EasyDict) -> tuple[EasyDict, Runtime, str, Path, Keys]:
     """What a run is made of."""
     stage = SETUPS[p.setup].stage
-    return p, Runtime.of(p), stage, Path(p[f"{stage}_dir"]), KEYS
+    return p, Runtime.of(p), stage, Path(p[f"{stage}_dir"]), keys_of(p)
+
+
+def keys_of(p: EasyDict) -> Keys:
+    """What is known of the keys of a config, and of the images that it names."""
+    return replace(KEYS, images=RunImages(p))
 
 
 def dry_run(p: EasyDict, train: Train) -> int:
@@ -70,7 +79,7 @@ def dry_run(p: EasyDict, train: Train) -> int:
     Nothing is written or downloaded: in the place of a data set that would be, images of its shape are made up. Whether
     the run's folder is free for it is not looked at.
     """
-    say(yaml.safe_dump(to_plain(p), sort_keys=False).rstrip())
+    say_block(yaml.safe_dump(to_plain(p), sort_keys=False).rstrip())
     trial = Trial(*_place(p))
     try:
         with no_downloads():

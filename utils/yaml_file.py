@@ -1,5 +1,6 @@
 """YAML that somebody else may have written: plain values, of a reasonable size, or one clear error."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import yaml
 
 from system.errors import ConfigError
+from system.text import shown
 
+HERE = "{here}"  # in a config: the folder of the file
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 1 << 18, 20, 20_000
 
 # YAML 1.1 reads `1e-4` as a string, because it asks for a dot; people write it in every config.
@@ -19,6 +22,9 @@ _FLOAT = re.compile(
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader that refuses duplicate keys, deep nesting and alias bombs."""
+
+    # Bytes that are not UTF-8 may stand in a path of the command line.
+    NON_PRINTABLE = re.compile(yaml.SafeLoader.NON_PRINTABLE.pattern.replace("^", "^\udc80-\udcff", 1))  # type: ignore[misc]
 
     depth = 0
 
@@ -36,7 +42,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in getattr(node, "value", ()) if isinstance(node, yaml.MappingNode) else ():
             name = str(key.value)
             if name in seen:
-                raise ConfigError(f"names the key '{name}' twice (line {key.start_mark.line + 1}); keep one of them")
+                raise ConfigError(
+                    f"names the key '{shown(name)}' twice (line {key.start_mark.line + 1}); keep one of them"
+                )
             seen.add(name)
         return super().construct_mapping(node, deep)
 
@@ -106,3 +114,16 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path} must hold `key: value` lines, with words as keys")
     return content
+
+
+def load_placed(path: Path) -> dict[str, Any]:
+    """A config file's content; `{here}` at the beginning of a value is the folder of the file, wherever that lies."""
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: placed(inner) for key, inner in value.items()}
+        if isinstance(value, str) and (value == HERE or value.startswith(f"{HERE}/")):
+            return os.path.normpath(f"{path.absolute().parent}{value[len(HERE) :]}")
+        return value
+
+    return {key: placed(value) for key, value in load_yaml(path).items()}

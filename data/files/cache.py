@@ -13,12 +13,14 @@ import torch
 
 from data.dataset import ImageDataset
 from data.files.decode import read_squares
-from data.files.listing import ImageFiles, leave_out, shown
+from data.files.listing import ImageFiles, leave_out
 from data.files.reading import Reading, record_of
 from system.console import say
 from system.errors import UserError
-from system.files import TEMPORARY, write_file, write_text
+from system.files import write_file, write_text
 from system.lock import locked
+from system.paths import expand_path
+from system.text import shown
 
 
 def open_cache(files: ImageFiles, split: str, read: Reading, folder: Path, on_bad_image: str) -> ImageDataset:
@@ -28,7 +30,7 @@ def open_cache(files: ImageFiles, split: str, read: Reading, folder: Path, on_ba
     are gathered. Several processes write it once. Raises UserError when the disk has no room (naming the size
     needed) or images are bad and `on_bad_image` is not "skip".
     """
-    folder, side = folder.expanduser(), read.side
+    folder, side = Path(expand_path(folder)), read.side
     place = hashlib.sha256(os.fsencode(files.root.resolve())).hexdigest()[:8]
     path = folder / f"{files.name}-{split}-{side}-{place}.bin"
     try:
@@ -80,8 +82,9 @@ def _values_of(read: Reading) -> Any:
 
 def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> dict[str, Any]:
     num_bytes = len(files) * 3 * read.side**2
-    for stale in path.parent.glob(f"{path.name}.*{TEMPORARY}"):  # of a process that was killed: this one has the lock
-        stale.unlink(missing_ok=True)
+    for written in (path, path.with_suffix(".json")):  # their names, by a digest, are nobody else's
+        if written.is_symlink():
+            raise UserError(f"{shown(written)} is a link, and nothing is replaced through one; give another cache_dir")
     path.with_suffix(".json").unlink(missing_ok=True)  # never an old record beside a new file
     sources = files.fingerprint(times=True)
     bad: dict[int, str] = {}

@@ -5,9 +5,7 @@ would have after resizing its short side is mapped back to the decoded pixels, a
 """
 
 import contextlib
-import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,6 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from data.files import pool
 from data.files.formats import (
     ORIENTATION,
     ROW_BYTES,
@@ -43,6 +42,7 @@ from data.files.values import (
 )
 from system.console import progress
 from system.errors import UserError
+from system.paths import open_regular
 
 REDUCE_ABOVE = 2**25  # pixels; a larger picture that has to be converted is reduced box by box, as a JPEG is
 MOST_REDUCED = 8  # times, as a JPEG
@@ -65,6 +65,9 @@ def _reason(error: Exception, path: str) -> str:
         return "too large to be decoded in memory; make it smaller"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
+    with contextlib.suppress(OSError, ValueError):  # gone meanwhile, or no path at all
+        if Path(path).stat().st_size == 0:
+            return "empty file"
     return " ".join(str(error).split())[:100] or type(error).__name__
 
 
@@ -142,7 +145,7 @@ def read_image(
     `values` are those of gray wider than 8 bits. Raises BadImageError.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             image = open_image(file)
             whole = image.size
             if short_side is not None:
@@ -298,17 +301,16 @@ def read_squares(
     the other.
     """
     chunks = _Chunks(paths, side, values)
-    fork = sys.platform == "linux" and len(chunks) > 1
+    num_workers = min(num_cores(), 16, len(chunks)) if pool.CAN_FORK and len(chunks) > 1 else 0
     loader = DataLoader(
         chunks,
         batch_size=None,
         collate_fn=_same,  # arrays through a pipe, not tensors through /dev/shm, which is small in containers
-        num_workers=min(num_cores(), 16, len(chunks)) if fork else 0,
-        multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
         generator=torch.Generator(),  # leaves the global one alone
+        **pool.options(num_workers),
     )
     try:
-        yield from progress(loader, total=len(chunks), desc=desc)
+        yield from progress(pool.start(loader), total=len(chunks), desc=desc)
     except RuntimeError as error:
         raise UserError(f"a process that decodes images died: {error}") from error
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from data.files.formats import SUFFIXES, ending
 from system.console import say, warn
 from system.errors import UserError
+from system.text import shown
 
 MAX_LINKS = 2  # linked directories within linked ones; more would let a few links multiply without end
 NUM_SHOWN = 5
@@ -23,10 +24,8 @@ SYSTEMS = frozenset(
 """Directories, in lower case, that network storages, Windows, Linux and macOS make beside a user's own."""
 
 
-def shown(path: Path | str) -> str:
-    """A path for a message: as it is, or escaped where it holds what a terminal should not print."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
+class NoImagesError(UserError):
+    """There is no such directory, or no image in it: it may have been moved."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Listing(NamedTuple):
         """Warn of directories that cannot be read; raises UserError when bad images are to be an error."""
         if not self.unreadable:
             return
-        named = _some([f"{ascii_or_quoted(path)} ({reason})" for path, reason in self.unreadable.items()], quote=False)
+        named = _some([f"'{shown(path)}' ({reason})" for path, reason in self.unreadable.items()], quote=False)
         sentence = f"{len(self.unreadable):,} folders in {shown(root)} cannot be read: {named}"
         if on_bad_image != "skip":
             raise UserError(f"{sentence}; make them readable, or leave them out with on_bad_image: skip")
@@ -101,7 +100,7 @@ class Listing(NamedTuple):
 
 
 def _some(names: Sequence[str], quote: bool = True) -> str:
-    first = [ascii_or_quoted(name) if quote else name for name in names[:NUM_SHOWN]]
+    first = [f"'{shown(name)}'" if quote else name for name in names[:NUM_SHOWN]]
     return ", ".join(first) + (f" and {len(names) - NUM_SHOWN:,} more" if len(names) > NUM_SHOWN else "")
 
 
@@ -109,12 +108,12 @@ def list_images(root: Path, folders: Sequence[str] | None = None) -> Listing:
     """Find the images below a directory (or below some `folders` in it), by their file names' endings.
 
     Links are followed, those that lead back up are not. Hidden files and directories do not count as images, nor does
-    what storage systems and file managers keep for themselves. Raises UserError when there is no such directory or it
-    cannot be read; one below it that cannot be read is named in the result.
+    what storage systems and file managers keep for themselves. Raises NoImagesError when there is no such
+    directory, UserError when it cannot be read; one below it that cannot be read is named in the result.
     """
     if not root.is_dir():
         what = "is a file, not a directory" if root.exists() else "does not exist"
-        raise UserError(f"{shown(root)} {what}; give the directory that holds the images")
+        raise NoImagesError(f"{shown(root)} {what}; give the directory that holds the images")
     found = Listing([], Counter(), [], {})
     above = frozenset([_identity(root)])
     pending = [("", 0, above)] if folders is None else [(f"{folder}/", 0, above) for folder in folders]
@@ -189,7 +188,7 @@ def leave_out(files: ImageFiles, bad: dict[int, str], on_bad_image: str) -> Imag
     """
     if not bad:
         return files
-    first = [f"{ascii_or_quoted(files.paths[i])} ({reason})" for i, reason in list(bad.items())[:NUM_SHOWN]]
+    first = [f"'{shown(files.paths[i])}' ({reason})" for i, reason in list(bad.items())[:NUM_SHOWN]]
     more = f" and {len(bad) - NUM_SHOWN:,} more" if len(bad) > NUM_SHOWN else ""
     count = f"{len(bad):,} of {len(files):,} images in {shown(files.root)}"
     sentence = f"{count} cannot be read: {', '.join(first)}{more}"
@@ -199,8 +198,3 @@ def leave_out(files: ImageFiles, bad: dict[int, str], on_bad_image: str) -> Imag
         raise UserError(f"{sentence}; no image is left")
     say(f"{sentence}; left out")
     return files.without(bad)
-
-
-def ascii_or_quoted(name: str) -> str:
-    """A file name between quotes, escaped where it is not printable."""
-    return repr(name) if name.isprintable() else ascii(name)

@@ -9,9 +9,10 @@ from torch import Tensor
 from data.dataset import LabeledImages
 from data.files.decode import center_box, cut, frame_size, read_image, read_squares
 from data.files.formats import MAX_PIXELS, BadImageError
-from data.files.listing import ImageFiles, ascii_or_quoted, leave_out, shown
+from data.files.listing import ImageFiles, leave_out
 from data.files.values import BY_IMAGE, Values
 from system.errors import UserError
+from system.text import shown
 
 CHECK_SIDE = 8  # JPEGs are checked at an eighth of their size: the whole file is read, few pixels are computed
 
@@ -89,6 +90,6 @@ class StreamDataset(LabeledImages):
 
     def _bad(self, index: int, error: BadImageError) -> UnreadableImageError:
         return UnreadableImageError(
-            f"the image {ascii_or_quoted(self.paths[index])} in {shown(self._files.root)} cannot be read: "
+            f"the image '{shown(self.paths[index])}' in {shown(self._files.root)} cannot be read: "
             f"{error}; mend or remove it, or leave bad ones out with on_bad_image: skip"
         )

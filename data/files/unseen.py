@@ -10,10 +10,11 @@ import torch
 
 from data.dataset import ImageDataset
 from data.files.decode import read_squares
-from data.files.listing import ImageFiles, ascii_or_quoted, list_images
+from data.files.listing import ImageFiles, list_images
 from data.files.reading import Reading
 from data.files.stream import CHECK_SIDE, StreamDataset
 from system.console import warn
+from system.text import shown
 
 BLOCK_BYTES = 256e6  # decoded images that are in memory at once
 MOST, LEAST = 8192, 64  # images of a block
@@ -28,7 +29,7 @@ def list_inputs(words: Iterable[str]) -> Iterator[str]:
         if Path(word).is_dir():
             listing = list_images(Path(word))
             for folder, reason in listing.unreadable.items():
-                warn(f"skipped the folder {ascii_or_quoted(str(Path(word) / folder))}: {reason}")
+                warn(f"skipped the folder '{shown(Path(word) / folder)}': {reason}")
             for path in listing.paths:
                 yield str(Path(word) / path)
         else:

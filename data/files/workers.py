@@ -1,7 +1,6 @@
 """Processes that decode images ahead of the steps that need them."""
 
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset
 
+from data.files import pool
 from data.files.decode import num_cores
 from system import distributed
 from system.errors import UserError
@@ -30,15 +30,14 @@ def _decode(items: Dataset, numbers: range, num_workers: int, runtime: Runtime, 
         items,
         batch_size=None,
         sampler=numbers,
-        num_workers=num_workers,
         prefetch_factor=PREFETCHED if num_workers else None,
         collate_fn=_to_arrays if through_pipes and num_workers else None,
         pin_memory=runtime.device.type == "cuda",
         generator=torch.Generator(),  # leaves the global one alone
-        worker_init_fn=_leave_signals_to_the_run,
+        **pool.options(num_workers),
     )
     try:
-        for item in loader:
+        for item in pool.start(loader):
             yield _to_tensors(item) if through_pipes and num_workers else item
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -46,12 +45,6 @@ def _decode(items: Dataset, numbers: range, num_workers: int, runtime: Runtime, 
         raise UserError(
             f"a process that decodes images died ({str(error).splitlines()[0]}); fewer num_workers need less memory"
         ) from error
-
-
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and schedulers signal every process of a group; a worker goes on until the run has saved its step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _shared_memory() -> int:

@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from models.models import ClusteringModel, ContrastiveModel
 from system import distributed
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
+from tests import processes
 from training.batchnorm import synchronize_batchnorm
 from utils import cli
 
@@ -352,3 +355,59 @@ def test_a_failed_rank_ends_the_job_with_its_error(tmp_path):
     assert done.returncode != 0
     assert done.stderr.count("the second rank has a bad day") == 1
     assert "another rank has ended" in done.stderr or "SIGTERM" in done.stderr
+
+
+# Ranks that never meet
+
+MEETING = """
+import os, sys, time
+from pathlib import Path
+from system import distributed
+from utils import cli
+
+def main(argv):
+    (Path(sys.argv[1]) / f"{os.environ['RANK']}.txt").write_text(str(os.getpid()))
+    if os.environ["RANK"] == "1":
+        time.sleep(600)  # it is still at its imports, say
+    distributed.start(distributed.torch.device("cpu"))
+    return 0
+
+sys.exit(cli.run(main))
+"""
+
+
+def test_ranks_end_with_a_launcher_that_is_killed_before_they_meet(tmp_path):
+    (tmp_path / "meeting.py").write_text(MEETING)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    whole = [*launcher, "--master_port", str(free_port()), str(tmp_path / "meeting.py"), str(tmp_path)]
+    process = subprocess.Popen(whole, env=environment, start_new_session=True)
+    told = [tmp_path / f"{rank}.txt" for rank in (0, 1)]
+    try:
+        while not all(path.exists() and path.read_text() for path in told):
+            assert process.poll() is None
+            time.sleep(0.05)
+        ranks = [int(path.read_text()) for path in told]
+        processes.kill(process)
+        assert processes.left(lambda: [pid for pid in ranks if processes.alive(pid)]) == []
+    finally:
+        process.kill()
+
+
+def test_a_rank_whose_launcher_is_gone_says_so(monkeypatch, capsys):
+    """It was killed while the rank was at its imports, so that the rank has another parent by now."""
+    elastic = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for key, value in (elastic | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(key, value)
+    assert cli.run(lambda argv: distributed.start(CPU) or 0) == 1
+    assert "torchrun, which started this rank, is gone; start all ranks again" in capsys.readouterr().err
+
+
+def test_a_rank_that_waits_for_the_others_in_vain_says_so(monkeypatch, capsys):
+    elastic = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for key, value in elastic.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(distributed, "MEET_WITHIN", timedelta(seconds=0.5))
+    assert cli.run(lambda argv: distributed.start(CPU) or 0) == 1
+    said = capsys.readouterr().err
+    assert "error: the ranks did not meet in 0.00833333 minutes (" in said and "); look at what the others say" in said

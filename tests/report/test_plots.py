@@ -1,12 +1,15 @@
 """Pictures: what is handed to matplotlib, and files that open with the size they should have."""
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from report import plots
+from system.files import write_file
 
 TABLE = np.array([[1, 8, 0], [6, 0, 0], [3, 2, 0], [0, 0, 0]])  # clusters x classes
 MATCHING = [(0, 1), (1, 0), (2, 2)]
@@ -94,3 +97,46 @@ def test_purity_curve(tmp_path, monkeypatch):
     plots.purity_curve(tmp_path / "p.png", {20: 0.5, 1: 0.9, 5: 0.7}, "validation images")
     assert curves == [([1, 5, 20], [0.9, 0.7, 0.5])]
     assert min(size(tmp_path / "p.png")) > 300
+
+
+HOSTILE = ["$5_to_$10", r"$\frac{$", "\x1b[31m\n", "b\udcff", "日本", "x" * 5000, "_{^}", "\u202eabc", ""]
+
+
+def drawings(names):
+    """Every picture that shows words from outside."""
+    count = len(names)
+    pictures = np.zeros((count, 3, 8, 8), dtype=np.uint8)
+    matching = [(i, i) for i in range(count)]
+    return [
+        lambda path: plots.confusion_matrix(path, np.eye(count, dtype=int), names, matching),
+        lambda path: plots.prototype_sheet(path, pictures, names),
+        lambda path: plots.image_sheet(path, pictures[None], names),
+        lambda path: plots.purity_curve(path, {1: 0.5, 2: 0.4}, names[0]),
+    ]
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_no_text_is_markup(tmp_path, monkeypatch, kind):
+    def parse(*_, **__):
+        raise AssertionError("a name was read as markup")
+
+    monkeypatch.setattr("matplotlib.mathtext.MathTextParser.parse", parse)
+    monkeypatch.setattr("matplotlib.rcParams", matplotlib.rcParams.copy())
+    assert drawings(HOSTILE)[kind](tmp_path / "p.png") is True
+    width, height = size(tmp_path / "p.png")
+    assert max(width, height) < 4000  # names are cut
+    assert matplotlib.rcParams["text.parse_math"]  # other pictures of this process are as before
+
+
+@pytest.mark.parametrize("failing", ["savefig", "add_subplot"])
+def test_a_picture_that_fails_is_a_warning(tmp_path, monkeypatch, capsys, failing):
+    def fail(*_, **__):
+        raise ValueError("no such\nfont")
+
+    write_file(tmp_path / "p.png", lambda file: file.write(b"before"), record=False, listed=True)  # an earlier one
+    monkeypatch.setattr(Figure, failing, fail)
+    assert plots.purity_curve(tmp_path / "p.png", {1: 0.5}) is False
+    said = capsys.readouterr().err
+    assert f"the picture {tmp_path}/p.png could not be drawn" in said and "no such\\nfont" in said
+    assert (tmp_path / "p.png").read_bytes() == b"before"
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "p.png"}

@@ -262,3 +262,74 @@ def test_streaming_is_told_by_the_size_of_the_training_folder(base):
     files.write_file(pretext, lambda file: np.save(file, np.zeros((1, 2))), num_images=20_000_000)
     found = saved.reading(p, folder / "model.pth.tar")
     assert (found.side, found.streamed) == (round(16 / 0.875), True)
+
+
+class Notebook(io.StringIO):
+    """A standard output without bytes beneath."""
+
+
+def test_in_a_notebook(base, monkeypatch):
+    _, folder = make_run(base)
+    words = ["--model", str(folder), str(base / "images")]
+    for stream in (Notebook(), None):
+        monkeypatch.setattr("sys.stdout", stream)
+        assert predict.main([*words, "--output", str(base / "x.csv")]) == 0
+        assert len(read((base / "x.csv").read_text())) == 7
+        (base / "x.csv").unlink()
+    with pytest.raises(UserError, match="no standard output"):
+        predict.main(words)
+    monkeypatch.setattr("sys.stdout", stream := Notebook())
+    assert predict.main(words) == 0
+    assert len(read(stream.getvalue())) == 7
+
+
+@pytest.mark.parametrize("written", ["nul", "utf-8-sig", "utf-16", "crlf"])
+def test_lists_of_other_programs(base, capfd, monkeypatch, written):
+    _, folder = make_run(base)
+    names = [str(base / "images" / name) for name in ("ü.jpg", "a.png", "sub/two words.png")]
+    data = {
+        "nul": lambda: "".join(f"{name}\0" for name in names).encode(),
+        "crlf": lambda: "\r\n".join(names).encode(),
+    }.get(written, lambda: "\n".join(names).encode(written))()
+
+    class Input:
+        buffer = io.BytesIO(data)
+
+    monkeypatch.setattr("sys.stdin", Input)
+    code, out, _ = run(capfd, "--model", folder, "-")
+    assert code == 0 and [row["path"] for row in read(out)] == names
+
+
+def test_names_that_look_like_options_and_variables(base, capfd, monkeypatch):
+    _, folder = make_run(base)
+    monkeypatch.chdir(base)
+    monkeypatch.setenv("HOME", str(base))
+    names = ["-x.png", "~$draft.png", "$5_to_$10.png", "=1.png", "li\nne.png", os.fsdecode(b"b\xe9.png")]
+    for name in names:
+        Path(name).write_bytes(Path("images/a.png").read_bytes())
+    code, out, _ = run(capfd, "--model", folder, "--output", "~/table.csv", "--copy_to=$HOME/sorted", "--", *names)
+    assert code == 0 and out == f"clusters: {base}/table.csv\n6 images\n"
+    table = (base / "table.csv").read_bytes().decode("utf-8", "surrogateescape")
+    assert [row["path"] for row in read(table)] == [name if name[0] not in "-=" else f"./{name}" for name in names]
+    assert {path.name for path in (base / "sorted").glob("*/*")} == set(names)
+    assert not (base / "~").exists()
+
+
+def test_only_regular_files_are_read(base, capfd):
+    _, folder = make_run(base)
+    os.mkfifo(base / "pipe.png")
+    (base / "link.png").symlink_to("pipe.png")
+    words = [base / "pipe.png", base / "link.png", "/dev/zero", base / "images" / "a.png"]
+    code, out, err = run(capfd, "--model", folder, *words)
+    assert code == 0 and len(read(out)) == 1 and err.count("not a regular file") == 3
+
+
+def test_names_of_files_reach_no_terminal_as_they_are(base, capfd):
+    _, folder = make_run(base)
+    hostile = base / "\x1b]0;title\x07\u202e.png"
+    hostile.write_bytes(b"no image")
+    code, _, err = run(capfd, "--model", folder, hostile, base / "images" / "a.png")
+    assert code == 0 and r"\x1b]0;title\x07\u202e.png" in err
+    assert all(line.isprintable() for line in err.splitlines())
+    code, _, err = run(capfd, "--model", hostile.parent / "none\x1b[2J", base / "images")
+    assert code == 1 and r"none\x1b[2J" in err and err.count("\n") == 1

@@ -146,6 +146,7 @@ INTERRUPTIONS = {
     "killed between the renames of a checkpoint": ("save", 2, kill_between_renames, 137),
     "signalled in the last step of an epoch": ("step", 3, stop, 143),
     "signalled at the end of an epoch": ("end_epoch", 1, stop, 143),
+    "signalled in the last checkpoint": ("save", 2, stop, 143),
     "signalled while the end is prepared": ("finish", 1, stop, 143),
 }
 PLACES = [(name, moment) for name in SCRIPTS for moment in list(INTERRUPTIONS)[: None if name == "scan" else 4]]

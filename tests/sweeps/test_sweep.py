@@ -1,7 +1,9 @@
 import csv
 import json
+import shutil
 import signal
 import statistics
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ from sweeps import runner, summary
 from sweeps.plan import Setting, make_plan
 from system import files
 from system.errors import ConfigError
+from tests import processes
 from training.folder import to_plain
 from utils import cli
 from utils.common_config import get_model
@@ -215,6 +218,81 @@ def test_a_signal_reaches_the_runs_and_the_sweep_goes_on_later(env, fake, tmp_pa
     assert made.stopped_by == signal.SIGTERM and time.monotonic() - started < 30
     assert not made.failed and len(calls.read_text().split()) == 1
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from sweeps import runner
+from tests.sweeps import test_sweep as tests
+
+runner.REPOSITORY = Path(sys.argv[2])
+plan = tests.plan_of(sys.argv[1], "seed=0,1")
+runner.Runner([{}, {}], Path(sys.argv[2]) / "logs").run(plan.jobs)
+"""
+
+
+@pytest.mark.slow
+def test_what_runs_ends_with_a_sweep_that_is_killed(env, fake, tmp_path):
+    calls = fake(plan_of(env, "seed=0,1").jobs, seconds=600)
+    sweep_process = processes.start(SWEEP, env, tmp_path / "scripts")
+
+    def runs():
+        return [pid for pid in processes.children(sweep_process.pid) if processes.alive(pid)]
+
+    try:
+        while not (calls.exists() and len(calls.read_text().split()) == 2):
+            assert sweep_process.poll() is None
+            time.sleep(0.05)
+        started = runs()
+        assert len(started) == 2
+        processes.kill(sweep_process)
+        assert processes.left(lambda: [pid for pid in started if processes.alive(pid)]) == []
+    finally:
+        processes.tidy(sweep_process.pid)
+        sweep_process.stdout.close()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from system.lock import lock_folder
+Path(sys.argv[1]).mkdir(parents=True)
+lock_folder(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_run_that_another_process_is_at_is_waited_for(env, fake, tmp_path, capsys, finishes):
+    """Its result is taken; where it leaves none, the sweep goes on with the run itself."""
+    plan = plan_of(env, "seed=0,1")
+    held, other = plan.jobs
+    calls = fake(plan.jobs)
+    process = processes.start(HOLDER, held.folder(), stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "held\n"
+
+    def end_when_the_other_run_is_done():
+        while not runner.is_finished(other):
+            time.sleep(0.05)
+        if finishes:
+            shutil.copytree(other.folder(), held.folder(), dirs_exist_ok=True, ignore=lambda *_: [".lock"])
+            (held.folder() / "config.yml").write_text(yaml.safe_dump(to_plain(held.config())))
+        processes.kill(process)
+
+    thread = threading.Thread(target=end_when_the_other_run_is_done)
+    thread.start()
+    made = runner.Runner([{}], tmp_path / "logs")
+    made.run(plan.jobs)
+    thread.join()
+    process.communicate()
+    said = capsys.readouterr()
+    assert f"{held.name} is at work elsewhere (process {process.pid} on" in said.out
+    assert said.out.count("at work elsewhere") == 1 and said.err == ""
+    assert not made.failed and all(runner.is_finished(job) for job in plan.jobs)
+    assert calls.read_text().split() == [other.name] + ([] if finishes else [held.name])
 
 
 def test_one_slot_per_gpu(monkeypatch):

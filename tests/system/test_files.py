@@ -322,3 +322,37 @@ def test_damage_during_a_kill_is_not_taken_for_the_old_file(tmp_path):
     with pytest.raises(UserError):
         files.verify_file(tmp_path / "a")
     assert files._entries(tmp_path / "a", files._read_manifest(tmp_path)) == []
+
+
+# What killed writers leave
+
+
+@pytest.fixture(scope="module")
+def dead():
+    """The number of a process that is gone."""
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    return int(ended.stdout)
+
+
+def test_the_next_writer_of_a_file_removes_what_dead_ones_left(tmp_path, dead):
+    gone = [f"x.csv.{dead}.partial", f"x.csv.share1.partial.{dead}.partial"]
+    kept = [
+        f"y.csv.{dead}.partial",  # another file's
+        f"x.csv.{os.getppid()}.partial",  # of a process that lives
+        f"x.csv.1{'0' * 30}.partial",  # of no process at all
+        *("x.csv.notes.partial", "x.csv.partial", "download.partial"),  # the user's
+    ]
+    for name in gone + kept:
+        (tmp_path / name).write_bytes(OLD)
+    (tmp_path / "elsewhere").write_bytes(OLD)
+    link = tmp_path / f"x.csv.0{dead}.partial"
+    link.symlink_to("elsewhere")
+    put(tmp_path / "x.csv", NEW, record=False)
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "x.csv", "elsewhere", link.name}
+
+
+def test_names_that_mean_something_to_a_glob(tmp_path, dead):
+    (tmp_path / f"x[1]*.csv.{dead}.partial").write_bytes(OLD)
+    (tmp_path / f"x1.csv.{dead}.partial").write_bytes(OLD)
+    put(tmp_path / "x[1]*.csv", NEW, record=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"x[1]*.csv", f"x1.csv.{dead}.partial"}

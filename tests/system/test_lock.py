@@ -39,6 +39,15 @@ def test_the_second_process_is_refused_and_told_by_whom(tmp_path, holder):
     lock.lock_folder(tmp_path)  # the demo's stages share a process
 
 
+def test_who_holds_a_folder(tmp_path, holder):
+    assert lock.holder(tmp_path).startswith(f"process {holder.pid} on ")
+    holder.kill()
+    holder.wait()
+    assert lock.holder(tmp_path) is None
+    assert lock.holder(tmp_path / "nowhere") is None
+    lock.lock_folder(tmp_path)
+
+
 def test_a_lock_file_without_a_name(tmp_path, holder):
     (tmp_path / ".lock").write_text("")
     with pytest.raises(UserError, match="a process that did not leave its name"):

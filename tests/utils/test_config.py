@@ -1,5 +1,7 @@
 """Configs: what is wrong with one is said in a sentence that names file, key and value; published ones work."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from system.errors import ConfigError
+from training.folder import to_plain
 from utils import config, schema
 from utils.config import create_config, load_config
 from utils.overrides import merge
-from utils.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_NODES, parse_yaml
+from utils.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_NODES, load_yaml, parse_yaml
 
 CONFIGS = config.REPOSITORY / "configs"
 
@@ -359,3 +362,45 @@ def test_any_values_are_a_config_or_a_sentence(folder, changes):
 @example(["base=x"])
 def test_any_words_are_overrides_or_a_sentence(folder, words):
     loads(PUBLISHED, folder, *words)
+
+
+@given(st.binary(min_size=1, max_size=30).filter(lambda name: not set(name) & set(b"\0/$~")).map(os.fsdecode))
+@example("caf\udce9")
+@example("a: b # c")
+@example("\u2028\x85\ufeff\x7f")
+def test_any_file_name_survives_a_config(name):
+    with tempfile.TemporaryDirectory() as folder:
+        exp, env = Path(folder) / "exp.yml", Path(folder) / "env.yml"
+        content = {"root_dir": f"/r/{name}", "data_paths": {"stl-10": f"/d/{name}"}}
+        env.write_text(yaml.safe_dump(content), encoding="utf-8")
+        content = yaml.safe_load(PUBLISHED) | {"train_db_name": "folder", "val_db_name": "folder", "db_alias": "x"}
+        content |= {f"{split}_db_kwargs": {"root": f"/{split}/{name}", "cache_dir": name} for split in ("train", "val")}
+        exp.write_text(yaml.safe_dump(content), encoding="utf-8")
+        p = load_config(env, exp)
+        exp.write_text(yaml.safe_dump(to_plain(p)), encoding="utf-8")  # as a run saves it
+        again = load_yaml(exp)
+    for found in (p, again):
+        assert found["root_dir"] == str(Path(f"/r/{name}")) and found["data_paths"]["stl-10"] == str(Path(f"/d/{name}"))
+        assert found["train_db_kwargs"]["root"] == f"/train/{name}" and found["val_db_kwargs"]["cache_dir"] == name
+
+
+def test_bytes_that_are_no_utf8_may_stand_in_a_word(write):
+    words = ["train_db_name=folder", "train_db_kwargs.root=/d/caf\udce9", "root_dir=/r/\udcff", "val_db_name=cifar-10"]
+    p = load_config(*write(PUBLISHED), words)
+    assert p.scan_model == "/r/\udcff/caf\udce9/scan/model.pth.tar"
+
+
+def test_paths_are_expanded(write, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    files = write(PUBLISHED, env="root_dir: $HOME/x\ndata_root: ~/d\ndata_paths: {stl-10: '${HOME}/s'}\n")
+    p = load_config(*files)
+    assert (p.root_dir, p.data_root, p.data_paths) == ("/home/me/x", "/home/me/d", {"stl-10": "/home/me/s"})
+    assert load_config(*files, ["root_dir=~/y"]).root_dir == "/home/me/y"
+    monkeypatch.delenv("NOPE", raising=False)
+    assert "names the variable NOPE, which is not set" in error(files, "root_dir=$NOPE/x")
+
+
+def test_keys_and_values_reach_no_terminal_as_they_are(write):
+    for text in ("\x1b[2J", "\u202e", "x" * 100_000):
+        for said in (error(write(changed(**{text: 1}))), error(write(changed(backbone=text)))):
+            assert said.isprintable() and len(said) < 1000
