@@ -90,7 +90,9 @@ def parse(parser: Any, argv: Sequence[str] | None) -> Any:
     plain = [made.folder, *made.overrides]
     folders = [word for word in plain if "=" not in word] or plain[:1]
     if len(folders) > 1:
-        raise ConfigError(f"two folders are given, {folders[0]} and {folders[1]}; cluster one after the other")
+        raise ConfigError(
+            f"two folders are given, {folders[0]} and {folders[1]}; give one, or put both into one folder"
+        )
     made.folder = folders[0]
     plain.remove(made.folder)
     made.overrides = plain
@@ -102,7 +104,10 @@ def take_overwrite(words: Sequence[str]) -> tuple[list[str], bool]:
     for word in words:
         key = split_stage(word)[1].partition("=")[0]
         if key in FORBIDDEN:
-            raise ConfigError(f"{key} is set by cluster.py itself; use --output, --num_clusters or the stage scripts")
+            raise ConfigError(
+                f"{key} is set by cluster.py itself; "
+                "leave it out (use --output, --num_clusters, or the stage scripts with its configs)"
+            )
     flag = apply_overrides({}, [word for word in words if word.startswith("overwrite=")]).get("overwrite", False)
     if not isinstance(flag, bool):
         raise ConfigError(f"overwrite is {flag}, but must be true or false")
@@ -153,7 +158,7 @@ def make_work(project: Project, stage: str) -> Work:
     """What a stage has to do, for the display."""
     p = project.load(stage)
     folder = Path(p["pretext_dir" if stage == "simclr" else f"{stage}_dir"])
-    return Work(TITLES[stage], folder, p.epochs, project.facts["seconds"][stage])
+    return Work(TITLES[stage], folder, p.epochs, project.facts["seconds"].get(stage, 0.0))
 
 
 def say_plan(project: Project, display: Display) -> None:
@@ -177,6 +182,8 @@ def run_stages(project: Project, display: Display) -> str:
                 main_of(stage)(project.arguments(stage))
             except NothingConfidentError as error:
                 nothing = str(error)
+            except UserError as error:
+                raise type(error)(in_context(str(error), work.folder)) from error
             else:
                 nothing = ""
         if nothing:
@@ -185,6 +192,16 @@ def run_stages(project: Project, display: Display) -> str:
         seconds = read_record(work.folder).get("seconds", 0.0)
         display.line(f"{number}/3 {work.title}: done, {duration(seconds)}")
     return "selflabel"
+
+
+def in_context(message: str, folder: Path) -> str:
+    """A stage's error, where it proposes what would do something else here than in the stage's own script."""
+    if "overwrite=true" not in message and "run_name" not in message:
+        return message
+    return (
+        f"{message} (in the words of the stage script; for cluster.py, move {folder} away to repeat this stage alone: "
+        "overwrite=true would remove all stages, and run_name is its own)"
+    )
 
 
 def show(project: Project, stage: str) -> dict[str, Any]:
@@ -209,7 +226,7 @@ def report(project: Project) -> None:
     """Say what came out and where it is."""
     result = project.facts["result"]
     if result["scores"]:
-        say("labels only score: " + clusters.words(result["scores"]), "green")
+        say("labels only score: " + clusters.words(result["scores"], project.request["num_clusters"]), "green")
     unreadable = project.folder / UNREADABLE
     if unreadable.exists() and unreadable.stat().st_size:
         num_files = unreadable.read_bytes().count(b"\n")

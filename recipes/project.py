@@ -12,24 +12,26 @@ from typing import Any, NoReturn
 import torch
 import yaml
 from easydict import EasyDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from data.files import sources
 from data.files.listing import ImageFiles
 from recipes.choose import STAGES, Recipe, choose
 from recipes.look import Look
 from system import owned
+from system.bounded import read_json
 from system.console import say
 from system.errors import ConfigError, UserError
 from system.files import add_to_list, is_own, remove, write_text
 from system.lock import LOCK, lock_folder, unlock_folder
 from system.runtime import Runtime, generator
 from system.text import escape, quoted
+from system.yaml_file import HERE, load_yaml
 from training.folder import Keys, RunFolder
 from utils.common_config import IMAGES, get_model, get_train_transformations
 from utils.config import REPOSITORY, load_config
 from utils.overrides import apply_overrides, words_of
 from utils.schema import SETUPS
-from utils.yaml_file import HERE, load_yaml
 
 RECORD, ALIAS, LOG = "cluster.json", "runs", "log.txt"
 PICTURE = "images.png"
@@ -42,6 +44,37 @@ COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage
 QUICK_SECONDS = {"simclr": 150.0, "scan": 60.0, "selflabel": 30.0}
 QUICK_EPOCHS = 3
 NUM_TIMED = 3
+
+
+class Images(BaseModel):
+    """Which images a clustering began with."""
+
+    model_config = ConfigDict(strict=True)
+
+    count: int
+    fingerprint: str
+
+
+class Outcome(BaseModel):
+    """What a clustering came to: its model, and scores by labels, if there are any."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: str
+    scores: dict[str, float | int | None]
+
+
+class ProjectRecord(BaseModel):
+    """What is relied on of cluster.json."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    request: dict[str, Any]
+    images: Images
+    recipe: str
+    reasons: list[str]
+    seconds: dict[str, FiniteFloat]
+    result: Outcome | None
 
 
 class _Plain(yaml.SafeDumper):
@@ -89,25 +122,27 @@ class Project:
         """
         self.fingerprint, self.num_images = files.fingerprint(), len(files)
         path = self.folder / RECORD
-        if not path.exists():
-            return False
-        self._adopt()
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            old, facts = dict(record["request"]), {key: record[key] for key in self.facts}
-            images = dict(record["images"])
-            same_images = images["fingerprint"] == self.fingerprint
-            result = facts["result"] and {**facts["result"], "model": self._inside(facts["result"]["model"])}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            advice = "overwrite=true starts again" if is_own(path) else "move it away, or give another --output"
-            raise UserError(f"{path} is damaged, or not of this program; {advice}") from error
+            self._adopt()
+            record = read_json(path, ProjectRecord)
+        except FileNotFoundError:
+            return False
+        except UserError as error:
+            own = is_own(path)
+            advice = "put back a copy of it" if own else "move it away"
+            more = " (overwrite=true removes the runs here and starts again)" if own else ""
+            raise UserError(f"{error}, or not of this program; {advice}, or give another --output{more}") from error
+        old, facts = record["request"], {key: record[key] for key in self.facts}
+        images = record["images"]
+        same_images = images["fingerprint"] == self.fingerprint
+        result = facts["result"] and {**facts["result"], "model": self._inside(facts["result"]["model"])}
         differing = sorted(key for key in self.request if old.get(key) != self.request[key])
         if differing == ["folder"] and same_images and not sources.changes(self._noted, files):
             say(f"the images are in {self.request['folder']} now, and were in {old.get('folder')}; they are the same")
         elif differing:
             raise ConfigError(
                 f"{self.folder} holds another clustering ({', '.join(f'{k} was {old.get(k)}' for k in differing)}); "
-                "--output DIR keeps this one apart, overwrite=true starts again"
+                "give another --output to keep it (overwrite=true removes it and starts again)"
             )
         self.facts = facts | {"result": result}
         if not same_images:
@@ -120,14 +155,16 @@ class Project:
 
     def _adopt(self) -> None:
         """List what an earlier version wrote here, when it was one."""
-        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-            if {"request", "images"} <= json.loads((self.folder / RECORD).read_text(encoding="utf-8")).keys():
-                owned.adopt(self.folder, WRITTEN)
-                if self.env_path.parent.is_dir() and not self.env_path.parent.is_symlink():
-                    owned.adopt(self.env_path.parent, CONFIGS)
+        try:
+            read_json(self.folder / RECORD, ProjectRecord)
+        except (FileNotFoundError, UserError):
+            return
+        owned.adopt(self.folder, WRITTEN)
+        if self.env_path.parent.is_dir() and not self.env_path.parent.is_symlink():
+            owned.adopt(self.env_path.parent, CONFIGS)
 
     def _inside(self, path: str) -> str:
-        """A path within the folder, told from it; earlier versions wrote where it was."""
+        """A path within the folder, relative to it; earlier versions wrote where it was."""
         return "/".join(Path(path).parts[-3:])
 
     @property
@@ -138,7 +175,7 @@ class Project:
     def _refuse(self, how: str) -> NoReturn:
         raise UserError(
             f"the images in {self.request['folder']} changed since this clustering began ({how}); put them back, or "
-            "start again with overwrite=true, or keep this one and give another --output"
+            "give another --output to keep this one (overwrite=true removes it and starts again)"
         )
 
     def check_unchanged(self, files: ImageFiles) -> None:
@@ -187,7 +224,7 @@ class Project:
                 remove(self.folder / name)
 
     def write(self, **facts: Any) -> None:
-        """Write cluster.json, with new facts on top of what is known."""
+        """Write cluster.json, new facts replacing what is known."""
         self.facts |= facts
         images = {"count": self.num_images, "fingerprint": self.fingerprint}
         record = {"request": self.request, "images": images, **self.facts}
@@ -211,8 +248,8 @@ class Project:
         return load_config(self.env_path, self.config_path(stage), self.moved)
 
     def write_configs(self, recipe: Recipe, words: list[str]) -> None:
-        """Write the configs of a recipe, with the user's words on top of them."""
-        heading = "# Where these results lie, told from the folder of this file.\n"
+        """Write the configs of a recipe, overridden by the user's words."""
+        heading = "# Where these results lie, relative to the folder of this file.\n"
         write_text(self.env_path, heading + yaml.safe_dump({"root_dir": f"{HERE}/.."}), listed=True)
         for stage in STAGES:
             content = {**recipe.configs[stage], "db_alias": ALIAS}

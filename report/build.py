@@ -91,8 +91,9 @@ def _link_base(path: Path, image_root: Path | None) -> str | None:
     return "./" + quote(os.fsencode(Path(relative).as_posix())) + "/"
 
 
-def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [(key.upper(), f"{100 * scores[key]:.1f} %") for key in PERCENT_SCORES if scores.get(key) is not None]
+def _score_rows(scores: Mapping[str, Any], num_clusters: int) -> list[tuple[str, str]]:
+    shown = [key for key in PERCENT_SCORES if key != "top5" or num_clusters > 5]  # the best five of five say nothing
+    rows = [(key.upper(), f"{100 * scores[key]:.1f} %") for key in shown if scores.get(key) is not None]
     return [(key.replace("TOP5", "Top-5"), value) for key, value in rows]
 
 
@@ -222,7 +223,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         labels=labels,
         show_table=labels is not None and max(labels.table.shape) <= MAX_TABLE_CLASSES,
         curves=curves,
-        scores=_score_rows(data.scores),
+        scores=_score_rows(data.scores, num_clusters),
         made=flatten(data.facts),
         num_images=num_images,
         num_map=len(on_map),

@@ -19,10 +19,16 @@ from utils.common_config import get_backbone, get_embedder
 from utils.schema import SETUPS, STAGES
 
 
-def load_clustering(p: EasyDict, path: str | Path) -> tuple[Any, int]:
-    """The clustering model of a file, with as many heads and clusters as it has, and the head that counts."""
-    read = weights.read_weights(path)
-    model = ClusteringModel(get_backbone(p), weights.count_clusters(read), max(1, read.num_heads))
+def load_clustering(p: EasyDict, path: str | Path, advice: str = "check the path") -> tuple[Any, int]:
+    """The clustering model of a file, with as many heads and clusters as it has, and the head that counts.
+
+    Raises UserError for a file that is missing (`advice` then says what to do) or does not fit the config's backbone.
+    """
+    read = weights.read_weights(path, advice)
+    weights.best_head(read)
+    backbone = get_backbone(p)
+    weights.load_backbone(ClusteringModel(backbone, 1), read)  # before heads are built as the file has them
+    model = ClusteringModel(backbone, weights.count_clusters(read, backbone["dim"]), read.num_heads)
     return model, weights.load_clusters(model, read)
 
 
@@ -34,7 +40,7 @@ def score_prediction(prediction: Prediction, dataset: Any) -> dict[str, Any]:
 
 
 def final_scores(p: EasyDict, path: str, val: Any, runtime: Runtime) -> dict[str, Any]:
-    """Evaluate a stage's model file, draw its confusion matrix beside it, and return the numbers for run.json."""
+    """Evaluate a stage's model file, draw its confusion matrix next to it, and return the numbers for run.json."""
     prediction = predict(*load_clustering(p, path), val, get_embedder(p, runtime))
     scores = score_prediction(prediction, val)
     if scores and is_main():
@@ -69,9 +75,10 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
     folder = p[f"{SETUPS[p.setup].stage}_dir"]
     if again:
         say(f"this run is finished; overwrite=true starts it again. Its files are in {folder}")
-    if "scan_loss" not in result:
+    best = {"best_loss", "best_epoch"} <= result.keys()
+    if best and "scan_loss" not in result:
         say(f"lowest validation loss {result['best_loss']:.4f} at epoch {result['best_epoch']}: {p.scan_model}")
-    else:
+    elif best and "last_loss" in result:
         say(
             f"validation loss (no labels, lower is better; negative is normal): scan {result['scan_loss']:.4f}, best "
             f"{result['best_loss']:.4f} (epoch {result['best_epoch']}), last {result['last_loss']:.4f}"
@@ -82,16 +89,16 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
                 "model-best.pth.tar may serve better"
             )
     if "acc" in result:
-        say("labels only score: " + words(result), "green")
+        say("labels only score: " + words(result, p.num_classes), "green")
         if (Path(folder) / "confusion_matrix.png").exists():
             say(f"confusion matrix: {Path(folder) / 'confusion_matrix.png'}")
     else:
-        say("there are no labels to score with; the validation loss above is what can be told")
+        say("there are no labels to score with; the validation loss above is the only score")
     return 0
 
 
-def words(scores: dict[str, Any]) -> str:
-    """Scores as a line of percentages."""
+def words(scores: dict[str, Any], num_clusters: int) -> str:
+    """Scores as a line of percentages; Top-5 says nothing of five clusters or fewer, and is left out."""
     names = {
         "acc": "ACC",
         "nmi": "NMI",
@@ -100,4 +107,5 @@ def words(scores: dict[str, Any]) -> str:
         "top5": "Top-5",
         "acc_many_to_one": "ACC many-to-one",
     }
-    return "  ".join(f"{name} {100 * scores[key]:.2f} %" for key, name in names.items() if key in scores)
+    shown = {key for key in scores if key != "top5" or num_clusters > 5}
+    return "  ".join(f"{name} {100 * scores[key]:.2f} %" for key, name in names.items() if key in shown)
