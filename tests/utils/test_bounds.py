@@ -9,7 +9,7 @@ import torch
 
 from system.errors import ConfigError, UserError
 from system.files import may_write, nothing_written, write_text
-from training.folder import read_finished, read_record
+from training.folder import is_run, read_finished, read_record
 from utils import cli, clusters, saved
 from utils.common_config import get_model, how_to_run
 from utils.config import REPOSITORY, load_config
@@ -132,3 +132,12 @@ def test_nothing_is_written_where_that_is_forbidden(tmp_path):
         with pytest.raises(UserError, match="a dry run writes nothing"):
             write_text(tmp_path / "x", "x")
     assert may_write() and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["config.yml", "run.json"])
+def test_a_run_folder_of_bombs_is_no_run(tmp_path, name):
+    """Aliases that stand for two to the fortieth values, and brackets in brackets."""
+    aliases = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+    text = {"config.yml": f"setup: scan\nroot_dir: x\n{aliases}", "run.json": '{"status": ' + "[" * 100_000}[name]
+    (tmp_path / name).write_text(text)
+    assert not is_run(tmp_path)
