@@ -1,15 +1,19 @@
 """Group a folder of images, without labels, into clusters: one command from the folder to a page that shows them.
 
     python cluster.py photos --num_clusters 10
-    python cluster.py photos --num_clusters 10 --quick                  # a first look within minutes
+    python cluster.py photos --num_clusters 10 --quick                  # a smaller network: a first look
     python cluster.py photos --num_clusters 20 --output results/twenty seed=1
-    python cluster.py photos --num_clusters 10 simclr.epochs=300 num_neighbors=5
+    python cluster.py photos --num_clusters 10 --features dinov2
+    python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
 
-Looks at the images, chooses a recipe, and runs simclr.py, scan.py and selflabel.py with it. The configs it chose lie in
-DIR/configs, to go on with by hand; the result is DIR/report.html and DIR/clusters.csv. The same command continues where
-it was interrupted; when all is done it says where the results are. `key=value` words change the configs, of one stage
-when they begin with its name; overwrite=true starts again. If every image lies in a sub-directory, the first level is
-taken for its class, which only scores the result.
+Takes features from a pretrained network, clusters them by several methods, and hands out the clustering that
+label-free scores prefer. --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be downloaded,
+else embedded), embedded (installed with the project), dinov2, timm/NAME, or scratch, which trains a network on these
+images alone with simclr.py, scan.py and selflabel.py. No image leaves this machine. The configs lie in DIR/configs, to
+go on with by hand; the result is DIR/report.html, DIR/clusters.csv and DIR/model.pth.tar. The same command continues
+where it was interrupted; when all is done it says where the results are. `key=value` words change the configs, of one
+stage when they begin with its name; overwrite=true starts again. If every image lies in a sub-directory, the first
+level is taken for its class, which only scores the result.
 """
 
 import sys
@@ -17,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clustering.prediction import predict
 from data.files.listing import NoImagesError
 from data.folder import find_images
-from recipes.choose import STAGES
+from recipes.deliver import Delivery, deliver, verdict_of
 from recipes.display import Display, Work, duration
+from recipes.features import SCRATCH, choose_features
 from recipes.look import Look, look_at
 from recipes.preview import draw_images
 from recipes.project import LOG, PICTURE, RECORD, RESULTS, Project, make_recipe
@@ -32,13 +36,20 @@ from system.files import write_text
 from system.paths import expand_path
 from system.runtime import Runtime
 from system.text import escape
-from training.folder import read_record
+from training.folder import MODEL, read_record
 from utils import cli, clusters
-from utils.common_config import get_embedder, get_val_dataset, note_look
+from utils.common_config import get_val_dataset, note_look
 from utils.overrides import apply_overrides, split_stage
+from utils.schema import SETUPS
 from utils.stage import main_of
 
-TITLES = {"simclr": "learning features", "scan": "finding clusters", "selflabel": "refining clusters"}
+TITLES = {
+    "pretrained": "computing features",
+    "candidates": "clustering by every method",
+    "simclr": "learning features",
+    "scan": "finding clusters",
+    "selflabel": "refining clusters",
+}
 UNREADABLE = "unreadable.txt"
 FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
 
@@ -50,13 +61,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=cli.path, metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)"
     )
-    parser.add_argument("--quick", action="store_true", help="few epochs of a small network: minutes on a CPU")
+    parser.add_argument("--quick", action="store_true", help="a smaller network, from scratch with few epochs")
+    parser.add_argument(
+        "--features",
+        default="auto",
+        metavar="NAME",
+        help="auto, embedded, dinov2, timm/NAME or scratch (default: auto)",
+    )
+    parser.add_argument("--offline", action="store_true", help="download nothing")
     parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
     args = parse(parser, argv)
     words, again = take_overwrite(args.overrides)
     root = Path(expand_path(args.folder))
     output = find_output(root, args.output)
-    request = {"folder": str(root.resolve()), "num_clusters": args.num_clusters, "quick": args.quick, "words": words}
+    if args.features == "auto" and any(word.startswith("simclr.") for word in words):
+        args.features = SCRATCH  # these words speak of training
+    request = {
+        "folder": str(root.resolve()),
+        "num_clusters": args.num_clusters,
+        "quick": args.quick,
+        "features": args.features,
+        "words": words,
+    }
     project = Project(output, request)
 
     look = find_look(root, args.num_clusters)
@@ -68,18 +94,17 @@ def cluster(project: Project, look: Look, args: Any, words: list[str], again: bo
     """Run what is left of a clustering whose folder is held; returns the exit code."""
     if not open_project(project, look, args, words, again):
         return 0
-    display = Display([make_work(project, stage) for stage in STAGES], project.folder / LOG)
+    display = Display([make_work(project, stage) for stage in project.stages], project.folder / LOG)
     with display:
         say_plan(project, display)
         if args.dry_run:
-            draw_images(project.folder / PICTURE, project.load(STAGES[0]), Path(project.request["folder"]))
+            draw_images(project.folder / PICTURE, project.load(project.stages[0]), Path(project.request["folder"]))
             display.line(f"images as the network will see them: {project.folder / PICTURE}")
             return 0
-        final = run_stages(project, display)
+        run_stages(project, display)
         with display.stage("writing the report"):
-            scores = show(project, final)
-    path = Path(project.load(final)[f"{final}_model"])
-    project.write(result={"model": path.relative_to(project.folder).as_posix(), "scores": scores})
+            found, scores = show(project)
+    project.write(result={"model": MODEL, "scores": scores, "verdict": verdict_of(found)})
     report(project)
     return 0
 
@@ -90,7 +115,9 @@ def parse(parser: Any, argv: Sequence[str] | None) -> Any:
     plain = [made.folder, *made.overrides]
     folders = [word for word in plain if "=" not in word] or plain[:1]
     if len(folders) > 1:
-        raise ConfigError(f"two folders are given, {folders[0]} and {folders[1]}; cluster one after the other")
+        raise ConfigError(
+            f"two folders are given, {folders[0]} and {folders[1]}; give one, or put both into one folder"
+        )
     made.folder = folders[0]
     plain.remove(made.folder)
     made.overrides = plain
@@ -102,7 +129,10 @@ def take_overwrite(words: Sequence[str]) -> tuple[list[str], bool]:
     for word in words:
         key = split_stage(word)[1].partition("=")[0]
         if key in FORBIDDEN:
-            raise ConfigError(f"{key} is set by cluster.py itself; use --output, --num_clusters or the stage scripts")
+            raise ConfigError(
+                f"{key} is set by cluster.py itself; "
+                "leave it out (use --output, --num_clusters, or the stage scripts with its configs)"
+            )
     flag = apply_overrides({}, [word for word in words if word.startswith("overwrite=")]).get("overwrite", False)
     if not isinstance(flag, bool):
         raise ConfigError(f"overwrite is {flag}, but must be true or false")
@@ -140,76 +170,95 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
             f"a dry run starts nothing again, and {project.folder} is there; leave out overwrite=true, or give --output"
         )
     device = next((word.partition("=")[2] for word in words if word.startswith("device=")), "auto")
-    recipe, seconds = make_recipe(look, args.num_clusters, Runtime.start(device), args.quick)
+    runtime = Runtime.start(device)
+    features = choose_features(args.features, look, runtime.device.type, args.quick, args.offline)
+    recipe, seconds = make_recipe(look, args.num_clusters, runtime, args.quick, features)
     project.check_configs(recipe, words)
     project.begin(look.files, again)
     project.write_configs(recipe, words)
     note_look(project.folder, look.files.root, look.values, look.found)
-    project.write(recipe=recipe.name, reasons=recipe.reasons, seconds=seconds, result=None)
+    project.write(recipe=recipe.name, reasons=recipe.reasons, seconds=seconds, result=None, stages=list(recipe.configs))
     return True
 
 
 def make_work(project: Project, stage: str) -> Work:
     """What a stage has to do, for the display."""
     p = project.load(stage)
-    folder = Path(p["pretext_dir" if stage == "simclr" else f"{stage}_dir"])
-    return Work(TITLES[stage], folder, p.epochs, project.facts["seconds"][stage])
+    folder = Path(p[f"{SETUPS[stage].stage}_dir"])
+    return Work(TITLES[stage], folder, p.epochs or 1, project.facts["seconds"].get(stage, 0.0))
 
 
 def say_plan(project: Project, display: Display) -> None:
     """Say which recipe runs, where its configs lie, and about how long it takes."""
     for reason in project.facts["reasons"]:
         display.line(reason)
-    epochs = ", ".join(f"{work.title} {work.epochs} epochs" for work in display.works)
+    epochs = ", ".join(work.title + (f" {work.epochs} epochs" if work.epochs > 1 else "") for work in display.works)
     left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
     display.line(f"{epochs}; about {duration(left)} left")
-    display.line(f"configs: {project.config_path('simclr').parent}; what the stages say: {display.log_path}")
+    display.line(f"configs: {project.env_path.parent}; what the stages say: {display.log_path}")
 
 
-def run_stages(project: Project, display: Display) -> str:
-    """Run what is left of the stages; returns the one whose model counts."""
-    root = Path(project.request["folder"])
-    for number, (stage, work) in enumerate(zip(STAGES, display.works, strict=True), 1):
-        with display.stage(f"{number}/3 {work.title}"):
+def run_stages(project: Project, display: Display) -> None:
+    """Run what is left of the stages."""
+    root, total = Path(project.request["folder"]), len(project.stages)
+    for number, (stage, work) in enumerate(zip(project.stages, display.works, strict=True), 1):
+        with display.stage(f"{number}/{total} {work.title}"):
             files = find_images(root, "images", None, quiet=True)
             project.check_unchanged(files)
             try:
                 main_of(stage)(project.arguments(stage))
             except NothingConfidentError as error:
                 nothing = str(error)
+            except UserError as error:
+                raise type(error)(in_context(str(error), work.folder)) from error
             else:
                 nothing = ""
         if nothing:
             warn(f"refining was left out, and the clusters are those before it: {nothing}")
-            return "scan"
+            return
         seconds = read_record(work.folder).get("seconds", 0.0)
-        display.line(f"{number}/3 {work.title}: done, {duration(seconds)}")
-    return "selflabel"
+        display.line(f"{number}/{total} {work.title}: done, {duration(seconds)}")
 
 
-def show(project: Project, stage: str) -> dict[str, Any]:
-    """Apply a stage's model to all images, write report.html and clusters.csv; returns the scores by labels, if any."""
-    p = project.load(stage)
-    path = Path(p[f"{stage}_model"])
-    runtime = Runtime.of(p)
+def in_context(message: str, folder: Path) -> str:
+    """A stage's error, where it proposes what would do something else here than in the stage's own script."""
+    if "overwrite=true" not in message and "run_name" not in message:
+        return message
+    return (
+        f"{message} (in the words of the stage script; for cluster.py, move {folder} away to repeat this stage alone: "
+        "overwrite=true would remove all stages, and run_name is its own)"
+    )
+
+
+def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
+    """Hand out the best model, write report.html and clusters.csv; returns it, and the scores by labels, if any."""
+    p = project.load(project.stages[-1])
     dataset = get_val_dataset(p)
-    prediction = predict(*clusters.load_clustering(p, path), dataset, get_embedder(p, runtime))
-    scores = clusters.score_prediction(prediction, dataset)
-    write_clusters(project.folder / "clusters.csv", dataset.paths, prediction)
-    clusters.write_report(project.folder / "report.html", p, path, dataset, prediction, scores)
+    found = deliver(project, dataset, Runtime.of(p))
+    p = project.load(found.stage)
+    scores = clusters.score_prediction(found.prediction, dataset)
+    write_clusters(project.folder / "clusters.csv", dataset.paths, found.prediction)
+    clusters.write_report(
+        project.folder / "report.html", p, found.path, dataset, found.prediction, scores, verdict_of(found)
+    )
     left_out = sorted(
         set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
     )
     lines = "".join(f"{escape(name)}\n" for name in left_out)  # one line a name
     write_text(project.folder / UNREADABLE, lines, listed=True)
-    return {key: value for key, value in scores.items() if key not in ("confusion", "matching")}
+    return found, {key: value for key, value in scores.items() if key not in ("confusion", "matching")}
 
 
 def report(project: Project) -> None:
     """Say what came out and where it is."""
     result = project.facts["result"]
+    if verdict := result.get("verdict"):  # earlier versions had none
+        for line in clusters.candidate_table(verdict["candidates"]):
+            say(line)
+        say(f"chosen: {verdict['reason']}")
+        say(f"how far to trust it: {verdict['trust']}")
     if result["scores"]:
-        say("labels only score: " + clusters.words(result["scores"]), "green")
+        say("labels only score: " + clusters.words(result["scores"], project.request["num_clusters"]), "green")
     unreadable = project.folder / UNREADABLE
     if unreadable.exists() and unreadable.stat().st_size:
         num_files = unreadable.read_bytes().count(b"\n")

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kmeans_runs", type=cli.positive, default=5, metavar="N", help="K-means runs (default: 5)")
     parser.add_argument("--knn", action="store_true", help="accuracy of the weighted k-NN vote of the training split")
     parser.add_argument("--report", action="store_true", help="write report.html, a page to look through the clusters")
-    parser.add_argument("--out", type=cli.path, metavar="DIR", help="where pictures go (default: beside the model)")
+    parser.add_argument("--out", type=cli.path, metavar="DIR", help="where pictures go (default: next to the model)")
     parser.add_argument("--json", type=cli.path, metavar="FILE", help="also write what is printed as JSON")
     p, args = cli.configure(parser, argv, *SETUPS)
     require(p, "transformation_kwargs", script="eval.py")
@@ -56,12 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--report shows clusters; give the config of a scan or self-label model")
     runtime = Runtime.of(p)
     path = Path(args.model or p[f"{stage}_model"])
-    out = Path(args.out) if args.out else path.parent
     p.image_values = recorded_values(path.parent)
-    evaluation = PretextEvaluation(p, path) if stage == "pretext" else ClusterEvaluation(p, path)
+    command = f"python {SETUPS[p.setup].script} --config_exp {args.config_exp}"
+    advice = "check the path" if args.model else f"train it ({command}), or name a file with --model"
+    evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, advice)
     dataset = get_val_dataset(p) if args.split == "val" else get_train_dataset(p, None)
+    if (args.kmeans or args.knn) and not dataset.has_labels:
+        raise UserError(f"--kmeans and --knn are scored by labels, and the {args.split} split has none; leave them out")
     say(f"{path} on {len(dataset)} {args.split} images of {dataset.name}")
-    scores = evaluation.scores(dataset, runtime, out, args)
+    scores = evaluation.scores(dataset, runtime, Places(path, args), args)
     if args.kmeans or args.knn:
         scores |= _with_training_split(p, evaluation.module, dataset, runtime, args)
     if args.json and is_main():
@@ -69,20 +72,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class Places:
+    """Where what is drawn of a model goes: next to it or to --out, under names that no other model's pictures have."""
+
+    def __init__(self, model: Path, args: Any) -> None:
+        self.folder = Path(args.out) if args.out else model.parent
+        name = model.name
+        for ending in (".tar", ".pth", ".pt"):
+            name = name.removesuffix(ending)
+        self.words = [word for word, default in ((name, "model"), (args.split, "val")) if word != default]
+
+    def __call__(self, name: str) -> Path:
+        """The path of a file that is called `name` for the val split of model.pth.tar."""
+        stem, dot, ending = name.partition(".")
+        return self.folder / ("-".join([stem, *self.words]) + dot + ending)
+
+
 class PretextEvaluation:
     """Purity of the neighbors among the images of the split."""
 
-    def __init__(self, p: EasyDict, path: Path) -> None:
-        self.p, self.model = p, get_model(p, path)
+    def __init__(self, p: EasyDict, path: Path, advice: str) -> None:
+        self.p, self.model = p, get_model(p, path, advice)
         self.module = pretext.feature_module(p, self.model)
 
-    def scores(self, dataset: Any, runtime: Runtime, out: Path, args: Any) -> dict[str, Any]:
+    def scores(self, dataset: Any, runtime: Runtime, places: Places, args: Any) -> dict[str, Any]:
         """Print and return `{"purity": {"1": …, "5": …, "20": …}}`."""
         runtime.place(self.model)
         if args.visualize_prototypes:
             warn("a pretext model has no clusters, so no prototypes; give the config of a scan or self-label model")
         if not dataset.has_labels:
-            say("there are no labels, so purity cannot be told")
+            say("there are no labels, so the purity of the neighbors is unknown")
             return {}
         num_neighbors = min(max(pretext.PURITY_AT), len(dataset) - 1)
         features = get_embedder(self.p, runtime).embed(self.module, dataset)
@@ -96,27 +115,27 @@ class PretextEvaluation:
 class ClusterEvaluation:
     """Scores, confusion matrix and prototypes of a clustering model."""
 
-    def __init__(self, p: EasyDict, path: Path) -> None:
+    def __init__(self, p: EasyDict, path: Path, advice: str) -> None:
         require(p, "num_classes", script="eval.py")
         self.p, self.path = p, path
-        self.model, self.head = clusters.load_clustering(p, path)
+        self.model, self.head = clusters.load_clustering(p, path, advice)
         self.module = self.model.backbone
 
-    def scores(self, dataset: Any, runtime: Runtime, out: Path, args: Any) -> dict[str, Any]:
-        """Print and return the scores; pictures go to `out`."""
+    def scores(self, dataset: Any, runtime: Runtime, places: Places, args: Any) -> dict[str, Any]:
+        """Print and return the scores; draw them, and what else is asked for, at `places`."""
         prediction = predict(self.model, self.head, dataset, get_embedder(self.p, runtime))
         scores = clusters.score_prediction(prediction, dataset)
         if scores:
-            say(clusters.words(scores), "green")
-            if is_main() and clusters.draw_confusion(out / "confusion_matrix.png", scores, dataset):
-                say(f"confusion matrix: {out / 'confusion_matrix.png'}")
+            say(clusters.words(scores, prediction.probabilities.shape[1]), "green")
+            if is_main() and clusters.draw_confusion(places("confusion_matrix.png"), scores, dataset):
+                say(f"confusion matrix: {places('confusion_matrix.png')}")
         else:
             say("there are no labels to score with")
         if args.visualize_prototypes and is_main():
-            self._draw_prototypes(prediction, scores, dataset, out / "prototypes.png")
+            self._draw_prototypes(prediction, scores, dataset, places("prototypes.png"))
         if args.report and is_main():
-            clusters.write_report(out / "report.html", self.p, self.path, dataset, prediction, scores)
-            say(f"report: {out / 'report.html'}")
+            clusters.write_report(places("report.html"), self.p, self.path, dataset, prediction, scores)
+            say(f"report: {places('report.html')}")
         return {key: value for key, value in scores.items() if key != "confusion"}
 
     def _draw_prototypes(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:
@@ -129,8 +148,6 @@ class ClusterEvaluation:
 
 def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtime, args: Any) -> dict[str, Any]:
     """K-means and k-NN, which are fitted on the training split and scored on the split at hand."""
-    if not dataset.has_labels:
-        raise UserError("--kmeans and --knn are scored by labels, and this split has none")
     train = dataset if args.split == "train" else get_train_dataset(p, None)
     scores: dict[str, Any] = {}
     if args.kmeans:

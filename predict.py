@@ -7,8 +7,8 @@
     python predict.py --model results/photos new_photos --output clusters.csv --embeddings features.npy
     python predict.py --model results/photos new_photos --link_to sorted
 
-The model is a run folder, the output folder of cluster.py, or a model file; the config that a run leaves beside its
-model tells how images are read. Images are files, directories (read recursively), or `-` for a list of paths on the
+The model is a run folder, the output folder of cluster.py, or a model file; the config that a run leaves next to its
+model says how images are read. Images are files, directories (read recursively), or `-` for a list of paths on the
 standard input, one a line or each ended by NUL (find -print0). Columns: path, cluster, confidence, and with --top_k K
 also cluster_2, confidence_2, …
 Images are read in blocks, so that a million of them need no more memory than a few thousand. Files that cannot be read
@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = saved.find_model(Path(args.model))
         p = saved.load_model_config(model, args.config_env, args.config_exp)
         if args.top_k > p.num_classes:
-            raise ConfigError(f"--top_k is {args.top_k}, but the model has {p.num_classes} clusters")
+            raise ConfigError(
+                f"--top_k is {args.top_k}, but the model has {p.num_classes} clusters; give at most that many"
+            )
         runtime = Runtime.start(args.device, p.precision, deterministic=p.deterministic)
         predictor = Predictor(p, model, runtime, args)
         if args.output == "-":
@@ -72,7 +74,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=cli.path, default="-", metavar="FILE", help=".csv or .parquet (default: CSV on stdout)"
     )
-    parser.add_argument("--top_k", type=cli.positive, default=1, metavar="K", help="tell the K most probable clusters")
+    parser.add_argument("--top_k", type=cli.positive, default=1, metavar="K", help="give the K most probable clusters")
     parser.add_argument(
         "--embeddings", type=cli.path, metavar="FILE.npy", help="also write the backbone's features, a row a CSV row"
     )
@@ -86,7 +88,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--batch_size", type=cli.positive, metavar="N", help="images at once on the device")
     parser.add_argument(
-        "--config_exp", type=cli.path, metavar="FILE", help="the model's config, when none lies beside it"
+        "--config_exp", type=cli.path, metavar="FILE", help="the model's config, when there is none next to it"
     )
     parser.add_argument("--config_env", type=cli.path, metavar="FILE", help="goes with --config_exp")
     args = parser.parse_intermixed_args(argv)

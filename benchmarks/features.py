@@ -27,6 +27,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common
+from data.augment import Normalize
 from data.augment.pretrained import Pretrained
 from models.embedded import EMBEDDED
 from models.engine import Engine
@@ -97,7 +98,7 @@ def compare(backbone: str, side: int, num_images: int, repeats: int) -> dict[str
     found = {"ours": engine(images), **{name: way(images) for name, way in ways.items()}}
     cosines = {name: functional.cosine_similarity(part, expected).min().item() for name, part in found.items()}
     pixels = torch.randint(256, (num_images, 3, SMALL, SMALL), dtype=torch.uint8)
-    resize = Pretrained(side, {"mean": [0.5] * 3, "std": [0.5] * 3})
+    resize = Pretrained(side, Normalize(mean=[0.5] * 3, std=[0.5] * 3))
     inputs = dict.fromkeys(("ours", *ways), images) | {"pixels": pixels}
     rates = measure({"ours": engine, **ways, "pixels": resize}, inputs, repeats)
     base = rates["onnxruntime"]

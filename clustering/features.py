@@ -1,4 +1,4 @@
-"""Features and cluster probabilities of a whole data set, the same for any number of ranks."""
+"""Features and cluster probabilities of a whole data set, whatever the number of ranks."""
 
 import glob
 import re
@@ -16,8 +16,9 @@ from data.augment import Strategy
 from data.features import FeatureSet
 from data.loaders import InferenceLoader
 from system import distributed
+from system.bounded import map_array
 from system.console import progress, say
-from system.files import write_file
+from system.files import may_write, write_file
 from system.runtime import Runtime
 
 
@@ -64,7 +65,7 @@ class Embedder:
     def embed_to_file(self, path: Path, module: nn.Module, dataset: Any, *, desc: str = "features") -> np.memmap:
         """What `embed` returns, written to a .npy file as it is computed, and memory-mapped: for small memories.
 
-        Every rank writes its share beside the file, and rank 0 puts the shares together.
+        Every rank writes its share next to the file, and rank 0 puts the shares together.
         """
 
         def write(file: BinaryIO) -> None:
@@ -91,10 +92,15 @@ class Embedder:
             write_file(shares[distributed.rank()], write, record=False)
             distributed.barrier()
         distributed.barrier()
-        return np.load(path, mmap_mode="r")
+        return map_array(path)
 
     def hold(self, module: nn.Module, num_dims: int, dataset: Any, path: Path) -> Tensor | np.ndarray:
-        """Outputs `[N, num_dims]`: on the device, or where that is too small, mapped from `path`."""
+        """Outputs `[N, num_dims]`: on the device, or where that is too small, mapped from `path`.
+
+        In a dry run, which computes a few steps and writes nothing, zeros stand for them.
+        """
+        if not may_write():
+            return np.broadcast_to(np.float32(0), (len(dataset), num_dims))
         if distributed.from_main(self.runtime.holds(4 * len(dataset) * num_dims)):
             return self.embed(module, dataset, desc=path.stem)
         say(f"the features of {len(dataset)} images are kept in {path}, as memory is too small for them")

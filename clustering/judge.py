@@ -161,9 +161,13 @@ def sound(table: Sequence[Scores]) -> list[int]:
 
     One with fewer clusters in use than another, or of very uneven sizes, is left out.
     """
-    used = max(scores.used for scores in table)
-    kept = [i for i, scores in enumerate(table) if scores.used == used and scores.evenness >= SMALLEST_EVENNESS]
-    return kept or list(range(len(table)))
+    return sound_of([scores.used for scores in table], [scores.evenness for scores in table])
+
+
+def sound_of(used: Sequence[int], even: Sequence[float]) -> list[int]:
+    """`sound` by the numbers of clusters in use and the evenness of their sizes alone."""
+    kept = [i for i in range(len(used)) if used[i] == max(used) and even[i] >= SMALLEST_EVENNESS]
+    return kept or list(range(len(used)))
 
 
 RULES: dict[str, Callable[[Scores], float]] = {

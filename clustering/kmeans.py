@@ -168,7 +168,9 @@ def score_kmeans(
 
     train, val = (_unit(x) for x in (train_features, val_features))
     if len(train) < num_clusters:
-        raise UserError(f"K-means cannot make {num_clusters} clusters of {len(train)} images; use more images")
+        raise UserError(
+            f"K-means cannot make {num_clusters} clusters of {len(train)} images; lower num_classes or use more images"
+        )
     num_classes = num_classes or max(1, int(val_targets.max()) + 1)
     runs = []
     for run in range(num_runs):

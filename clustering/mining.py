@@ -53,7 +53,7 @@ class Bank:
             row = int((~torch.isfinite(norms)).nonzero()[0])
             raise UserError(
                 f"the features of image {row} hold NaN or infinite values, so it has no neighbors; the model has "
-                "diverged or its file is damaged"
+                "diverged or its file is damaged; train it again with a lower optimizer_kwargs.lr"
             )
         self.norms = torch.where(norms > 0, norms, 1.0)  # a row of zeros has similarity 0 to all
         self.whole = self._normalise(self.blocks[0]) if len(self.blocks) == 1 else None
@@ -104,7 +104,7 @@ def _limit(scores: Tensor, num_rows: int) -> Tensor:
 def _search(dtype: torch.dtype, queries: Tensor, unit: Tensor, num: int, scores_bytes: int) -> Found:
     """Candidates by products in bfloat16 or float32."""
     low_queries, low_unit = queries.to(dtype), unit.to(dtype)
-    errors = queries.new_zeros(len(queries))  # beside those of float32, which `_choose` knows
+    errors = queries.new_zeros(len(queries))  # added to those of float32, which `_choose` knows
     bytes_per_row = low_unit.element_size() * len(unit)
     rescored = dtype != torch.float32
     if rescored:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clustering.mining import mine_neighbors
+from system.bounded import map_array
 from system.console import say, warn
 from system.errors import UserError
 from system.files import verify_file, write_file
@@ -16,12 +17,13 @@ from system.files import verify_file, write_file
 __all__ = ["load_neighbors", "mine_neighbors", "purity", "save_neighbors", "weighted_knn"]
 
 BLOCK_BYTES = 64 << 20  # of similarities at once
-AGAIN = "mine again with simclr.py --mine_only or moco.py"
+MAX_COLUMNS = 10_001
+AGAIN = "mine again: python simclr.py --config_exp FILE --mine_only, or moco.py"
 ABSENT = 0.05  # share of rows that more duplicates than there are columns may have pushed out of a published file
 
 
 def save_neighbors(path: Path | str, indices: np.ndarray, fingerprint: str) -> None:
-    """Write neighbors int64 [N, K + 1] as .npy, and beside them the fingerprint of the data set they belong to."""
+    """Write neighbors int64 [N, K + 1] as .npy, and next to them the fingerprint of the data set they belong to."""
     indices = np.ascontiguousarray(indices, dtype=np.int64)
     facts = {
         "fingerprint": fingerprint,
@@ -31,18 +33,27 @@ def save_neighbors(path: Path | str, indices: np.ndarray, fingerprint: str) -> N
     write_file(path, lambda file: np.save(file, indices), num_bytes=indices.nbytes, **facts)
 
 
-def load_neighbors(path: Path | str, num_images: int, num_neighbors: int, fingerprint: str | None = None) -> np.ndarray:
+def load_neighbors(
+    path: Path | str,
+    num_images: int,
+    num_neighbors: int,
+    fingerprint: str | None = None,
+    advice: str = "run the pretext stage first: python simclr.py (or moco.py) --config_exp FILE",
+) -> np.ndarray:
     """Read a neighbor file, ours or a published one, as int64 [num_images, num_neighbors + 1].
 
     Column 0 is the image itself: in published files, where a duplicate may stand there, it is moved to the front. With
-    a `fingerprint`, a file of another data set is refused; a file without a record loads with a word about it.
-    Raises UserError for a missing or damaged file, or one that does not fit.
+    a `fingerprint`, a file of another data set is refused; a file without a record loads, and that is said.
+    Raises UserError for a missing file (`advice` then says what to do) or a damaged one, or one that does not fit.
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"the neighbor file {path} is missing; run the pretext stage first (simclr.py, moco.py)")
+        raise UserError(f"the neighbor file {path} is missing; {advice}")
     facts = verify_file(path, replaceable=True)
-    indices = _read(path)
+    try:
+        indices: np.ndarray = map_array(path)
+    except UserError as error:
+        raise UserError(f"{error}; {AGAIN}") from error
     if indices.ndim != 2 or indices.dtype.kind not in "iu" or indices.shape[1] < 2:
         raise UserError(
             f"{path} holds {indices.dtype} {list(indices.shape)}, not neighbors, int64 [images, neighbors + 1]; {AGAIN}"
@@ -51,6 +62,8 @@ def load_neighbors(path: Path | str, num_images: int, num_neighbors: int, finger
     if len(indices) != num_images or of_another:
         found = f"{len(indices)} images; this one has {num_images}" if len(indices) != num_images else "as many images"
         raise UserError(f"{path} holds the neighbors of another data set ({found}); {AGAIN}")
+    if indices.shape[1] > MAX_COLUMNS:
+        raise UserError(f"{path} holds {indices.shape[1]:,} columns, at most {MAX_COLUMNS:,} are read; {AGAIN}")
     if indices.shape[1] <= num_neighbors:
         raise UserError(
             f"{path} holds {indices.shape[1] - 1} neighbors per image, but {num_neighbors} are asked for; {AGAIN}, "
@@ -61,14 +74,7 @@ def load_neighbors(path: Path | str, num_images: int, num_neighbors: int, finger
     if facts is None:
         say(f"{path} has no record of its data set (a published file): taken as it is")
     indices = _itself_first(path, indices.astype(np.int64, copy=False))
-    return np.ascontiguousarray(indices[:, : num_neighbors + 1])
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path} is no readable .npy file ({error}); {AGAIN}") from error
+    return np.array(indices[:, : num_neighbors + 1])  # no longer a part of the file
 
 
 def _itself_first(path: Path, indices: np.ndarray) -> np.ndarray:
@@ -104,7 +110,7 @@ def purity(
     known = (targets[:, None] >= 0) & (neighbors >= 0)
     equal = known & (neighbors == targets[:, None])
     if not known.any():
-        raise UserError("no image has a label, so the purity of neighbors is unknown")
+        raise UserError("no image has a label, so the purity of neighbors is unknown; give a labelled split")
     ks = tuple(k for k in ks if k <= neighbors.shape[1])
     return {k: float(equal[:, :k].sum() / max(1, known[:, :k].sum())) for k in ks}
 
@@ -125,7 +131,7 @@ def weighted_knn(
     """
     labelled = bank_targets.to(bank.device) >= 0
     if not bool(labelled.any()):
-        raise UserError("no training image has a label, so k-nearest-neighbor accuracy is unknown")
+        raise UserError("no training image has a label, so k-nearest-neighbor accuracy is unknown; leave out --knn")
     bank = functional.normalize(bank[labelled].to(queries.device).float(), dim=1)
     targets = bank_targets.to(queries.device, torch.int64)[labelled.to(queries.device)]
     size = max(1, BLOCK_BYTES // (4 * len(bank)))

@@ -26,7 +26,7 @@ def contingency(clusters: Tensor, targets: Tensor, num_clusters: int, num_classe
     if len(targets) and int(targets.max()) >= num_classes:
         raise UserError(
             f"the data set has class number {int(targets.max())}, but only {num_classes} classes are expected; "
-            "num_classes or the labels are wrong"
+            "set num_classes to the number of classes, or correct the labels"
         )
     known = targets >= 0
     cells = clusters[known].to(torch.int64) * num_classes + targets[known]

@@ -94,9 +94,9 @@ def warn_of_collapse(sizes: Tensor, num_clusters: int) -> None:
     if evenness < 0.2:
         warn(
             f"{100 * float(share.max()):.0f} % of the validation images are in one cluster: training has collapsed. A "
-            "higher criterion_kwargs.entropy_weight, a lower learning rate or a longer pretext task usually mend it"
+            "higher criterion_kwargs.entropy_weight, a lower learning rate or a longer pretext task usually helps"
         )
     elif used < num_clusters and num_clusters <= int(sizes.sum()):
-        warn(f"{num_clusters - used} of {num_clusters} clusters are empty; early on this often mends itself")
+        warn(f"{num_clusters - used} of {num_clusters} clusters are empty; early on this often passes")
     elif evenness < 0.5:
         warn("clusters are of very unequal size; if your classes are not, raise criterion_kwargs.entropy_weight")

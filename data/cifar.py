@@ -4,6 +4,7 @@ Pickles can run any code when they are read. These are read by an unpickler that
 up none of them: small classes stand in for NumPy's, and they only keep bytes, a shape and a type.
 """
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import torch
 
 from data.dataset import ImageDataset
 from data.download import locate
+from system.bounded import what_it_is
 from system.errors import UserError
-from system.pickles import RestrictedUnpickler, _Array
+from system.pickles import MAX_OPCODES_OF_LISTS, RestrictedUnpickler, _Array, check_opcodes
+from system.sections import GivenPath
 
 SIDE = 32
+ANEW = "delete its directory to download it again"
 NUM_CLASSES = {"cifar-10": 10, "cifar-20": 20}
 
 
@@ -56,19 +60,23 @@ SOURCES = {
 def read_pickle(path: Path) -> dict[str, Any]:
     """Read a published CIFAR file without running anything in it. Raises UserError when it is not one."""
     try:
-        with path.open("rb") as file:
-            content = RestrictedUnpickler(file, encoding="latin1").load()
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            check_opcodes(data, MAX_OPCODES_OF_LISTS)
+            data.seek(0)
+            content = RestrictedUnpickler(data, encoding="latin1").load()
     except Exception as error:  # hostile bytes make the unpickler raise nearly anything
-        raise UserError(f"{path} is not a CIFAR file ({error}); delete its directory to download it anew") from error
+        what = what_it_is(path) if path.is_file() else None
+        reason = f"it is {what}" if what and not what.startswith("a pickle") else error
+        raise UserError(f"{path} is not a CIFAR file ({reason}); {ANEW}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not a CIFAR file (no dict); delete its directory to download it anew")
+        raise UserError(f"{path} is not a CIFAR file (no dict); {ANEW}")
     return content
 
 
 def _read_names(path: Path, key: str, num_classes: int) -> list[str]:
     names = read_pickle(path).get(key, [str(number) for number in range(num_classes)])
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        raise UserError(f"{path} holds no class names under {key!r}; delete its directory to download it anew")
+        raise UserError(f"{path} holds no class names under {key!r}; {ANEW}")
     return names
 
 
@@ -79,12 +87,12 @@ def _read_batch(path: Path, key: str, num_classes: int) -> tuple[torch.Tensor, t
         labels = labels.value.tolist()
     if data is None or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * SIDE * SIDE:
         found = "none" if data is None else f"an array {list(data.shape)} of {data.dtype}"
-        raise UserError(f"{path} holds no images [N, {3 * SIDE * SIDE}] of bytes under 'data' but {found}")
+        raise UserError(f"{path} holds no images [N, {3 * SIDE * SIDE}] of bytes under 'data' but {found}; {ANEW}")
     if not isinstance(labels, list) or len(labels) != len(data):
         found = f"{len(labels)}" if isinstance(labels, list) else "no"
-        raise UserError(f"{path} holds {found} labels under {key!r} for {len(data)} images")
+        raise UserError(f"{path} holds {found} labels under {key!r} for {len(data)} images; {ANEW}")
     if not all(type(label) is int and 0 <= label < num_classes for label in labels):
-        raise UserError(f"{path} holds labels under {key!r} that are not numbers from 0 to {num_classes - 1}")
+        raise UserError(f"{path} holds labels under {key!r} that are not numbers from 0 to {num_classes - 1}; {ANEW}")
     images = torch.from_numpy(data.reshape(-1, 3, SIDE, SIDE).copy())
     return images, torch.tensor(labels, dtype=torch.int64)
 
@@ -100,7 +108,7 @@ def _build(name: str, directory: Path, split: str) -> ImageDataset:
     return ImageDataset(name, images, targets, classes, paths, root=folder)
 
 
-def build_cifar10(directory: Path, split: str, size: int, /, *, root: str | None = None) -> ImageDataset:
+def build_cifar10(directory: Path, split: str, size: int, /, *, root: GivenPath | None = None) -> ImageDataset:
     """Build CIFAR-10, batches 1 to 5 in order or the test batch; 32x32 whatever `size` is.
 
     Args:
@@ -112,7 +120,7 @@ def build_cifar10(directory: Path, split: str, size: int, /, *, root: str | None
     return _build("cifar-10", Path(root or directory), split)
 
 
-def build_cifar20(directory: Path, split: str, size: int, /, *, root: str | None = None) -> ImageDataset:
+def build_cifar20(directory: Path, split: str, size: int, /, *, root: GivenPath | None = None) -> ImageDataset:
     """Build CIFAR-100 with its 20 coarse labels; 32x32 whatever `size` is.
 
     Args:

@@ -48,11 +48,15 @@ def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: 
         reason = " ".join(str(getattr(error, "reason", None) or error).split())
         raise UserError(
             f"{name} is not in {root} (no {folder}/{files[0]}) and cannot be downloaded from {url} "
-            f"({reason}); lay {folder} there yourself, or name the directory that holds it in env.yml"
+            f"({reason}); put {folder} there yourself, or name the directory that holds it: "
+            f"data_paths.{name}=DIR (or in env.yml)"
         ) from error
     missing = [file for file in files if not (root / folder / file).is_file()]
     if missing:
-        raise UserError(f"{name} was downloaded to {root}, but {folder}/{missing[0]} was not in the archive")
+        raise UserError(
+            f"{name} was downloaded to {root}, but {folder}/{missing[0]} was not in the archive; "
+            "delete that folder to download it again"
+        )
     return root / folder
 
 

@@ -18,7 +18,7 @@ from data.files.values import Values
 from system.console import say, warn
 from system.errors import UserError
 from system.paths import expand_path
-from system.sections import GivenPath, Positive
+from system.sections import GivenPath, Side
 from system.text import shown
 
 CROP_SHARE = 0.875  # 224 / 256: what a centre crop shows of a streamed image's short side
@@ -34,7 +34,7 @@ def build(
     *,
     root: GivenPath | None = None,
     classes: Sequence[str] | None = None,
-    resize: Positive | None = None,
+    resize: Side | None = None,
     stream: Literal["auto"] | bool = "auto",
     cache_dir: GivenPath | None = None,
     on_bad_image: Literal["error", "skip"] = "error",

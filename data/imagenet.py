@@ -11,10 +11,11 @@ from data.files.listing import ImageFiles, first_level, list_images
 from data.files.open import open_files
 from data.files.reading import Reading
 from data.files.stream import StreamDataset
+from system.bounded import read_bytes
 from system.console import say
 from system.errors import UserError
 from system.paths import expand_path
-from system.sections import GivenPath, Positive
+from system.sections import GivenPath, Side
 from system.streams import decode_text
 from system.text import shown
 
@@ -30,11 +31,11 @@ def read_subset(name: str, path: Path) -> dict[str, str]:
     if not path.is_file():
         raise UserError(
             f"the list of {name}'s classes is missing: {shown(path)}; it is not shipped with this project. "
-            "Lay the published text file there (a line `wnid name` a class), or name it with subset_file"
+            "Put the published text file there (a line `wnid name` a class), or give train_db_kwargs.subset_file=FILE"
         )
     try:
-        lines = decode_text(path.read_bytes()).rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = decode_text(read_bytes(path)).rstrip().splitlines()
+    except UnicodeDecodeError as error:
         raise UserError(f"the list {shown(path)} cannot be read: {error}") from error
     names: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
@@ -54,12 +55,14 @@ def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None
     if not folder.is_dir():
         raise UserError(
             f"{name} is not in {shown(root)}: {folder.name} is missing there, and it cannot be "
-            "downloaded from here. Lay ILSVRC2012_img_{train,val}/<wnid>/*.JPEG there, or name the directory "
-            "that holds them in env.yml"
+            "downloaded from here. Put ILSVRC2012_img_{train,val}/<wnid>/*.JPEG there, or name the directory "
+            f"that holds them: data_paths.{name}=DIR (or in env.yml)"
         )
     absent = [wnid for wnid in subset or [] if not (folder / wnid).is_dir()]
     if absent:
-        raise UserError(f"{shown(folder)} lacks {len(absent)} classes of {name}: {', '.join(absent[:5])}")
+        raise UserError(
+            f"{shown(folder)} lacks {len(absent)} classes of {name}: {', '.join(absent[:5])}; add their folders"
+        )
     listing = list_images(folder, sorted(subset) if subset else None)
     listing.check_unreadable(folder, on_bad_image)
     paths = listing.paths
@@ -83,7 +86,7 @@ def build(
     *,
     root: GivenPath | None = None,
     subset_file: GivenPath | None = None,
-    resize: Positive | None = None,
+    resize: Side | None = None,
     stream: Literal["auto"] | bool = "auto",
     cache_dir: GivenPath | None = None,
     on_bad_image: Literal["error", "skip"] = "error",

@@ -69,16 +69,18 @@ class ViewLoader:
     ) -> None:
         if batch_size > len(dataset):
             raise UserError(
-                f"batch_size is {batch_size}, but {dataset.name} has {len(dataset)} training images; use a smaller one"
+                f"batch_size is {batch_size}, but {dataset.name} has {len(dataset)} training images; "
+                "use a smaller batch_size"
             )
         if batch_size % distributed.world_size():
             raise ConfigError(
-                f"batch_size is {batch_size}, which {distributed.world_size()} ranks cannot share equally; change it"
+                f"batch_size is {batch_size}, which {distributed.world_size()} ranks cannot share equally; "
+                f"use a multiple of {distributed.world_size()}"
             )
         self.dataset, self.strategies, self.batch_size = dataset, list(strategies), batch_size
         self.runtime, self.key, self.num_workers = runtime, key, num_workers
         self.partners = list(partners or [None] * len(self.strategies))
-        self._own = distributed.slice_of(batch_size)  # told here: a spawned worker knows of no ranks
+        self._own = distributed.slice_of(batch_size)  # found here: a spawned worker knows of no ranks
         _hold(dataset, runtime)
 
     def __len__(self) -> int:

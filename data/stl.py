@@ -7,7 +7,9 @@ import torch
 
 from data.dataset import ImageDataset
 from data.download import locate
+from system.bounded import read_bytes
 from system.errors import ConfigError, UserError
+from system.sections import GivenPath
 
 SIDE = 96
 NUM_BYTES = 3 * SIDE * SIDE
@@ -32,7 +34,7 @@ def _count_images(path: Path) -> int:
     if num_bytes == 0 or num_bytes % NUM_BYTES:
         raise UserError(
             f"{path} has {num_bytes:,} bytes, which is not a whole number of images of {NUM_BYTES:,} bytes; "
-            "delete it to download it anew"
+            "delete it to download it again"
         )
     return num_bytes // NUM_BYTES
 
@@ -48,15 +50,15 @@ def _read_images(path: Path, images: torch.Tensor) -> None:
 def _read_targets(path: Path, num_images: int, num_classes: int) -> torch.Tensor:
     if path.stat().st_size != num_images:
         raise UserError(
-            f"{path} has {path.stat().st_size:,} bytes for {num_images:,} images; delete it to download anew"
+            f"{path} has {path.stat().st_size:,} bytes for {num_images:,} images; delete it to download it again"
         )
     targets = torch.from_numpy(np.fromfile(path, dtype=np.uint8).astype(np.int64)) - 1
     if targets.min() < 0 or targets.max() >= num_classes:
-        raise UserError(f"{path} holds labels outside 1 to {num_classes}; delete it to download it anew")
+        raise UserError(f"{path} holds labels outside 1 to {num_classes}; delete it to download it again")
     return targets
 
 
-def build(directory: Path, split: str, size: int, /, *, root: str | None = None) -> ImageDataset:
+def build(directory: Path, split: str, size: int, /, *, root: GivenPath | None = None) -> ImageDataset:
     """Build STL-10's "train", "unlabeled", both as "train+unlabeled" (targets -1 where unlabelled), or "val", its test
     split.
 
@@ -74,7 +76,7 @@ def build(directory: Path, split: str, size: int, /, *, root: str | None = None)
     files = [f"{part}_X.bin" for part in parts] + [f"{part}_y.bin" for part in parts if part in LABELED]
     folder = locate("stl-10", Path(root or directory), FOLDER, files, URL, MD5)
     names = folder / NAMES
-    classes = names.read_text(encoding="utf-8", errors="replace").split() if names.is_file() else CLASSES
+    classes = read_bytes(names).decode("utf-8", "replace").split() if names.is_file() else CLASSES
     counts = [_count_images(folder / f"{part}_X.bin") for part in parts]
     images = torch.empty((sum(counts), 3, SIDE, SIDE), dtype=torch.uint8)
     targets = torch.full((sum(counts),), -1)

@@ -1,14 +1,14 @@
 """The two models of the method: a backbone with a contrastive head, and a backbone with cluster heads."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from system.errors import ConfigError
+from system.sections import NumFeatures
 
 
 def _mlp(dim: int, features_dim: int) -> nn.Module:
@@ -36,7 +36,7 @@ class ContrastiveModel(nn.Module):
         self,
         backbone: dict[str, Any],
         head: Literal["linear", "mlp"] = "mlp",
-        features_dim: Annotated[int, Field(ge=1, le=65536)] = 128,
+        features_dim: NumFeatures = 128,
     ):
         super().__init__()
         if head not in HEADS:
@@ -78,7 +78,7 @@ class ClusteringModel(nn.Module):
         super().__init__()
         nheads = nheads if heads is None else len(heads)
         if nclusters < 1 or nheads < 1:
-            raise ConfigError(f"a clustering model needs a cluster and a head; these are {nclusters} and {nheads}")
+            raise ConfigError(f"num_classes is {nclusters} and num_heads is {nheads}, but both must be at least 1")
         self.backbone = backbone["backbone"]
         self.backbone_dim = backbone["dim"]
         self.nheads = nheads

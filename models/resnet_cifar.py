@@ -18,7 +18,7 @@ STEMS: dict[str, dict[str, Any]] = {
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (https://arxiv.org/abs/1512.03385, figure 2), `[B, C, H, W]`."""
+    """Two 3x3 convolutions and a shortcut (https://arxiv.org/abs/1512.03385, figure 2), `[B, C, H, W]`."""
 
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Weights from files: every published form is read, and nothing stays unloaded without a word.
+"""Weights from files: every published form is read, and nothing stays unloaded without an error.
 
 The forms: a bare state_dict (pretext, self-label); `{'model', 'head'}` (scan); resumable `{'optimizer',
 'model', 'epoch', …}` with numpy scalars and keys that begin with `module.`; MoCo v2's release, whose query
@@ -7,6 +7,7 @@ encoder lies under `state_dict`; the state_dict of a plain backbone, such as tor
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from system import distributed, files
 from system.console import say
 from system.errors import UserError
 from system.pickles import load_untrusted, on_cpu, write_torch
+from system.sections import MAX_HEADS
 from system.text import shown
 
 PREFIXES = ("backbone.", "contrastive_head.", "cluster_head.")
@@ -24,6 +26,8 @@ DTYPES = frozenset(
     {torch.float16, torch.bfloat16, torch.float32, torch.float64}
     | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 )
+MAX_TENSORS = 20_000
+SHARED = 4  # times as large as their file may tensors be: some share their numbers
 NUM_NAMED = 3  # keys that an error names before it only counts
 
 
@@ -40,13 +44,18 @@ class Weights:
     head: int | None
     facts: dict[str, Any] | None
 
-    @property
+    @cached_property
     def num_heads(self) -> int:
         """Number of cluster heads."""
         return len({key.split(".")[1] for key in self.state if key.startswith("cluster_head.")})
 
 
 def _checked(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
+    if len(state) > MAX_TENSORS:
+        raise UserError(
+            f"{path} is refused: it has {len(state):,} entries; a model has at most {MAX_TENSORS:,} tensors"
+        )
+    num_bytes, limit = 0, SHARED * path.stat().st_size
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise UserError(
@@ -59,6 +68,9 @@ def _checked(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
                 f"{path} is not usable: '{shown(key, 80)}' is {value.dtype}, {value.layout}, on {value.device}; "
                 "weights are dense tensors of plain numbers"
             )
+        num_bytes += value.numel() * value.element_size()
+        if num_bytes > limit:  # views of the same few numbers, which a file can hold any amount of
+            raise UserError(f"{path} is not usable: up to '{shown(key, 80)}' its tensors are far larger than the file")
     if not state:
         raise UserError(f"{path} holds no weights; give a file such as model.pth.tar")
     return {key: value.detach() for key, value in state.items()}
@@ -86,32 +98,43 @@ def _head(path: Path, content: dict[Any, Any]) -> int | None:
     if isinstance(head, Tensor) and head.numel() == 1:
         head = head.item()
     if head is not None and type(head) is not int:
-        raise UserError(f"{path} is not usable: its 'head' is of type {type(head).__name__}, not a number")
+        raise UserError(
+            f"{path} is not usable: its 'head' is of type {type(head).__name__}, not a number; give another file"
+        )
     return head
 
 
-def read_weights(path: Path | str) -> Weights:
+def read_weights(path: Path | str, advice: str = "give the path of a model file") -> Weights:
     """Read the weights from a model file or checkpoint of any published form, or of this project.
 
-    Raises UserError when the file is missing, truncated, damaged, or not a checkpoint.
+    Raises UserError when the file is missing (`advice` then says what to do), truncated, damaged, or not a checkpoint.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a model file in it, such as {path / 'model.pth.tar'}")
+    if not path.exists():
+        raise UserError(f"the model {path} does not exist; {advice}")
     if not path.is_file():
-        raise UserError(f"model {path} does not exist; run the stage that writes it, or give another path")
+        raise UserError(f"{path} is not a regular file; {advice}")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; copy or download it again")
     facts = files.verify_file(path, replaceable=True)
     content = load_untrusted(path, verified=facts is not None)
     if facts is None:
-        say(f"{path} has no recorded checksum (a published file, or one laid over ours?); it is used as it is")
+        say(f"{path} has no recorded checksum (a published file, or one that replaced ours?); it is used as it is")
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not the weights of a model")
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, not the weights of a model; give a file such as model.pth.tar"
+        )
     wrapping = next((key for key in ("model", "state_dict") if isinstance(content.get(key), dict)), None)
     if wrapping is None:
         return Weights(path, _renamed(_checked(path, content)), None, facts)
     weights = Weights(path, _renamed(_checked(path, content[wrapping])), _head(path, content), facts)
     if weights.head is not None and not 0 <= weights.head < weights.num_heads:
-        raise UserError(f"{path} is not usable: its best head is {weights.head} of {weights.num_heads} cluster heads")
+        raise UserError(
+            f"{path} is not usable: its best head is {weights.head} of {weights.num_heads} cluster heads; "
+            "give another file"
+        )
     return weights
 
 
@@ -139,7 +162,9 @@ def _load(model: nn.Module, weights: Weights, prefix: str, advice: str) -> None:
         raise UserError(f"{weights.path} does not fit the {prefix[:-1].replace('_', ' ')}: {found}; {advice}")
     for key, value in given.items():
         if not torch.isfinite(value).all():
-            raise UserError(f"{weights.path} is not usable: '{key}' holds values that are not finite numbers")
+            raise UserError(
+                f"{weights.path} is not usable: '{key}' holds values that are not finite numbers; train it again"
+            )
     model.load_state_dict(given, strict=False)
 
 
@@ -152,7 +177,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def load_backbone(model: nn.Module, weights: Weights) -> None:
-    """Load the backbone of a ContrastiveModel or ClusteringModel; heads in the file are left aside.
+    """Load the backbone of a ContrastiveModel or ClusteringModel; heads in the file are ignored.
 
     Raises UserError, naming missing and unexpected keys, unless the file fits the backbone completely.
     """
@@ -170,7 +195,7 @@ def load_contrastive(model: nn.Module, weights: Weights) -> None:
 def best_head(weights: Weights) -> int:
     """Return the cluster head to use: the stored one, or the only one.
 
-    Raises UserError for weights without cluster heads, or with several and no word about the best.
+    Raises UserError for weights without cluster heads, or with several of which none is marked as the best.
     """
     if weights.num_heads == 0:
         raise UserError(
@@ -184,12 +209,29 @@ def best_head(weights: Weights) -> int:
     return weights.head or 0
 
 
-def count_clusters(weights: Weights) -> int:
-    """Return the number of clusters of the heads; raises UserError for weights without cluster heads."""
+def count_clusters(weights: Weights, dim: int) -> int:
+    """Return the number of clusters of the heads on features of length `dim`.
+
+    Raises UserError for weights without cluster heads, or with more, or other ones, than a model is built for.
+    """
     best_head(weights)
+    if weights.num_heads > MAX_HEADS:
+        raise UserError(
+            f"{weights.path} is refused: it has {weights.num_heads:,} cluster heads, at most {MAX_HEADS:,} are read"
+        )
     bias = weights.state.get("cluster_head.0.bias")
     if bias is None or bias.ndim != 1:
         raise UserError(f"{weights.path} is not usable: it has no 'cluster_head.0.bias' to count its clusters by")
+    for head in range(weights.num_heads):
+        for name, shape in (("weight", (len(bias), dim)), ("bias", (len(bias),))):
+            key = f"cluster_head.{head}.{name}"
+            if key not in weights.state or tuple(weights.state[key].shape) != shape:
+                found = _shape(weights.state[key]) if key in weights.state else "missing"
+                wanted = "x".join(map(str, shape))
+                raise UserError(
+                    f"{weights.path} does not fit the cluster head: '{key}' is {found}, not {wanted}, which "
+                    "its first head and the config's backbone ask for; give the config it was trained with"
+                )
     return len(bias)
 
 
@@ -201,7 +243,7 @@ def keep_head(weights: Weights, head: int | None = None) -> Weights:
     head = best_head(weights) if head is None else head
     prefix = f"cluster_head.{head}."
     if not any(key.startswith(prefix) for key in weights.state):
-        raise UserError(f"{weights.path} has {weights.num_heads} cluster heads and none of number {head}")
+        raise UserError(f"{weights.path} has {weights.num_heads} cluster heads, and none is number {head}")
     state = {
         key.replace(prefix, "cluster_head.0."): value
         for key, value in weights.state.items()
@@ -233,7 +275,7 @@ def load_clusters(model: nn.Module, weights: Weights) -> int:
     bias = "cluster_head.0.bias"
     if bias in weights.state and weights.state[bias].shape != expected[bias].shape:
         raise UserError(
-            f"{weights.path} knows {weights.state[bias].numel()} clusters, but num_classes is "
+            f"{weights.path} has {weights.state[bias].numel()} clusters, but num_classes is "
             f"{expected[bias].numel()}; set num_classes={weights.state[bias].numel()}, or give another model"
         )
     _load(model, weights, "cluster_head.", "set num_classes and num_heads as in training")

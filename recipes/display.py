@@ -1,24 +1,28 @@
-"""One progress display over all stages, with the time that is left, told from the runs' own metrics files."""
+"""One progress display over all stages, with the time that is left, read from the runs' own metrics files."""
 
 import contextlib
 import io
-import json
 import re
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from system.bounded import read_json, read_json_lines
 from system.console import print_line
+from system.errors import UserError
 from system.streams import is_terminal
+from training.folder import METRICS, RECORD, Record
 
 LOOK_EVERY, SAY_EVERY = 0.5, 30.0  # seconds
+NUM_MEASURED = 5  # epochs whose mean says how long the next one takes
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -31,40 +35,81 @@ class Work:
     epochs: int
     seconds: float
 
+    def lines(self) -> list[dict[str, Any]]:
+        """What its metrics file holds so far, a mapping an epoch."""
+        try:
+            return read_json_lines(self.folder / METRICS)
+        except (OSError, UserError):
+            return []
+
     def epochs_done(self) -> int:
         """Epochs that the run has behind it."""
-        try:
-            if json.loads((self.folder / "run.json").read_text(encoding="utf-8")).get("status") == "finished":
+        with contextlib.suppress(OSError, UserError):
+            if read_json(self.folder / RECORD, Record)["status"] == "finished":
                 return self.epochs
-            return min((self.folder / "metrics.jsonl").read_bytes().count(b"\n"), self.epochs)
-        except (OSError, ValueError):
-            return 0
+        return min(len(self.lines()), self.epochs)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How far the stages are: the share of all work that is done, 0..1, the seconds left, and the stage at work."""
+
+    share: float
+    left: float
+    epoch: int
+    epochs: int
+    loss: float | None
+
+    @property
+    def words(self) -> str:
+        """The stage's epoch, its last loss and the time left."""
+        loss = "" if self.loss is None else f", loss {self.loss:.4g}"
+        return f"epoch {self.epoch} of {self.epochs}{loss}, about {duration(self.left)} left"
 
 
 class Clock:
-    """Turns epochs done into seconds left: estimates at first, then corrected by what epochs really took."""
+    """Turns epochs done into seconds left.
+
+    The seconds of each stage's epochs are estimated before. Once epochs of a stage were measured, the mean of the last
+    few replaces its estimate; stages to come are expected to miss theirs by as much as the measured ones did.
+    """
 
     def __init__(self, works: list[Work], now: float) -> None:
         self.works = works
-        self.total = sum(work.epochs * work.seconds for work in works)
-        self.first = self.done = self._measure()
-        self.started = self.changed = now
+        self.done = [work.epochs_done() for work in works]
+        self.changed = now
+        self.measured: list[deque[float]] = [deque(maxlen=NUM_MEASURED) for _ in works]
 
-    def _measure(self) -> float:
-        return sum(work.epochs_done() * work.seconds for work in self.works)
+    def seconds(self, number: int) -> float:
+        """What an epoch of a stage takes, by what is known now."""
+        if self.measured[number]:
+            return sum(self.measured[number]) / len(self.measured[number])
+        known = [i for i, work in enumerate(self.works) if self.measured[i] and work.seconds > 0]
+        factors = [self.seconds(i) / self.works[i].seconds for i in known]
+        return self.works[number].seconds * (sum(factors) / len(factors) if factors else 1.0)
 
-    def look(self, now: float) -> tuple[float, float]:
-        """The share of the work that is done, 0..1, and the seconds that are left, about."""
-        done = self._measure()
-        if done != self.done:
-            self.done, self.changed = done, now
-        worked = self.done - self.first
-        factor = (self.changed - self.started) / worked if worked > 0 else 1.0
-        since = (now - self.changed) / max(factor, 1e-9)
-        current = next((work for work in self.works if work.epochs_done() < work.epochs), None)
-        ahead = min(since, 0.95 * current.seconds) if current else 0.0  # within an epoch the time tells
-        left = max(self.total - self.done - ahead, 0.0)
-        return (1 - left / self.total if self.total else 1.0), left * factor
+    def look(self, now: float) -> Sight:
+        """See how far the stages are."""
+        for number, work in enumerate(self.works):
+            new = work.epochs_done() - self.done[number]
+            if new > 0:
+                self.measured[number].extend([(now - self.changed) / new] * min(new, NUM_MEASURED))
+            if new:
+                self.done[number] += new
+                self.changed = now
+        seconds = [self.seconds(number) for number in range(len(self.works))]
+        total = sum(work.epochs * each for work, each in zip(self.works, seconds, strict=True))
+        behind = sum(done * each for done, each in zip(self.done, seconds, strict=True))
+        unfinished = (i for i, work in enumerate(self.works) if self.done[i] < work.epochs)
+        at_work = next(unfinished, None)
+        ahead = 0.0 if at_work is None else min(now - self.changed, 0.95 * seconds[at_work])  # within an epoch
+        left = max(total - behind - ahead, 0.0)
+        work = self.works[-1 if at_work is None else at_work]
+        lines = work.lines()
+        loss = lines[-1].get("loss") if lines else None
+        epoch = work.epochs if at_work is None else self.done[at_work] + 1
+        known_loss = loss if isinstance(loss, int | float) else None
+        return Sight(1 - left / total if total else 1.0, left, epoch, work.epochs, known_loss)
 
 
 def duration(seconds: float) -> str:
@@ -91,7 +136,8 @@ class Display:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log = self.log_path.open("a", encoding="utf-8", errors="backslashreplace")
         self._clock = Clock(self.works, time.monotonic())
-        form = "{desc} {percentage:3.0f}%|{bar}|{postfix}"
+        # tqdm sets a comma before a postfix: the words stand where it has its unit.
+        form = "{desc} {percentage:3.0f}%|{bar}| {unit}"
         tty = is_terminal(self.err)
         self._bar = tqdm(total=1.0, file=self.err, bar_format=form, dynamic_ncols=True, leave=False, disable=not tty)
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -125,15 +171,15 @@ class Display:
 
     def _watch(self) -> None:
         said = time.monotonic()
-        while not self._ended.wait(LOOK_EVERY):
-            share, left = self._clock.look(time.monotonic())
+        while self.works and not self._ended.wait(LOOK_EVERY):
+            seen = self._clock.look(time.monotonic())
             self._bar.set_description_str(self.title, refresh=False)
-            self._bar.set_postfix_str(f"about {duration(left)} left", refresh=False)
-            self._bar.n = min(share, 1.0)
+            self._bar.unit = seen.words
+            self._bar.n = min(seen.share, 1.0)
             self._bar.refresh()
             if self._bar.disable and time.monotonic() - said > SAY_EVERY:
                 said = time.monotonic()
-                self.line(f"{self.title}: {100 * share:.0f} % of all, about {duration(left)} left")
+                self.line(f"{self.title}: {seen.words} ({100 * seen.share:.0f} % of all)")
 
 
 class _Log(io.TextIOBase):

@@ -1,4 +1,4 @@
-"""What a folder's images are like, told without a label: how many, how large, gray or coloured."""
+"""What a folder's images are like, found without a label: how many, how large, gray or coloured."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ NUM_LOOKED_AT = 256
 SIDE = 32  # to which an image is brought to be looked at
 GRAY_SPREAD = 10  # largest mean difference between colours, of 255, that still counts as gray
 GRAY_SHARE = 0.95
-UNEQUAL = 4  # ratio of the largest and smallest short side that deserves a word
+UNEQUAL = 4  # ratio of the largest and smallest short side that deserves a warning
 FEW_PER_CLUSTER = 10
 
 
@@ -54,7 +54,7 @@ def check_number(num_clusters: int, num_images: int) -> None:
     if num_clusters < 2:
         raise ConfigError(f"--num_clusters is {num_clusters}, but grouping needs at least 2 clusters")
     if num_images == 1:
-        raise UserError("the folder holds one image that can be read; grouping needs more of them")
+        raise UserError("the folder holds one image that can be read; give a folder of more")
     if num_images < num_clusters:
         raise UserError(
             f"the folder holds {num_images:,} images that can be read, which cannot fill {num_clusters:,} clusters; "
@@ -76,7 +76,10 @@ def look_at(folder: Path, num_clusters: int) -> Look:
     say(f"images: read as {words(values, found)}")
     pictures, sides, num_looked_at = _sample(files, values)
     if not pictures:
-        raise UserError(f"none of the images looked at in {shown(folder)} can be read; are these image files?")
+        raise UserError(
+            f"none of the images looked at in {shown(folder)} can be read as an image; "
+            "open one in a viewer: they may be damaged or of another format"
+        )
     num_readable = len(files) * len(pictures) // num_looked_at
     check_number(num_clusters, num_readable)
     if num_readable < FEW_PER_CLUSTER * num_clusters:
@@ -86,7 +89,8 @@ def look_at(folder: Path, num_clusters: int) -> Look:
         )
     if len({hashlib.sha256(picture.tobytes()).digest() for picture in pictures}) == 1:
         raise UserError(
-            f"all {len(pictures)} images looked at in {shown(folder)} are identical; there is nothing to tell apart"
+            f"all {len(pictures)} images looked at in {shown(folder)} are identical, so there is nothing to group; "
+            "give another folder"
         )
     if max(sides) > UNEQUAL * min(sides):
         warn(

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,36 +11,78 @@ from typing import Any, NoReturn
 import torch
 import yaml
 from easydict import EasyDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from data.files import sources
 from data.files.listing import ImageFiles
-from recipes.choose import STAGES, Recipe, choose
+from recipes.choose import FEATURE_STAGES, STAGES, Recipe, choose
+from recipes.features import SCRATCH, Features, describe, feature_stages
 from recipes.look import Look
 from system import owned
+from system.bounded import read_json
 from system.console import say
 from system.errors import ConfigError, UserError
 from system.files import add_to_list, is_own, remove, write_text
 from system.lock import LOCK, lock_folder, unlock_folder
 from system.runtime import Runtime, generator
 from system.text import escape, quoted
-from training.folder import Keys, RunFolder
+from system.yaml_file import HERE, load_yaml
+from training.folder import CONFIG, MODEL, Keys, RunFolder
+from training.folder import RECORD as RUN
 from utils.common_config import IMAGES, get_model, get_train_transformations
 from utils.config import REPOSITORY, load_config
 from utils.overrides import apply_overrides, words_of
 from utils.schema import SETUPS
-from utils.yaml_file import HERE, load_yaml
 
 RECORD, ALIAS, LOG = "cluster.json", "runs", "log.txt"
 PICTURE = "images.png"
 RESULTS = ("report.html", "clusters.csv", "unreadable.txt")
-WRITTEN = (RECORD, LOG, PICTURE, IMAGES, *RESULTS)
+DELIVERED = (MODEL, CONFIG, RUN)
+"""The model that was chosen, as a run leaves it."""
+WRITTEN = (RECORD, LOG, PICTURE, IMAGES, *RESULTS, *DELIVERED)
 """What this program writes into the folder of a clustering itself."""
-RUNS = tuple(SETUPS[stage].stage for stage in STAGES)
-CONFIGS = ("env.yml", *(f"{stage}.yml" for stage in STAGES))
+ALL_STAGES = (*FEATURE_STAGES, *STAGES)
+RUNS = tuple(dict.fromkeys(SETUPS[stage].stage for stage in ALL_STAGES))
+CONFIGS = ("env.yml", *(f"{stage}.yml" for stage in ALL_STAGES))
 COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1
-QUICK_SECONDS = {"simclr": 150.0, "scan": 60.0, "selflabel": 30.0}
-QUICK_EPOCHS = 3
+# Guesses for the estimate alone, which is corrected while it runs: features of an image on a CPU and on a GPU, and all
+# clusterings of some images and of one more.
+FEATURE_SECONDS = {"cpu": 0.006, "gpu": 0.001}
+CLUSTERING_SECONDS = (15.0, 0.008)
 NUM_TIMED = 3
+
+
+class Images(BaseModel):
+    """Which images a clustering began with."""
+
+    model_config = ConfigDict(strict=True)
+
+    count: int
+    fingerprint: str
+
+
+class Outcome(BaseModel):
+    """What a clustering came to: its model, and scores by labels, if there are any."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: str
+    scores: dict[str, float | int | None]
+
+
+class ProjectRecord(BaseModel):
+    """What is relied on of cluster.json."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    request: dict[str, Any]
+    images: Images
+    recipe: str
+    reasons: list[str]
+    seconds: dict[str, FiniteFloat]
+    result: Outcome | None
+    stages: list[str] = list(STAGES)
+    """Earlier versions knew only training from scratch."""
 
 
 class _Plain(yaml.SafeDumper):
@@ -59,9 +100,20 @@ class Project:
 
     def __init__(self, folder: Path, request: dict[str, Any]) -> None:
         self.folder, self.request = folder, request
-        self.facts: dict[str, Any] = {"recipe": "", "reasons": [], "seconds": {}, "result": None}
+        self.facts: dict[str, Any] = {
+            "recipe": "",
+            "reasons": [],
+            "seconds": {},
+            "result": None,
+            "stages": list(STAGES),
+        }
         self.moved: list[str] = []
         """Words that tell the stages' configs where what they name lies now."""
+
+    @property
+    def stages(self) -> list[str]:
+        """The setups that run, in their order."""
+        return self.facts["stages"]
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -89,25 +141,28 @@ class Project:
         """
         self.fingerprint, self.num_images = files.fingerprint(), len(files)
         path = self.folder / RECORD
-        if not path.exists():
-            return False
-        self._adopt()
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            old, facts = dict(record["request"]), {key: record[key] for key in self.facts}
-            images = dict(record["images"])
-            same_images = images["fingerprint"] == self.fingerprint
-            result = facts["result"] and {**facts["result"], "model": self._inside(facts["result"]["model"])}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            advice = "overwrite=true starts again" if is_own(path) else "move it away, or give another --output"
-            raise UserError(f"{path} is damaged, or not of this program; {advice}") from error
+            self._adopt()
+            record = read_json(path, ProjectRecord)
+        except FileNotFoundError:
+            return False
+        except UserError as error:
+            own = is_own(path)
+            advice = "put back a copy of it" if own else "move it away"
+            more = " (overwrite=true removes the runs here and starts again)" if own else ""
+            raise UserError(f"{error}, or not of this program; {advice}, or give another --output{more}") from error
+        old = {"features": self.request.get("features"), **record["request"]}  # of earlier versions, too
+        facts = {key: record[key] for key in self.facts}
+        images = record["images"]
+        same_images = images["fingerprint"] == self.fingerprint
+        result = facts["result"] and {**facts["result"], "model": self._inside(facts["result"]["model"])}
         differing = sorted(key for key in self.request if old.get(key) != self.request[key])
         if differing == ["folder"] and same_images and not sources.changes(self._noted, files):
             say(f"the images are in {self.request['folder']} now, and were in {old.get('folder')}; they are the same")
         elif differing:
             raise ConfigError(
                 f"{self.folder} holds another clustering ({', '.join(f'{k} was {old.get(k)}' for k in differing)}); "
-                "--output DIR keeps this one apart, overwrite=true starts again"
+                "give another --output to keep it (overwrite=true removes it and starts again)"
             )
         self.facts = facts | {"result": result}
         if not same_images:
@@ -120,14 +175,16 @@ class Project:
 
     def _adopt(self) -> None:
         """List what an earlier version wrote here, when it was one."""
-        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-            if {"request", "images"} <= json.loads((self.folder / RECORD).read_text(encoding="utf-8")).keys():
-                owned.adopt(self.folder, WRITTEN)
-                if self.env_path.parent.is_dir() and not self.env_path.parent.is_symlink():
-                    owned.adopt(self.env_path.parent, CONFIGS)
+        try:
+            read_json(self.folder / RECORD, ProjectRecord)
+        except (FileNotFoundError, UserError):
+            return
+        owned.adopt(self.folder, WRITTEN)
+        if self.env_path.parent.is_dir() and not self.env_path.parent.is_symlink():
+            owned.adopt(self.env_path.parent, CONFIGS)
 
     def _inside(self, path: str) -> str:
-        """A path within the folder, told from it; earlier versions wrote where it was."""
+        """A path within the folder, relative to it; earlier versions wrote where it was."""
         return "/".join(Path(path).parts[-3:])
 
     @property
@@ -138,7 +195,7 @@ class Project:
     def _refuse(self, how: str) -> NoReturn:
         raise UserError(
             f"the images in {self.request['folder']} changed since this clustering began ({how}); put them back, or "
-            "start again with overwrite=true, or keep this one and give another --output"
+            "give another --output to keep this one (overwrite=true removes it and starts again)"
         )
 
     def check_unchanged(self, files: ImageFiles) -> None:
@@ -154,7 +211,7 @@ class Project:
         env = load_yaml(self.env_path)
         if not str(env.get("root_dir")).startswith(HERE):
             words.append(f"root_dir={json.dumps(str(self.folder))}")
-        kwargs = load_yaml(self.config_path("simclr")).get("train_db_kwargs") or {}
+        kwargs = load_yaml(self.config_path(self.stages[0])).get("train_db_kwargs") or {}
         if kwargs.get("root") != self.request["folder"]:
             words.append(f"train_db_kwargs.root={json.dumps(self.request['folder'])}")
         if "cache_dir" in kwargs and Path(str(kwargs["cache_dir"])) != self.folder / "cache" and words:
@@ -183,11 +240,11 @@ class Project:
         if again:
             for run in runs:
                 run.clear()
-            for name in (*RESULTS, PICTURE, IMAGES):
+            for name in (*RESULTS, *DELIVERED, PICTURE, IMAGES):
                 remove(self.folder / name)
 
     def write(self, **facts: Any) -> None:
-        """Write cluster.json, with new facts on top of what is known."""
+        """Write cluster.json, new facts replacing what is known."""
         self.facts |= facts
         images = {"count": self.num_images, "fingerprint": self.fingerprint}
         record = {"request": self.request, "images": images, **self.facts}
@@ -211,17 +268,17 @@ class Project:
         return load_config(self.env_path, self.config_path(stage), self.moved)
 
     def write_configs(self, recipe: Recipe, words: list[str]) -> None:
-        """Write the configs of a recipe, with the user's words on top of them."""
-        heading = "# Where these results lie, told from the folder of this file.\n"
+        """Write the configs of a recipe, overridden by the user's words."""
+        heading = "# Where these results lie, relative to the folder of this file.\n"
         write_text(self.env_path, heading + yaml.safe_dump({"root_dir": f"{HERE}/.."}), listed=True)
-        for stage in STAGES:
+        for stage in recipe.configs:
             content = {**recipe.configs[stage], "db_alias": ALIAS}
-            if content["train_db_kwargs"]["stream"] is False:
+            if content["train_db_kwargs"].get("stream") is False:
                 cache = {"cache_dir": f"{HERE}/../cache"}
                 content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}
             content = apply_overrides(content, words_of(SETUPS[stage].stage, words))
             paths = [str(self.config_path(name).relative_to(self.folder)) for name in ("env", stage)]
-            command = ["python", f"{REPOSITORY / stage}.py", "--config_env", paths[0], "--config_exp", paths[1]]
+            command = ["python", *_program(stage), "--config_env", paths[0], "--config_exp", paths[1]]
             how = f"Run it, where the report lies, with: {quoted(command)}"
             lines = [*(f"Chosen by cluster.py: {escape(reason)}." for reason in recipe.reasons), how]
             text = "".join(f"# {line}\n" for line in lines)
@@ -233,20 +290,34 @@ class Project:
         with tempfile.TemporaryDirectory() as folder:
             rehearsal = Project(Path(folder), self.request)
             rehearsal.write_configs(recipe, [])
-            for stage in STAGES:
+            for stage in recipe.configs:
                 load_config(rehearsal.env_path, rehearsal.config_path(stage), words_of(SETUPS[stage].stage, words))
 
 
-def make_recipe(look: Look, num_clusters: int, runtime: Runtime, quick: bool) -> tuple[Recipe, dict[str, float]]:
-    """A recipe and the estimated seconds of its stages on this machine; `quick` fits epochs into four minutes."""
-    recipe = choose(look, num_clusters, runtime.device.type, quick)
-    second = _seconds_per_image(recipe.configs["simclr"], runtime) * look.num_images
-    per_epoch = {stage: max(second * COST[stage], 1e-6) for stage in STAGES}
-    for stage, config in recipe.configs.items():
-        if quick:
-            fitting = math.floor(QUICK_SECONDS[stage] / per_epoch[stage])
-            config["epochs"] = min(config["epochs"], max(fitting, QUICK_EPOCHS))
-    return recipe, per_epoch
+def _program(setup: str) -> list[str]:
+    """What Python runs; a module by its name, which works where the project is installed or in its folder."""
+    module = SETUPS[setup].module
+    return ["-m", module] if "." in module else [f"{REPOSITORY / module}.py"]
+
+
+def make_recipe(
+    look: Look, num_clusters: int, runtime: Runtime, quick: bool, features: Features, weights: str | None = None
+) -> tuple[Recipe, dict[str, float]]:
+    """A recipe and the estimated seconds of an epoch of its stages on this machine, which choose nothing."""
+    device = runtime.device.type
+    if features.name == SCRATCH:
+        recipe = choose(look, num_clusters, device, quick)
+        second = _seconds_per_image(recipe.configs["simclr"], runtime) * look.num_images
+        recipe.reasons.append(f"trained from scratch: {features.why}")
+        return recipe, {stage: max(second * COST[stage], 1e-6) for stage in STAGES}
+    facts = describe(features.name, look, device)
+    what = f"features of {facts.name}, trained with {facts.trained_with} (licence: {facts.license}): {features.why}"
+    reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
+    configs = feature_stages(look, num_clusters, facts, weights)
+    each = FEATURE_SECONDS["cpu" if device == "cpu" else "gpu"] * (facts.side / 128) ** 2
+    base, more = CLUSTERING_SECONDS
+    seconds = {"pretrained": each * look.num_images + 5, "candidates": base + more * look.num_images}
+    return Recipe(f"features, {facts.name} at {facts.side}", reasons, configs), seconds
 
 
 def _seconds_per_image(config: dict[str, Any], runtime: Runtime) -> float:

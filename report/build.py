@@ -39,6 +39,7 @@ class ReportData:
     (cluster, class), None: the Hungarian one. `metrics` holds the lines of each stage's metrics.jsonl, `facts` how the
     result was made, `scores` what evaluation gave. Paths are shown as they are, and link to the files where
     `image_root` (the folder they are relative to) is given. `prototypes` maps clusters to images, None: found here.
+    `verdict` holds the candidates with their scores, the reason for the chosen one, and how far to trust it.
     """
 
     title: str
@@ -54,6 +55,7 @@ class ReportData:
     scores: Mapping[str, Any] = field(default_factory=dict)
     image_root: Path | None = None
     prototypes: dict[int, int] | None = None
+    verdict: Mapping[str, Any] | None = None
 
 
 def clean(text: object) -> str:
@@ -91,8 +93,31 @@ def _link_base(path: Path, image_root: Path | None) -> str | None:
     return "./" + quote(os.fsencode(Path(relative).as_posix())) + "/"
 
 
-def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [(key.upper(), f"{100 * scores[key]:.1f} %") for key in PERCENT_SCORES if scores.get(key) is not None]
+VERDICT = {"neighbors": "neighbors", "agreement": "agreement", "evenness": "evenness", "used": "in use"}
+
+
+def _verdict(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The verdict as the page shows it: heads and rows of the table, the reason and the trust."""
+    if not verdict:
+        return None
+    rows = verdict["candidates"]
+    keys = [key for key in VERDICT if key in rows[0]]
+    labelled = "acc_from_labels" in rows[0]
+    table = [
+        [
+            clean(row["name"]),
+            *(str(row[key]) if key == "used" else f"{row[key]:.3f}" for key in keys),
+            *([f"{100 * row['acc_from_labels']:.1f} %"] if labelled else []),
+        ]
+        for row in rows
+    ]
+    heads = ["candidate", *(VERDICT[key] for key in keys), *(["ACC (labels only score)"] if labelled else [])]
+    return {"heads": heads, "rows": table, "reason": clean(verdict["reason"]), "trust": clean(verdict["trust"])}
+
+
+def _score_rows(scores: Mapping[str, Any], num_clusters: int) -> list[tuple[str, str]]:
+    shown = [key for key in PERCENT_SCORES if key != "top5" or num_clusters > 5]  # the best five of five say nothing
+    rows = [(key.upper(), f"{100 * scores[key]:.1f} %") for key in shown if scores.get(key) is not None]
     return [(key.replace("TOP5", "Top-5"), value) for key, value in rows]
 
 
@@ -222,7 +247,8 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         labels=labels,
         show_table=labels is not None and max(labels.table.shape) <= MAX_TABLE_CLASSES,
         curves=curves,
-        scores=_score_rows(data.scores),
+        verdict=_verdict(data.verdict),
+        scores=_score_rows(data.scores, num_clusters),
         made=flatten(data.facts),
         num_images=num_images,
         num_map=len(on_map),

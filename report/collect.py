@@ -1,6 +1,5 @@
 """From a stage's prediction to the page that shows it, and to the list of clusters."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from clustering.prediction import Prediction, find_prototypes
 from data.files.decode import read_image
 from data.files.formats import BadImageError
 from data.files.values import Values
+from system.bounded import read_json_lines
 from system.console import warn
+from system.errors import UserError
 from training.folder import METRICS, read_record
 
 THUMBNAIL_SIDE = 256
@@ -26,10 +27,12 @@ def write_report(
     dataset: Any,
     prediction: Prediction,
     scores: dict[str, Any],
+    verdict: Mapping[str, Any] | None = None,
 ) -> None:
     """Write report.html of a clustering model's prediction; raises UserError when it cannot be written.
 
     `folders` are the run folders that led to the model, by stage, its own last; empty for a foreign model.
+    `verdict` says which of several candidates this is.
     """
     from report.build import ReportData
     from report.build import write_report as write  # templates and charts take a second to import
@@ -46,6 +49,7 @@ def write_report(
         metrics=read_metrics(folders),
         facts=facts_of(config, model_path, folders),
         scores=scores,
+        verdict=verdict,
         image_root=dataset.root,
         prototypes=find_prototypes(prediction.features, prediction.probabilities),
     )
@@ -79,11 +83,11 @@ def read_metrics(folders: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]
     for stage, folder in folders.items():
         path = folder / METRICS
         try:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+            lines = read_json_lines(path)
         except FileNotFoundError:
             continue
-        except ValueError:
-            warn(f"{path} is damaged; its curves are left out")
+        except UserError as error:
+            warn(f"{error}; its curves are left out")
             continue
         if lines:
             found[stage] = lines
@@ -91,7 +95,7 @@ def read_metrics(folders: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]
 
 
 def facts_of(config: Mapping[str, Any], model_path: Path, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """How a result was made: model, data, the config's main keys, and what run.json tells."""
+    """How a result was made: model, data, the config's main keys, and what run.json says."""
     keys = ("setup", "train_db_name", "num_classes", "backbone", "stem", "width", "epochs", "batch_size", "seed")
     facts: dict[str, Any] = {"model": str(model_path)} | {
         key: config[key] for key in keys if config.get(key) is not None
@@ -99,5 +103,7 @@ def facts_of(config: Mapping[str, Any], model_path: Path, folders: Mapping[str, 
     facts["crop_size"] = config["transformation_kwargs"]["crop_size"]
     if not folders:
         return facts
-    told = read_record(list(folders.values())[-1])
-    return facts | {key: told[key] for key in ("device", "precision", "seconds", "commit", "versions") if told.get(key)}
+    record = read_record(list(folders.values())[-1])
+    return facts | {
+        key: record[key] for key in ("device", "precision", "seconds", "commit", "versions") if record.get(key)
+    }

@@ -203,7 +203,8 @@ class Sorter:
                 self._place(Path(path).resolve(), self.folder / name)
             except OSError as error:
                 raise UserError(
-                    f"cannot put {shown(path)} into {shown(self.folder / group)}: {error.strerror or error}"
+                    f"cannot put {shown(path)} into {shown(self.folder / group)}: {error.strerror or error}; "
+                    "give another folder"
                 ) from error
 
     def _free(self, group: str, name: str) -> str:

@@ -102,10 +102,11 @@ def read_axes(stage: str, words: Sequence[str]) -> list[Axis]:
         owner, rest = split_stage(word)
         key, values = split_values(rest)
         if key in OWN_KEYS:
-            raise ConfigError(f"{key} is set by sweep.py itself; it cannot be swept or given")
+            raise ConfigError(f"{key} is set by sweep.py itself; leave it out (--name names the sweep)")
         if owner is not None and STAGES.index(owner) > STAGES.index(stage):
             raise ConfigError(
-                f"'{shown(word)}' concerns the stage {owner}, which comes after {stage}, the last of this sweep"
+                f"'{shown(word)}' concerns the stage {owner}, which comes after {stage}, the last of this sweep; "
+                f"leave it out, or sweep {owner}"
             )
         axis = Axis(None if owner is None and key == "seed" else owner or stage, key, tuple(values))
         if any((other.stage, other.key) == (axis.stage, axis.key) for other in axes):
@@ -123,11 +124,11 @@ def find_config(stage: str, target: str, given: dict[str, str | None]) -> str:
     names = {of: [name for name, setup in SETUPS.items() if setup.stage == of] for of in (stage, target)}
     for own, other in itertools.product([*names[target], target], names[stage]):
         if last.name.startswith(own):
-            beside = last.name.replace(own, other, 1)
-            for path in (last.parent.parent / stage / beside, last.parent / beside):
+            near = last.name.replace(own, other, 1)
+            for path in (last.parent.parent / stage / near, last.parent / near):
                 if path.is_file():
                     return str(path)
-    raise ConfigError(f"the config of the stage {stage} is not found beside {last}; name it: --{stage}_config FILE")
+    raise ConfigError(f"the config of the stage {stage} is not found next to {last}; name it: --{stage}_config FILE")
 
 
 def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: Sequence[str]) -> Plan:
@@ -158,7 +159,7 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
 
 
 def _make_job(stage: str, env: str | None, exp: str, chosen: list[tuple[Axis, str]], before: Job | None) -> Job:
-    """The run of one stage in one combination; its name tells every value that went into it."""
+    """The run of one stage in one combination; its name holds every value that went into it."""
     until = STAGES.index(stage)
     parts = [
         f"{axis.shown(stage)}={value}"

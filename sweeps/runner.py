@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from data.files.decode import num_cores
 from sweeps.plan import Job
 from system import processes, signals
 from system.console import say, warn
+from system.errors import ConfigError
 from system.files import REPOSITORY
 from system.lock import holder
+from system.yaml_file import load_yaml
 from training.folder import CONFIG, MODEL, RunFolder, differing_keys, read_finished, read_record, to_plain
 from utils.schema import SETUPS
 from utils.stage import keys_of
@@ -31,8 +32,8 @@ def is_finished(job: Job) -> bool:
     """Whether this very run was finished before."""
     folder = job.folder()
     try:
-        old = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        old = load_yaml(folder / CONFIG)
+    except ConfigError:
         return False
     if read_finished(folder) is None or not (folder / MODEL).exists():
         return False
@@ -74,7 +75,7 @@ class Runner:
         self._told: set[Job] = set()  # of which it was said that they wait
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Run what is not finished; `failed` and `stopped_by` (a signal's number) tell how it went."""
+        """Run what is not finished; `failed` and `stopped_by` (a signal's number) say how it went."""
         waiting = [job for job in jobs if not is_finished(job)]
         done = set(jobs) - set(waiting)
         say(f"{len(jobs)} runs, {len(done)} of them finished before; {self.num_slots} at a time")

@@ -174,7 +174,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def is_first_to_say(text: str) -> bool:
-    """Whether no other rank has said this: what ends all ranks is told once, what ends one of them is told too.
+    """Whether no other rank has said this: what ends all ranks is said once, what ends one of them is said too.
 
     Works before the ranks have joined and after one has gone; where the others cannot be asked, the answer is yes.
     """

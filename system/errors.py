@@ -1,4 +1,6 @@
-"""Errors that a user can mend: one sentence (what, where, what to do) and an exit code, never a traceback."""
+"""Errors that a user can fix: one sentence (what, where, what to do) and an exit code, never a traceback."""
+
+import re
 
 from system.text import one_line
 
@@ -20,3 +22,25 @@ class ConfigError(UserError):
 
 class NothingConfidentError(UserError):
     """Self-labeling has nothing to learn from: no image is as confident as it demands."""
+
+
+# What the host's allocators say when memory is full, besides Python's MemoryError and torch's error for a device.
+_HOST_IS_FULL = re.compile(r"DefaultCPUAllocator|an(?:no|')t allocate memory|not enough memory|bad_alloc")
+_WANTED = re.compile(r"allocate (?:(\d+) bytes|([\d.,]+ ?[KMGTP]i?B))")
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """One sentence where an error says that the memory of the machine or of its device is full; None for any other."""
+    text = str(error)
+    on_device = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for an error's sake
+    on_host = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _HOST_IS_FULL.search(text))
+    if not on_device and not on_host:
+        return None
+    found = _WANTED.search(text)
+    size = found and (found[2] or f"{int(found[1]) / 1e9:.3g} GB")
+    wanted = f" ({size} more were needed)" if size else ""
+    whose = "the device's memory" if on_device else "the machine's memory"
+    return (
+        f"{whose} is full{wanted}; use a smaller batch_size, eval_batch_size or crop_size, or a smaller network "
+        "(width, features_dim, num_heads)"
+    )

@@ -1,6 +1,6 @@
 """Files that are whole or absent, and known to be the ones that were written.
 
-`write_file` is the only place of this project that writes a result. It writes beside the target, syncs, and renames;
+`write_file` is the only place of this project that writes a result. It writes next to the target, syncs, and renames;
 the checksum goes to `manifest.json` in the same folder. Around the rename the manifest knows the old and the new
 file, so that a kill between any two steps leaves a file that verifies. The manifest holds its own checksum too.
 
@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from system.bounded import Scalar, parse_json, read_bytes
 from system.errors import UserError
 from system.lock import check_held, locked_briefly
 
@@ -29,9 +30,26 @@ TEMPORARY = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
 
 _WRITER = re.compile(rf"(?P<target>.+?)(?:\.share\d+{re.escape(TEMPORARY)})?\.(?P<pid>\d+){re.escape(TEMPORARY)}", re.S)
+_may_write = True
 
-Entry = dict[str, Any]  # one file that may be at a path: its sha256 and the facts recorded with it
+Entry = dict[str, Scalar]  # one file that may be at a path: its sha256 and the facts recorded with it
 Manifest = dict[str, list[Entry]]
+
+
+@contextlib.contextmanager
+def nothing_written() -> Iterator[None]:
+    """Have `write_file` refuse to write, as in a dry run."""
+    global _may_write
+    before, _may_write = _may_write, False
+    try:
+        yield
+    finally:
+        _may_write = before
+
+
+def may_write() -> bool:
+    """Whether files may be written now."""
+    return _may_write
 
 
 def _sha256(path: Path) -> str:
@@ -55,7 +73,7 @@ def _mib(num_bytes: int) -> str:
 
 @contextlib.contextmanager
 def _explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
-    """Turn what the system says of a failed write into a sentence; `needed` tells how many bytes the file has."""
+    """Turn what the system says of a failed write into a sentence; `needed` gives how many bytes the file has."""
     try:
         yield
     except OSError as error:
@@ -63,7 +81,7 @@ def _explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
         if error.errno in FULL:
             room = f": it needs {_mib(needed())} and {_mib(shutil.disk_usage(path.parent).free)} are free there"
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}{room}; what was there before is untouched; mend that and "
+            f"cannot write {path}: {error.strerror or error}{room}; what was there before is untouched; fix that and "
             "run the same command again"
         ) from error
 
@@ -130,16 +148,18 @@ def _dump(manifest: Manifest) -> str:
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
-        manifest = json.loads(text)["files"]
-        known = all(isinstance(entry["sha256"], str) for entries in manifest.values() for entry in entries)
-        if not known or _dump(manifest) != text:
+        data = read_bytes(path)
+        manifest = parse_json(data, dict[str, dict[str, list[Entry]] | str])["files"]
+        if (
+            not all(isinstance(entry.get("sha256"), str) for entries in manifest.values() for entry in entries)
+            or _dump(manifest).encode() != data
+        ):
             raise ValueError
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged, so the files beside it cannot be checked; restore it, or delete it to use them "
+            f"{path} is damaged, so the files next to it cannot be checked; restore it, or delete it to use them "
             "unchecked"
         ) from error
     return manifest
@@ -153,7 +173,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 def _entries(path: Path, manifest: Manifest) -> list[Entry]:
     """What the manifest knows of the file that is at a path now."""
     entries = manifest.get(path.name, [])
-    if len(entries) > 1:  # a kill came around a rename: only the file can tell which of the two it is
+    if len(entries) > 1:  # a kill came around a rename: only the file shows which of the two it is
         checksum = _sha256(path) if path.exists() else None
         entries = [entry for entry in entries if entry["sha256"] == checksum]
     return entries
@@ -206,6 +226,8 @@ def write_file(
     Raises UserError when it cannot be written; the file that was there before is then untouched.
     """
     path = Path(path)
+    if not _may_write:
+        raise UserError(f"a dry run writes nothing, and this one needs {path}; run the command without --dry_run")
     if not record and not listed:
         path = Path(os.path.realpath(path))
     check_held(path)
@@ -266,8 +288,8 @@ def write_text(path: Path | str, text: str, *, record: bool = False, listed: boo
 def verify_file(path: Path | str, replaceable: bool = False) -> dict[str, Any] | None:
     """Check a file against its recorded checksum and return the facts recorded with it.
 
-    Returns None for a file that has no record (a published one). Where a user may have laid a file of their own over
-    ours and the reader finds out truncation (`replaceable`), a file of another length has no record either.
+    Returns None for a file that has no record (a published one). Where a user may have replaced our file by one of
+    their own and the reader notices truncation (`replaceable`), a file of another length has no record either.
     Raises UserError when the file does not match.
     """
     path = Path(path)

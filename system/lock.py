@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from system.bounded import Scalar, parse_json
 from system.console import warn
 from system.errors import UserError
 
@@ -98,7 +99,7 @@ def _open(folder: Path, path: Path, advice: str) -> tuple[IO[str], bool]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 file.seek(0)
-                holder = _holder(file.read())
+                holder = _holder(file.read(4096))
                 file.close()
                 raise UserError(
                     f"{folder} is in use by another run ({holder}); wait for it to end, or {advice}"
@@ -119,7 +120,7 @@ def holder(folder: Path) -> str | None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _holder(file.read())
+            return _holder(file.read(4096))
         except OSError:  # some network file systems know no locks
             return None
     return None
@@ -127,10 +128,10 @@ def holder(folder: Path) -> str | None:
 
 def _holder(text: str) -> str:
     try:
-        holder = json.loads(text)
+        holder = parse_json(text, dict[str, Scalar])
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "by a process that did not leave its name"
+    except (ValueError, KeyError):
+        return "a process that did not leave its name"
 
 
 def check_held(path: Path) -> None:

@@ -2,20 +2,23 @@
 
 import copy
 import io
+import mmap
 import pickle
+import pickletools
 import re
 import struct
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
 
 from system import files
-from system.errors import UserError
+from system.bounded import what_it_is
+from system.errors import UserError, out_of_memory
 from system.text import shown
 
 
@@ -51,38 +54,138 @@ SAFE_GLOBALS: list[Any] = [
 ]
 
 
+class RefusedError(Exception):
+    """A file is left unread, for a reason that its message gives: what follows 'it is refused'."""
+
+
+MAX_BYTES = 16 << 30  # of a PyTorch file: the largest backbones, with an optimizer's state
+MAX_ENTRIES, MAX_DIRECTORY = 20_000, 8 << 20  # of a zip file, and bytes of its list of them
+MAX_PICKLE = 64 << 20  # bytes of the pickle inside, without its tensors
+MAX_OPCODES = 500_000  # of a model's pickle: about thirty a tensor
+MAX_OPCODES_OF_LISTS = 4_000_000  # of a pickle that holds a label and a name for every image
+LEGACY_PICKLES = 5  # of a PyTorch file from before its zip format: tensors' bytes follow them
+
+MEMO = ("PUT", "BINPUT", "LONG_BINPUT")  # opcodes that number an object
+# Known to torch's own reader of weights, though they make as much as a number asks for.
+ALLOCATING = re.compile(r"(__builtin__|builtins) bytearray|torch(\.\S+)? (\w*Tensor|UntypedStorage|TypedStorage)")
+
+
+def check_opcodes(file: Any, max_opcodes: int, num_pickles: int = 1) -> None:
+    """Go through pickles without doing what they say; raises RefusedError where that could fill the memory.
+
+    One byte of a pickle can make an object of a hundred; a number in it can make the unpickler's memo as large as it
+    says; and functions that are harmless otherwise allocate as much as their argument says.
+    """
+    num_opcodes = 0
+    for _ in range(num_pickles):
+        for opcode, argument, _ in pickletools.genops(file):
+            num_opcodes += 1
+            if num_opcodes > max_opcodes:
+                raise RefusedError(f"its pickle has more than {max_opcodes:,} steps, which no such file needs")
+            if opcode.name in MEMO and isinstance(argument, int) and argument > max_opcodes:
+                raise RefusedError("its pickle numbers objects that it does not have")
+            if opcode.name == "GLOBAL" and ALLOCATING.fullmatch(str(argument)):
+                raise pickle.UnpicklingError(f"GLOBAL {str(argument).replace(' ', '.')}")
+
+
+def _directory(file: BinaryIO, size: int) -> tuple[int, int]:
+    """How many entries a zip file says that it has, and how many bytes their list takes."""
+    file.seek(max(0, size - 42))
+    end = file.read(42)
+    signature, *_, num_entries, num_bytes, _, comment = struct.unpack("<4s4H2LH", end[-22:])
+    if signature != b"PK\5\6" or comment:
+        raise zipfile.BadZipFile("it does not end as a zip file does")
+    if len(end) == 42 and end[:4] == b"PK\6\7":  # a larger form, which PyTorch always writes
+        (place,) = struct.unpack("<8xQ4x", end[:20])
+        file.seek(min(place, size))
+        (_, *_, more_entries, more_bytes, _) = struct.unpack("<4sQ2H2L4Q", file.read(56))
+        return max(more_entries, num_entries % 0xFFFF), max(more_bytes, num_bytes % 0xFFFFFFFF)
+    return num_entries, num_bytes
+
+
+def _check_archive(path: Path, verified: bool) -> None:
+    """Raise RefusedError for a zip file that is larger inside than outside, BadZipFile for one that is damaged."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        num_entries, num_bytes = _directory(file, size)
+    if num_entries > MAX_ENTRIES or num_bytes > MAX_DIRECTORY:
+        raise RefusedError(f"it is a zip file of {num_entries:,} entries; a model has at most {MAX_ENTRIES:,}")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise RefusedError(
+                    "it is a zip file with compressed entries, which PyTorch does not write and which may take any "
+                    "amount of memory"
+                )
+        if sum(entry.file_size for entry in entries) > size:
+            raise RefusedError("it is a zip file whose entries are larger together than the file")
+        names = [entry.filename.lower() for entry in entries]
+        if len(set(names)) < len(names):
+            raise RefusedError("it is a zip file with two entries of one name")
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise RefusedError("it is a TorchScript program; save the state_dict of the model it was made from")
+        for entry in entries:
+            if entry.filename.lower().endswith(".pkl"):
+                if entry.file_size > MAX_PICKLE:
+                    raise RefusedError(
+                        f"its pickle has {entry.file_size >> 20} MiB, at most {MAX_PICKLE >> 20} are read"
+                    )
+                check_opcodes(archive.read(entry), MAX_OPCODES)
+        # torch.load does not look at the checksums.
+        damaged = None if verified else archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
+
+
+def _check_before_loading(path: Path, verified: bool) -> None:
+    with path.open("rb") as file:
+        start = file.read(4)
+        if path.stat().st_size > MAX_BYTES:
+            raise RefusedError(f"it has {path.stat().st_size / 2**30:.0f} GiB; at most {MAX_BYTES >> 30} are read")
+        if start[:1] == b"\x80":
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                check_opcodes(data, MAX_OPCODES, LEGACY_PICKLES)
+        elif start[:2] == b"PK":
+            _check_archive(path, verified)
+        else:
+            raise RefusedError("")
+
+
 def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, PermissionError):
-        return UserError(f"{path} cannot be read: {error.strerror}; check whose file it is")
+        return UserError(f"{path} cannot be read: {error.strerror}; check its permissions")
     foreign = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if foreign:
         return UserError(
             f"{path} is refused: it asks for '{shown(foreign[1])}', which weights do not need, and none of it was "
             "executed; get the file from a source you trust, or save its state_dict alone"
         )
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK" or start[:1] == b"\x80":
-        return UserError(f"{path} is truncated or damaged: PyTorch cannot read it; copy or download it again")
-    return UserError(f"{path} is not a PyTorch checkpoint; give a file such as model.pth.tar")
+    if isinstance(error, RefusedError) and str(error):
+        return UserError(f"{path} is refused: {error}")
+    what = what_it_is(path)
+    if what is None or not what.startswith(("a zip", "a pickle")):
+        return UserError(
+            f"{path} is not a PyTorch checkpoint" + (f" but {what}" if what else "; give a file such as model.pth.tar")
+        )
+    return UserError(f"{path} is truncated or damaged: PyTorch cannot read it; copy or download it again")
 
 
 def load_untrusted(path: Path, verified: bool = False) -> Any:
     """Load what a PyTorch file holds, onto the CPU, with numpy's scalars as Python numbers.
 
-    `verified` says that the whole file was compared with its recorded checksum; otherwise that of a zip file
-    is checked here, which torch.load does not do. Raises UserError for whatever is wrong with the file.
+    It costs no more memory than the file is large, and some. `verified` says that the whole file was compared with its
+    recorded checksum; otherwise that of a zip file is checked here, which torch.load does not do. Raises UserError for
+    whatever is wrong with the file.
     """
     try:
-        if not verified and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise zipfile.BadZipFile(damaged)
+        _check_before_loading(path, verified)
         with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE_GLOBALS):
             warnings.simplefilter("ignore")  # of odd pickles; they are refused below or harmless
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file can raise anything here
+        if out_of_memory(error):
+            raise
         raise _unreadable(path, error) from error
 
 

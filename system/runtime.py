@@ -95,7 +95,7 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // distributed.local_world_size()
-    return 12 << 30  # a guess where the system does not tell
+    return 12 << 30  # a guess where the system does not say
 
 
 @contextlib.contextmanager
@@ -117,7 +117,7 @@ def exact_products() -> Iterator[None]:
 class Runtime:
     """Device and precision of a process: `training` for steps and monitoring, `inference` for what is kept.
 
-    `compile` is the config's word; `compiles` is what it comes to, once `expect` was told how much there is to do.
+    `compile` is the config's word; `compiles` is what it comes to, once `expect` knows how much there is to do.
     """
 
     device: torch.device
@@ -194,7 +194,7 @@ class Runtime:
         return self.guarded_compile(network) if self.compiles and self.device.type == "cuda" else network
 
     def guarded_compile(self, function: Any, **kwargs: Any) -> Any:
-        """torch.compile, but a function that turns out not to compile is called as it is, with a word about it."""
+        """torch.compile, but a function that turns out not to compile is called as it is, with a warning."""
         compiled = torch.compile(function, **{"dynamic": False, **kwargs})
         failed = False
 

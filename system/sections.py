@@ -1,4 +1,4 @@
-"""Sections of a config: the value types that keys have, a schema told by a signature, and what is said of a misfit.
+"""Sections of a config: the value types that keys have, a schema made from a signature, and what is said of a misfit.
 
 One mechanism for every table of named parts (data sets, backbones, losses, optimizers, schedules, augmentations): the
 annotated parameters of a function are the options that a config may give it. `section_of` reads them, `check` holds a
@@ -29,11 +29,19 @@ from system.paths import expand_path
 from system.text import shown
 
 SHORT = 80  # characters of a key or value in a message
-# Upper bounds keep a slip of the keyboard from asking for more memory than there is.
+# Upper bounds keep a slip of the keyboard from asking for more memory than there is. They are far above what is useful.
+MAX_HEADS = 1000
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 Count = Annotated[int, Field(ge=0, le=2**62)]
-Side = Annotated[int, Field(ge=1, le=8192)]
-Width = Annotated[int, Field(ge=1, le=1024)]
+Side = Annotated[int, Field(ge=1, le=8192)]  # of an image or of what is cut out of it, in pixels
+Width = Annotated[int, Field(ge=1, le=1024)]  # of a network: memory grows with its square
+Batch = Annotated[int, Field(ge=1, le=2**16)]
+NumFeatures = Annotated[int, Field(ge=1, le=2**14)]
+NumClusters = Annotated[int, Field(ge=1, le=100_000)]
+NumHeads = Annotated[int, Field(ge=1, le=MAX_HEADS)]
+NumNeighbors = Annotated[int, Field(ge=1, le=10_000)]  # of an image, in a file of int64
+NumEpochs = Annotated[int, Field(ge=1, le=100_000)]
+NumWorkers = Annotated[int, Field(ge=0, le=1024)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -44,6 +52,8 @@ def _as_text(value: Any) -> str:
     # pydantic's own strings cannot hold a file name whose bytes are not UTF-8.
     if not isinstance(value, str):
         raise PydanticCustomError("string_type", "Input should be a valid string")
+    if "\0" in value:
+        raise ValueError("it holds a NUL character, which no path can")
     return value
 
 

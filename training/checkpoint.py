@@ -67,7 +67,9 @@ def _read(path: Path) -> dict[str, Any]:
     for key, kind in TYPES.items():
         value = state.get(key)
         if not isinstance(value, kind) or (isinstance(value, int) and value < 0):
-            raise UserError(f"{path} is not usable: its '{key}' is {type(value).__name__}, not what a run writes")
+            raise UserError(
+                f"{path} is not usable: its '{key}' is {type(value).__name__}, not what a run writes; move it away"
+            )
     if not recorded:
         warn(f"{path} has no recorded checksum; it is used as it is")
     return state

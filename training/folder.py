@@ -1,23 +1,27 @@
-"""A run's folder: one process at a time, one config, and a record from which everything can be told."""
+"""A run's folder: one process at a time, one config, and a record of everything that was done."""
 
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import yaml
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from system import distributed, files, owned
+from system.bounded import read_json
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.lock import lock_folder
+from system.yaml_file import load_yaml
 from training import checkpoint
 from training.board import EVENTS, FOLDER
 
@@ -100,18 +104,50 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
 
 
+class Result(BaseModel):
+    """What every reader of a finished run's result relies on: the types of the keys that it has."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    loss: float = math.nan
+    best_loss: float = math.nan
+    best_epoch: int = 0
+    scan_loss: float = math.nan
+    last_loss: float = math.nan
+    purity_train: dict[str, float] = {}
+    purity_val: dict[str, float] = {}
+    acc: float = math.nan
+    nmi: float = math.nan
+    ari: float = math.nan
+    ami: float = math.nan
+    top5: float = math.nan
+    acc_many_to_one: float = math.nan
+    matching: list[list[int]] = []
+
+
+class Record(BaseModel):
+    """What every reader of run.json relies on."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    status: str
+    seconds: FiniteFloat
+    result: Result | None = None
+    device: str | None = None
+    precision: str | None = None
+    commit: str | None = None
+    versions: dict[str, str] | None = None
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """The contents of a run folder's run.json; empty when it is missing, and with a warning when it is damaged."""
     path = folder / RECORD
     try:
         files.verify_file(path)
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict):
-            raise ValueError
-        return record
+        return read_json(path, Record)
     except FileNotFoundError:
         return {}
-    except (UserError, OSError, ValueError):
+    except UserError:
         warn(f"{path} is damaged; what it says is left out")
         return {}
 
@@ -128,14 +164,13 @@ def is_run(folder: Path) -> bool:
     with contextlib.suppress(UserError):
         if CONFIG in files.names_of(folder):
             return True
-    for name, told, parse in (
-        (RECORD, {"status", "stage"}, json.loads),
-        (CONFIG, {"setup", "root_dir"}, yaml.safe_load),
-    ):
-        path = folder / name
-        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-            content = parse(path.read_text(encoding="utf-8")) if not path.is_symlink() else None
-            if isinstance(content, dict) and told <= content.keys():
+    readers: tuple[tuple[str, set[str], Callable[[Path], dict[str, Any]]], ...] = (
+        (RECORD, {"status", "stage"}, lambda path: read_json(path, dict[str, Any])),
+        (CONFIG, {"setup", "root_dir"}, load_yaml),
+    )
+    for name, keys, read in readers:
+        with contextlib.suppress(OSError, UserError):
+            if not (folder / name).is_symlink() and keys <= read(folder / name).keys():
                 return True
     return False
 
@@ -229,12 +264,12 @@ class RunFolder:
         advice = f"delete {CONFIG} to go on with the config given now, or start again with overwrite=true"
         try:
             files.verify_file(path)
-            old = yaml.safe_load(path.read_text(encoding="utf-8"))
-            differing = differing_keys(old, self.config, self.keys)
+            old = load_yaml(path)
+        except ConfigError as error:
+            raise UserError(f"{path} is damaged ({error}); {advice}") from error
         except UserError as error:
             raise UserError(f"{error}; {advice}") from error
-        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged; {advice}") from error
+        differing = differing_keys(old, self.config, self.keys)
         differing = self.without_moves(old, differing)
         if differing:
             raise ConfigError(

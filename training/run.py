@@ -155,8 +155,9 @@ class Run:
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             problem = str(error).split("\n")[0]
             raise UserError(
-                f"the checkpoint in {self.folder} does not fit this run ({problem}); move it away or "
-                "start again with overwrite=true"
+                f"the checkpoint in {self.folder} does not fit this run ({problem}); "
+                "move it away and run the same command, "
+                "or start again with overwrite=true"
             ) from error
         if self.epoch < self.num_epochs:
             say(f"continuing at epoch {self.epoch + 1} of {self.num_epochs}, step {self.step_in_epoch + 1}")

@@ -44,7 +44,7 @@ class Trial(Run):
         yield 0
 
     def steps(self, loader: Any) -> Iterator[Any]:
-        """Yield a few batches, and tell what they say of the whole run."""
+        """Yield a few batches, and say what they mean for the whole run."""
         times = []
         for batch, _ in zip(loader.epoch(0), range(NUM_TIMED), strict=False):
             started = time.monotonic()

@@ -6,8 +6,8 @@ from typing import Any
 
 from system.errors import ConfigError
 from system.paths import expand_path
+from system.yaml_file import load_placed
 from utils.overrides import merge
-from utils.yaml_file import load_placed
 
 COMMAND_LINE = "the command line"
 

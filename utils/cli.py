@@ -6,12 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import torch
 from easydict import EasyDict
 
 from system import distributed, processes, signals
 from system.console import paint
-from system.errors import ConfigError, UserError
+from system.errors import ConfigError, UserError, out_of_memory
 from system.paths import expand_path
 from system.streams import prepare_streams, put, silence
 from system.text import WORD, one_line, shown
@@ -21,7 +20,7 @@ from utils.config import load_config
 def positive(text: str) -> int:
     """A whole number above 0 of the command line."""
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number above 0")
     return int(text)
 
 
@@ -168,10 +167,11 @@ def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
         return main(argv)
     except UserError as error:
         return _complain(str(error), error.exit_code)
-    except torch.OutOfMemoryError as error:
-        return _complain(f"the device's memory is full ({str(error).splitlines()[0]}); use a smaller batch_size", 1)
-    except RuntimeError as error:
-        if not distributed.lost_a_rank(error):
+    except (RuntimeError, MemoryError) as error:
+        full = out_of_memory(error)
+        if full:
+            return _complain(full, 1)
+        if not isinstance(error, RuntimeError) or not distributed.lost_a_rank(error):
             raise
         return _complain("another rank has ended, so this one cannot go on; what ended it stands in its own message", 1)
     except BrokenPipeError:

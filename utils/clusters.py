@@ -1,5 +1,6 @@
 """Watching a clustering stage without labels, and scoring it with them where there are any."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,45 @@ from report import collect, plots
 from system.console import say, warn
 from system.distributed import is_main
 from system.runtime import Runtime
+from system.yaml_file import load_yaml
 from training.board import Board
-from training.folder import to_plain
+from training.folder import CONFIG, read_finished, to_plain
 from utils.common_config import get_backbone, get_embedder
 from utils.schema import SETUPS, STAGES
 
 
-def load_clustering(p: EasyDict, path: str | Path) -> tuple[Any, int]:
-    """The clustering model of a file, with as many heads and clusters as it has, and the head that counts."""
-    read = weights.read_weights(path)
-    if p.get("head_kwargs"):
-        head = build_head(**to_plain(p.head_kwargs))
+def load_clustering(p: EasyDict, path: str | Path, advice: str = "check the path") -> tuple[Any, int]:
+    """The clustering model of a file, with as many heads and clusters as it has, and the head that counts.
+
+    Raises UserError for a file that is missing (`advice` then says what to do) or does not fit the config's backbone.
+    """
+    read = weights.read_weights(path, advice)
+    if kwargs := read_head(p, Path(path)):
+        head = build_head(**to_plain(kwargs))
         model = ClusteringModel(get_backbone(p), head.num_clusters, heads=[head])
         weights.load_parts(model, read)
         return model, 0
-    model = ClusteringModel(get_backbone(p), weights.count_clusters(read), max(1, read.num_heads))
+    weights.best_head(read)
+    backbone = get_backbone(p)
+    weights.load_backbone(ClusteringModel(backbone, 1), read)  # before heads are built as the file has them
+    model = ClusteringModel(backbone, weights.count_clusters(read, backbone["dim"]), read.num_heads)
     return model, weights.load_clusters(model, read)
+
+
+def read_head(p: EasyDict, path: Path) -> dict[str, Any]:
+    """What the head of a model is built from: as its config says, or the one next to the file; empty: it is linear."""
+    if p.get("head_kwargs"):
+        return p.head_kwargs
+    own = path.parent / CONFIG
+    if SETUPS[p.setup].stage in STAGES or not own.exists():
+        return {}
+    found = load_yaml(own).get("head_kwargs")
+    return found if isinstance(found, dict) else {}
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result of the finished run in a folder; empty when there is none."""
+    return read_finished(folder) or {}
 
 
 def score_prediction(prediction: Prediction, dataset: Any) -> dict[str, Any]:
@@ -41,7 +65,7 @@ def score_prediction(prediction: Prediction, dataset: Any) -> dict[str, Any]:
 
 
 def final_scores(p: EasyDict, path: str, val: Any, runtime: Runtime) -> dict[str, Any]:
-    """Evaluate a stage's model file, draw its confusion matrix beside it, and return the numbers for run.json."""
+    """Evaluate a stage's model file, draw its confusion matrix next to it, and return the numbers for run.json."""
     prediction = predict(*load_clustering(p, path), val, get_embedder(p, runtime))
     scores = score_prediction(prediction, val)
     if scores and is_main():
@@ -55,14 +79,23 @@ def final_scores(p: EasyDict, path: str, val: Any, runtime: Runtime) -> dict[str
 
 
 def write_report(
-    path: Path, p: EasyDict, model_path: Path, dataset: Any, prediction: Prediction, scores: dict[str, Any]
+    path: Path,
+    p: EasyDict,
+    model_path: Path,
+    dataset: Any,
+    prediction: Prediction,
+    scores: dict[str, Any],
+    verdict: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write report.html of a model's prediction, with the curves of the runs that led to it where it is their own."""
+    """Write report.html of a model's prediction, with the curves of the runs that led to it where it is their own.
+
+    `verdict` says which of several candidates it is, and why.
+    """
     stage = SETUPS[p.setup].stage
     before = STAGES[: STAGES.index(stage)] if stage in STAGES else ()
     folders = {name: Path(p[f"{name}_dir"]) for name in (*before, stage)}
     own = model_path.parent.resolve() == folders[stage].resolve()
-    collect.write_report(path, p, model_path, folders if own else {}, dataset, prediction, scores)
+    collect.write_report(path, p, model_path, folders if own else {}, dataset, prediction, scores, verdict)
 
 
 def draw_confusion(path: Path, scores: dict[str, Any], dataset: Any) -> bool:
@@ -81,9 +114,10 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
             say(line)
         say(result["reason"])
         say(result["trust"])
-    elif "scan_loss" not in result:
+    best = {"best_loss", "best_epoch"} <= result.keys()
+    if best and "scan_loss" not in result:
         say(f"lowest validation loss {result['best_loss']:.4f} at epoch {result['best_epoch']}: {p.scan_model}")
-    else:
+    elif best and "last_loss" in result:
         say(
             f"validation loss (no labels, lower is better; negative is normal): scan {result['scan_loss']:.4f}, best "
             f"{result['best_loss']:.4f} (epoch {result['best_epoch']}), last {result['last_loss']:.4f}"
@@ -94,11 +128,11 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
                 "model-best.pth.tar may serve better"
             )
     if "acc" in result:
-        say("labels only score: " + words(result), "green")
+        say("labels only score: " + words(result, p.num_classes), "green")
         if (Path(folder) / "confusion_matrix.png").exists():
             say(f"confusion matrix: {Path(folder) / 'confusion_matrix.png'}")
     else:
-        say("there are no labels to score with; the validation loss above is what can be told")
+        say("there are no labels to score with; the validation loss above is the only score")
     return 0
 
 
@@ -114,8 +148,8 @@ def candidate_table(candidates: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def words(scores: dict[str, Any]) -> str:
-    """Scores as a line of percentages."""
+def words(scores: dict[str, Any], num_clusters: int) -> str:
+    """Scores as a line of percentages; Top-5 says nothing of five clusters or fewer, and is left out."""
     names = {
         "acc": "ACC",
         "nmi": "NMI",
@@ -124,4 +158,5 @@ def words(scores: dict[str, Any]) -> str:
         "top5": "Top-5",
         "acc_many_to_one": "ACC many-to-one",
     }
-    return "  ".join(f"{name} {100 * scores[key]:.2f} %" for key, name in names.items() if key in scores)
+    shown = {key for key in scores if key != "top5" or num_clusters > 5}
+    return "  ".join(f"{name} {100 * scores[key]:.2f} %" for key, name in names.items() if key in shown)

@@ -25,6 +25,7 @@ from losses import CRITERIA
 from models import build_backbone, takes_stem, weights
 from models.models import ClusteringModel, ContrastiveModel, FeatureModel
 from models.pretrained import build_pretrained, is_pretrained
+from system.bounded import read_json
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.files import write_text
@@ -83,12 +84,13 @@ def get_backbone(p: Any) -> dict[str, Any]:
     return build_backbone(p["backbone"], get_stem(p), p.get("width"))
 
 
-def get_model(p: Any, pretrain_path: Path | str | None = None) -> Any:
+def get_model(p: Any, pretrain_path: Path | str | None = None, advice: str | None = None) -> Any:
     """The model of a config's stage.
 
     `pretrain_path` holds what the stage starts from: for scan a pretext model (its backbone is taken), for selflabel
     a scan model (its best head is kept, as head 0), for a pretext task a model of its own kind.
-    Raises ConfigError for an unknown name, UserError when the file is missing or does not fit.
+    Raises ConfigError for an unknown name, UserError when the file is missing (`advice` then says what to do) or does
+    not fit.
     """
     backbone = get_backbone(p)
     setup = SETUPS[p["setup"]]
@@ -101,8 +103,20 @@ def get_model(p: Any, pretrain_path: Path | str | None = None) -> Any:
         num_heads = 1 if setup.starts_from == "scan" else p.get("num_heads") or 1
         model = ClusteringModel(backbone, p["num_classes"], num_heads)
     if pretrain_path is not None:
-        STARTS[setup.starts_from](model, weights.read_weights(pretrain_path))
+        before = how_to_run(setup.starts_from) if setup.starts_from else "check the path"
+        STARTS[setup.starts_from](model, weights.read_weights(pretrain_path, advice or before))
     return model
+
+
+def how_to_run(stage: str) -> str:
+    """What to do where a stage's files are missing: the command, and the key that names another run of it."""
+    first, *others = (setup.script for setup in SETUPS.values() if setup.stage == stage)
+    shown = [script for script in others if not script.startswith("-m")]
+    more = f" (or {', '.join(shown)})" if shown else ""
+    return (
+        f"run the {stage} stage first: python {first} --config_exp FILE{more}; a run of another name is given with "
+        f"{stage}_run=NAME"
+    )
 
 
 def get_criterion(p: Any) -> Any:
@@ -197,9 +211,9 @@ def looked_at(p: Any) -> Values | None:
     if not (root and p.get("root_dir")):
         return None
     try:
-        facts = json.loads((Path(p["root_dir"]) / IMAGES).read_text(encoding="utf-8"))
+        facts = read_json(Path(p["root_dir"]) / IMAGES, dict[str, Any])
         return values_of(facts["values"]) if facts["root"] == str(Path(expand_path(root)).resolve()) else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, UserError, ValueError, TypeError, KeyError, AttributeError):
         return None  # it is found out again
 
 

@@ -19,12 +19,12 @@ from system.files import REPOSITORY
 from system.paths import expand_path
 from system.sections import SHORT, Section, check, look_up
 from system.text import shown
+from system.yaml_file import load_placed
 from utils import schema
 from utils.bases import COMMAND_LINE, Origins, load_with_bases
 from utils.common_config import get_stem, get_view_kwargs
 from utils.overrides import apply_overrides, merge
 from utils.tables import TABLES
-from utils.yaml_file import load_placed
 
 
 def _check(section: type[Section], content: dict[str, Any], origins: Origins) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def database_name(config: dict[str, Any]) -> str:
 
 
 def add_paths(config: EasyDict) -> EasyDict:
-    """Add the paths of all stages to a config, as the results folder lays them out."""
+    """Add the paths of all stages to a config, as they are in the results folder."""
     base = Path(config.root_dir) / database_name(config)
     own = schema.SETUPS[config.setup].stage
     for stage in dict.fromkeys([*schema.STAGES, own]):
@@ -99,7 +99,7 @@ def add_paths(config: EasyDict) -> EasyDict:
 
 
 def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str] = ()) -> EasyDict:
-    """Read and check env.yml and an experiment's YAML, and lay `key=value` words over them; writes nothing.
+    """Read and check env.yml and an experiment's YAML, overridden by `key=value` words; writes nothing.
 
     Raises ConfigError for whatever is wrong with them, naming file, key and the nearest known key.
     """
@@ -134,4 +134,7 @@ def require(config: EasyDict, *keys: str, script: str) -> None:
     """Demand keys that one stage needs; raises ConfigError naming the first that is missing."""
     for key in keys:
         if config.get(key) in (None, {}):
-            raise ConfigError(f"{script} needs the key '{key}', which the config does not have; add it or give {key}=…")
+            raise ConfigError(
+                f"{script} needs the key '{key}', which the config does not have; "
+                f"add it to the file, or give {key}=VALUE"
+            )

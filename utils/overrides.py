@@ -5,8 +5,8 @@ from typing import Any
 
 from system.errors import ConfigError
 from system.text import shown
+from system.yaml_file import MAX_DEPTH, parse_yaml
 from utils.schema import stage_of
-from utils.yaml_file import MAX_DEPTH, parse_yaml
 
 
 def split_stage(word: str) -> tuple[str | None, str]:
@@ -28,7 +28,9 @@ def split_values(word: str) -> tuple[str, list[str]]:
     """
     key, sign, text = word.partition("=")
     if not sign or not key or not all(key.split(".")):
-        raise ConfigError(f"'{shown(word)}' on the command line is no `key=value`; see --help")
+        raise ConfigError(
+            f"'{shown(word)}' on the command line is not of the form key=value, such as epochs=50; see --help"
+        )
     values, depth, quote = [""], 0, ""
     for character in text:
         if quote:
@@ -42,12 +44,12 @@ def split_values(word: str) -> tuple[str, list[str]]:
             values[-1] += character
     values = [value.strip() for value in values]
     if len(values) > 1 and not all(values):
-        raise ConfigError(f"'{shown(word)}' on the command line has an empty value between commas")
+        raise ConfigError(f"'{shown(word)}' on the command line has an empty value between commas; remove a comma")
     return key, list(dict.fromkeys(values))
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `over` laid over it, nested mappings key by key."""
+    """`base` overridden by the keys of `over`, nested mappings key by key."""
     merged = dict(base)
     for key, value in over.items():
         nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -56,11 +58,13 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Lay `key=value` words over a config; dots lead into nested keys, values are read as YAML."""
+    """Override a config by `key=value` words; dots lead into nested keys, values are read as YAML."""
     for word in overrides:
         key, sign, text = word.partition("=")
         if not sign or not all(key.split(".")) or key.count(".") >= MAX_DEPTH:
-            raise ConfigError(f"'{shown(word)}' on the command line is no `key=value`; see --help")
+            raise ConfigError(
+                f"'{shown(word)}' on the command line is not of the form key=value, such as epochs=50; see --help"
+            )
         value = parse_yaml(text, f"the value of '{shown(key)}' on the command line")
         for part in reversed(key.split(".")[1:]):
             value = {part: value}

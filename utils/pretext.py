@@ -15,19 +15,20 @@ from clustering.validation import VALIDATION_COLUMNS
 from models.weights import save_weights
 from report import plots
 from system import distributed, owned
+from system.bounded import map_array
 from system.console import say
 from system.errors import UserError
 from system.files import is_own, remove, write_file
 from system.lock import lock_folder
 from system.runtime import Runtime, generator
 from training.folder import PER_SPLIT, RECORD, adopt, read_finished
-from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
+from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset, how_to_run
 from utils.config import require
 from utils.schema import SETUPS
 
 PURITY_AT = (1, 5, 20)
 KNN = 100
-SHEET_ROWS, SHEET_COLUMNS = 10, 10  # random images, and neighbors beside each
+SHEET_ROWS, SHEET_COLUMNS = 10, 10  # random images, and neighbors next to each
 
 
 def feature_module(p: EasyDict, model: Any) -> nn.Module:
@@ -104,7 +105,7 @@ def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dic
         if split == "train" or val is not train:  # else the same images, which are looked at once
             features = embedder.hold(module, num_dims, dataset, path)
             own = distributed.slice_of(len(dataset))
-            # Purity is told at up to 20 neighbors, however many are saved.
+            # Purity is given at up to 20 neighbors, however many are saved.
             num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
             rows = range(own.start, own.stop)
             found = mine_neighbors(features, num_found, p.neighbors, rows=rows, device=runtime.device)
@@ -140,7 +141,7 @@ def _look(p: EasyDict, split: str, dataset: Any, indices: np.ndarray) -> dict[st
 
 
 def mine_only(p: EasyDict, path: str | None) -> int:
-    """Lay given weights down as the pretext model and mine with them; returns the exit code.
+    """Save given weights as the pretext model and mine with them; returns the exit code.
 
     Without a path the weights are the folder's own: its checkpoint's, or else its model's.
     Raises UserError when they would replace those of a finished run, unless the config says `overwrite`.
@@ -148,7 +149,8 @@ def mine_only(p: EasyDict, path: str | None) -> int:
     require(p, "transformation_kwargs", script="mining")
     runtime = Runtime.of(p)
     own = (p.pretext_checkpoint, p.pretext_model)
-    model = get_model(p, path or next(filter(os.path.exists, own), own[0]))
+    advice = "check the path" if path else "name the weights with --model FILE, or train them: leave out --mine_only"
+    model = get_model(p, path or next(filter(os.path.exists, own), own[0]), advice)
     train = get_train_dataset(p, None)
     val = get_val_dataset(p, classes=train.classes)
     num_to_mine(p, train, val)  # what would fail after files are removed fails before it
@@ -190,7 +192,7 @@ def load_features(p: EasyDict, split: str, dataset: Any) -> Tensor:
     """A split's features float32 `[N, D]` as its pretext run left them; raises UserError when they do not fit it."""
     path = Path(p.pretext_dir) / f"features-{split}.npy"
     load_split_neighbors(p, split, dataset, 1)  # of the same images, or this says what is wrong
-    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    features = map_array(path)
     if len(features) != len(dataset):
         raise UserError(f"{path} holds features of {len(features)} images, but there are {len(dataset)}; mine again")
     return torch.from_numpy(np.asarray(features))
@@ -212,7 +214,10 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
 def load_split_neighbors(p: EasyDict, split: str, dataset: Any, num_neighbors: int) -> Tensor:
     """A split's neighbors int64 `[N, num_neighbors + 1]`; raises UserError when they are missing or do not fit."""
     path = p[f"topk_neighbors_{split}_path"]
-    return torch.from_numpy(load_neighbors(path, len(dataset), num_neighbors, dataset.fingerprint()))
+    advice = how_to_run("pretext")
+    if Path(p.pretext_model).exists():
+        advice = f"mine with the model that is there: python simclr.py --config_exp FILE --mine_only; or {advice}"
+    return torch.from_numpy(load_neighbors(path, len(dataset), num_neighbors, dataset.fingerprint(), advice))
 
 
 def load_train_neighbors(p: EasyDict, dataset: Any) -> Tensor:
@@ -231,7 +236,7 @@ def num_val_neighbors(dataset: Any) -> int:
 
 
 def find_val_neighbors(p: EasyDict, dataset: Any, model: Any, runtime: Runtime) -> Tensor:
-    """`load_val_neighbors`, or where no pretext task left any, as beside a released scan model, mined with `model`."""
+    """`load_val_neighbors`, or where no pretext task left any, as next to a released scan model, mined with `model`."""
     path = p.topk_neighbors_val_path
     if distributed.from_main(Path(path).exists()):
         return load_val_neighbors(p, dataset)

@@ -14,27 +14,42 @@ from data.files.values import AS_BEFORE
 from system.console import warn
 from system.errors import ConfigError, UserError
 from system.files import verify_file
+from system.yaml_file import load_yaml
 from training.folder import CONFIG, MODEL, PATHS
 from utils import schema
 from utils.common_config import read_by
 from utils.config import load_config, require
-from utils.yaml_file import load_yaml
 
-WITHIN = ("", "runs/selflabel", "runs/scan")  # where in a run folder, or in cluster.py's output, a model lies
+WITHIN = (
+    "",
+    "runs/candidates",
+    "runs/selflabel",
+    "runs/scan",
+)  # where in a run folder, or in cluster.py's output, a model lies
 
 
 def find_model(given: Path) -> Path:
     """The model file of a run folder, of an output folder of cluster.py, or the file itself; raises UserError."""
+    if not given.exists():
+        above = next((folder for folder in given.parents if folder.is_dir()), Path())
+        raise UserError(
+            f"{given} does not exist ({above} does); give a run folder (such as results/digits/scan), the output "
+            "folder of cluster.py, or a model file"
+        )
     if not given.is_dir():
-        return given  # the reader of weights says it when there is no such file
+        return given
     for place in WITHIN:
         if (given / place / MODEL).is_file():
             return given / place / MODEL
-    raise UserError(f"{given} holds no {MODEL}; give a run folder (such as results/digits/scan) or a model file")
+    begun = " yet (its training has begun; the same command continues it)" if (given / CONFIG).is_file() else ""
+    raise UserError(
+        f"{given} holds no {MODEL}{begun}; give a run folder (such as results/digits/scan), the output folder of "
+        "cluster.py, or a model file"
+    )
 
 
 def load_model_config(model: Path, env: str | None, exp: str | None) -> EasyDict:
-    """The config of a model: the resolved one beside it, or the one that is named.
+    """The config of a model: the resolved one next to it, or the one that is named.
 
     Raises UserError when there is none, or when it is damaged, incomplete or not of a clustering stage.
     """
@@ -45,10 +60,12 @@ def load_model_config(model: Path, env: str | None, exp: str | None) -> EasyDict
         verify_file(path)
         p = _read_resolved(path)
     else:
-        raise UserError(f"there is no {CONFIG} beside {model}, as runs write it; name the model's config: --config_exp")
-    if p.setup not in ("scan", "selflabel"):
         raise UserError(
-            f"{model} is a model of the stage {p.setup}, which knows no clusters; give a scan or selflabel one"
+            f"there is no {CONFIG} next to {model}, where runs write it; name the model's config: --config_exp FILE"
+        )
+    if p.setup not in schema.SETUPS or schema.SETUPS[p.setup].stage == "pretext":
+        raise UserError(
+            f"{model} is a model of the stage {p.setup}, which has no clusters; give that of scan.py or selflabel.py"
         )
     require(p, "num_classes", "transformation_kwargs", script="predict.py")
     return p
@@ -61,9 +78,18 @@ def _read_resolved(path: Path) -> EasyDict:
         checked = schema.Config.model_validate(known).model_dump()
     except (ConfigError, ValidationError) as error:
         raise UserError(
-            f"{path} is not the config of a run ({str(error).splitlines()[0]}); name one: --config_exp"
+            f"{path} is not the config of a run ({str(error).splitlines()[0]}); name one: --config_exp FILE"
         ) from error
     return EasyDict({**anchor(content, path.parent), **checked})
+
+
+def relative_config(path: Path, folder: Path) -> dict[str, Any]:
+    """The config of a run, its paths of results told from another folder."""
+    content = anchor(load_yaml(path), path.parent)
+    return {
+        key: os.path.relpath(value, folder) if key.endswith(PATHS) and isinstance(value, str) else value
+        for key, value in content.items()
+    }
 
 
 def anchor(content: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -97,11 +123,12 @@ def reading(p: EasyDict, model: Path) -> Reading:
 
 
 def num_training_images(p: EasyDict, model: Path) -> int:
-    """How many images the pretext task saw, as its neighbor file tells; 0, with a word, when there is none to ask."""
+    """How many images the pretext task saw, as its neighbor file says; 0 and a warning when there is none."""
     neighbors, own = p.get("topk_neighbors_train_path"), p.get(f"{p.setup}_dir")
     if neighbors and own:
         path = model.parent / os.path.relpath(neighbors, own)  # results may have been moved as a whole
         if path.is_file():
-            return int((verify_file(path) or {}).get("num_images") or 0)
-    warn("how large the training folder was cannot be told, so images are read as from one that fits into memory")
+            num_images = (verify_file(path) or {}).get("num_images")
+            return num_images if type(num_images) is int else 0
+    warn("the size of the training folder is unknown, so images are read as from one that fits into memory")
     return 0

@@ -10,7 +10,20 @@ from pydantic import AfterValidator
 
 from system import sections
 from system.files import MANIFEST, TEMPORARY
-from system.sections import Count, Folder, Fraction, Positive, PositiveRate, Section
+from system.sections import (
+    Batch,
+    Count,
+    Folder,
+    Fraction,
+    NumClusters,
+    NumEpochs,
+    NumHeads,
+    NumNeighbors,
+    NumWorkers,
+    Positive,
+    PositiveRate,
+    Section,
+)
 from training.board import FOLDER
 from training.folder import WRITTEN
 
@@ -111,7 +124,7 @@ class Config(Section):
     """Options of the validation data set."""
     db_alias: RunName | None = None
     """Names the folder of a `folder`'s results; by default its directory's name."""
-    num_classes: Positive | None = None
+    num_classes: NumClusters | None = None
     """Clusters to find."""
 
     # Model
@@ -129,15 +142,15 @@ class Config(Section):
     """Options of a pretext task's contrastive head."""
     head_kwargs: dict[str, Any] = {}
     """Of a clustering method's model: what its head is built from; the run writes it."""
-    num_heads: Positive = 1
+    num_heads: NumHeads = 1
     """Cluster heads trained side by side; the lowest validation loss picks one."""
 
     # Method
-    num_neighbors: Positive = 20
+    num_neighbors: NumNeighbors = 20
     """Of the mined ones, from which scan draws a partner."""
-    num_mined_train: Positive | None = None
+    num_mined_train: NumNeighbors | None = None
     """Neighbors mined for each training image; by default 20 (simclr) or 50 (moco)."""
-    num_mined_val: Positive = 5
+    num_mined_val: NumNeighbors = 5
     """Neighbors mined for each validation image."""
     mine_features: Literal["head", "backbone"] | None = None
     """The outputs that are compared; by default head (moco: backbone)."""
@@ -167,13 +180,13 @@ class Config(Section):
     """The learning rate over the epochs."""
     scheduler_kwargs: dict[str, Any] = {}
     """Options of the schedule."""
-    epochs: Positive | None = None
+    epochs: NumEpochs | None = None
     """Times that every image is trained on."""
-    batch_size: Positive | None = None
+    batch_size: Batch | None = None
     """Images a step, of all processes together."""
-    eval_batch_size: Positive | None = None
+    eval_batch_size: Batch | None = None
     """Images at a time where nothing is trained; by default 256."""
-    num_workers: Count = 8
+    num_workers: NumWorkers = 8
     """Processes that decode streamed images; never more than cores."""
 
     # Views
@@ -213,10 +226,10 @@ class Config(Section):
     """Write losses and pictures for TensorBoard, too."""
 
 
-# What tells a run from another is everything but these: they change how a run is carried out, not what it computes.
+# What makes a run another one is everything but these: they change how a run is carried out, not what it computes.
 CARRIED_OUT = {
-    "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every", "offline", "head_kwargs",
-    "checkpoint_every", "tensorboard", "root_dir", "data_root", "data_paths", "neighbors",
+    "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every",
+    "offline", "head_kwargs", "checkpoint_every", "tensorboard", "root_dir", "data_root", "data_paths", "neighbors",
 }  # fmt: skip
 
 DEFAULTS = {

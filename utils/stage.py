@@ -15,6 +15,8 @@ from easydict import EasyDict
 
 from data.download import no_downloads
 from system.console import say_block, warn
+from system.errors import ConfigError
+from system.files import nothing_written
 from system.runtime import Runtime
 from training.folder import Keys, to_plain
 from training.run import Run
@@ -42,6 +44,8 @@ def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = N
             "--model", type=cli.path, metavar="FILE", help="weights to mine with (default: those in the folder)"
         )
     p, args = cli.configure(parser, argv, setup)
+    if mines and args.mine_only and args.dry_run:
+        raise ConfigError("--dry_run tries a training, and --mine_only trains nothing; leave one of them out")
     if mines and args.mine_only:
         return pretext.mine_only(p, args.model)
     require(p, *SETUPS[setup].needs, script=SETUPS[setup].script)
@@ -82,7 +86,7 @@ def dry_run(p: EasyDict, train: Train) -> int:
     say_block(yaml.safe_dump(to_plain(p), sort_keys=False).rstrip())
     trial = Trial(*_place(p))
     try:
-        with no_downloads():
+        with no_downloads(), nothing_written():
             train(p, trial)
     except TrialOver:
         pass

@@ -17,7 +17,7 @@ LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # PIL's ITU-R 601 weights, 
 
 
 def works_on_all(device: torch.device) -> bool:
-    """Whether an operation that concerns some images is done for all: sizes that hang on the data are dear there."""
+    """Whether an operation that concerns some images is done for all: where sizes that depend on data are expensive."""
     return device.type != "cpu" or torch.compiler.is_compiling()
 
 
@@ -115,7 +115,7 @@ def jitter_blends(order: Tensor, factors: Tensor, mask: Tensor) -> Tensor:
     """The blends of `jitter` in the order they are done: float32 [B, 6, 3], rows as `adjust` takes them.
 
     order: [B, 4], a permutation of the four operations; factors: [B, 3] of brightness, contrast, saturation;
-    mask: [B], false leaves an image as it is. The hue, the dear operation, is turned once for all images: the
+    mask: [B], false leaves an image as it is. The hue, the expensive operation, is turned once for all images: the
     blends that stand before it in an image's order are done in the first three places and those after it in the
     last three, with factor 1, which changes nothing, where it is not their turn.
     """

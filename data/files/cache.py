@@ -1,5 +1,6 @@
 """One pass over many image files, kept: their squares as one memory-mapped file of bytes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,31 +11,53 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from data.dataset import ImageDataset
 from data.files.decode import read_squares
 from data.files.listing import ImageFiles, leave_out
 from data.files.reading import Reading, record_of
+from data.files.stream import StreamDataset
+from system.bounded import read_json
 from system.console import say
 from system.errors import UserError
-from system.files import write_file, write_text
+from system.files import may_write, write_file, write_text
 from system.lock import locked
 from system.paths import expand_path
 from system.text import shown
 
+MAX_FACTS = 16 << 20  # bytes of what is known of a cache; it names every image that cannot be read
 
-def open_cache(files: ImageFiles, split: str, read: Reading, folder: Path, on_bad_image: str) -> ImageDataset:
+
+class Facts(BaseModel):
+    """What is recorded with a cache: its sources' fingerprint, its images', and why which files are left out."""
+
+    model_config = ConfigDict(strict=True)
+
+    sources: str
+    fingerprint: str
+    bad: dict[str, str]
+    values: dict[str, Any] = {}
+
+
+def open_cache(
+    files: ImageFiles, split: str, read: Reading, folder: Path, on_bad_image: str
+) -> ImageDataset | StreamDataset:
     """Open the cache of these files in `folder`, writing it when it is missing or its sources have changed.
 
     Images have their short side scaled to one length and the centre square cut, and are read from disk when they
-    are gathered. Several processes write it once. Raises UserError when the disk has no room (naming the size
-    needed) or images are bad and `on_bad_image` is not "skip".
+    are gathered. Several processes write it once. In a dry run, which writes nothing, images are streamed where
+    there is no cache yet. Raises UserError when the disk has no room (naming the size needed) or images are bad
+    and `on_bad_image` is not "skip".
     """
     folder, side = Path(expand_path(folder)), read.side
     place = hashlib.sha256(os.fsencode(files.root.resolve())).hexdigest()[:8]
     path = folder / f"{files.name}-{split}-{side}-{place}.bin"
+    if not may_write() and _read_facts(path, files, read) is None:
+        say("a dry run writes no cache: the images that it needs are decoded, which takes longer")
+        return StreamDataset(files, side, on_bad_image, read.values)
     try:
-        with locked(path.with_suffix(".lock")):
+        with locked(path.with_suffix(".lock")) if may_write() else contextlib.nullcontext():
             facts = _read_facts(path, files, read)
             if facts is None:
                 facts = _write(path, files, read, on_bad_image)
@@ -63,12 +86,12 @@ def _read_facts(path: Path, files: ImageFiles, read: Reading) -> dict[str, Any] 
     if not (path.exists() and record.exists()):
         return None
     try:
-        facts = json.loads(record.read_text(encoding="utf-8"))
+        facts = read_json(record, Facts, MAX_FACTS)
         num_images = len(files) - len(facts["bad"])
         whole = path.stat().st_size == num_images * 3 * read.side**2 and facts["bad"].keys() <= set(files.paths)
-        current = whole and "fingerprint" in facts and facts["sources"] == files.fingerprint(times=True)
+        current = whole and facts["sources"] == files.fingerprint(times=True)
         current = current and facts.get("values", {}) == _values_of(read)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UserError:
         current = False
     if not current:
         say(f"the cache {shown(path)} is not of these images as they are now; it is made anew")
@@ -85,7 +108,7 @@ def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> d
     for written in (path, path.with_suffix(".json")):  # their names, by a digest, are nobody else's
         if written.is_symlink():
             raise UserError(f"{shown(written)} is a link, and nothing is replaced through one; give another cache_dir")
-    path.with_suffix(".json").unlink(missing_ok=True)  # never an old record beside a new file
+    path.with_suffix(".json").unlink(missing_ok=True)  # never an old record next to a new file
     sources = files.fingerprint(times=True)
     bad: dict[int, str] = {}
 

@@ -193,8 +193,11 @@ def leave_out(files: ImageFiles, bad: dict[int, str], on_bad_image: str) -> Imag
     count = f"{len(bad):,} of {len(files):,} images in {shown(files.root)}"
     sentence = f"{count} cannot be read: {', '.join(first)}{more}"
     if on_bad_image != "skip":
-        raise UserError(f"{sentence}; mend or remove them, or leave them out with on_bad_image: skip")
+        raise UserError(
+            f"{sentence}; repair or remove them, or leave them out with "
+            "on_bad_image: skip in train_db_kwargs (val_db_kwargs)"
+        )
     if len(bad) == len(files):
-        raise UserError(f"{sentence}; no image is left")
+        raise UserError(f"{sentence}; no image is left, so give another folder")
     say(f"{sentence}; left out")
     return files.without(bad)

@@ -49,7 +49,7 @@ class StreamDataset(LabeledImages):
     ) -> Tensor:
         """Decode an image once and resize crops of it: uint8 [V, 3, out_size, out_size].
 
-        `boxes(height, width)` is told the frame's size and returns int64 [V, 4]: top, left, height, width in
+        `boxes(height, width)` gets the frame's size and returns int64 [V, 4]: top, left, height, width in
         the frame. Raises UserError when the file is bad.
         """
         image, frame = self._read(index)
@@ -91,5 +91,6 @@ class StreamDataset(LabeledImages):
     def _bad(self, index: int, error: BadImageError) -> UnreadableImageError:
         return UnreadableImageError(
             f"the image '{shown(self.paths[index])}' in {shown(self._files.root)} cannot be read: "
-            f"{error}; mend or remove it, or leave bad ones out with on_bad_image: skip"
+            f"{error}; repair or remove it, or leave bad ones out with "
+            "on_bad_image: skip in train_db_kwargs (val_db_kwargs)"
         )

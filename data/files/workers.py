@@ -43,7 +43,8 @@ def _decode(items: Dataset, numbers: range, num_workers: int, runtime: Runtime, 
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            f"a process that decodes images died ({str(error).splitlines()[0]}); fewer num_workers need less memory"
+            f"a process that decodes images died ({str(error).splitlines()[0]}); "
+            "if memory is short, use a smaller num_workers"
         ) from error
 
 

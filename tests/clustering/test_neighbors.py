@@ -203,10 +203,10 @@ BAD_FILES = {
     "floats": (lambda p: np.save(p, INDICES.astype(np.float32)), "float32"),
     "one column": (lambda p: np.save(p, INDICES[:, :1]), "not neighbors"),
     "flat": (lambda p: np.save(p, INDICES[:, 0]), "not neighbors"),
-    "a pickle": (lambda p: np.save(p, np.array([{"a": 1}], dtype=object)), "no readable"),
-    "truncated": (lambda p: (np.save(p, INDICES), p.write_bytes(p.read_bytes()[:300])), "no readable"),
-    "text": (lambda p: p.write_text("neighbors"), "no readable"),
-    "empty": (lambda p: p.write_bytes(b""), "no readable"),
+    "a pickle": (lambda p: np.save(p, np.array([{"a": 1}], dtype=object)), "not a readable"),
+    "truncated": (lambda p: (np.save(p, INDICES), p.write_bytes(p.read_bytes()[:300])), "not a readable"),
+    "text": (lambda p: p.write_text("neighbors"), "not a readable"),
+    "empty": (lambda p: p.write_bytes(b""), "not a readable"),
     "missing": (lambda p: None, "missing"),
 }
 

@@ -207,9 +207,9 @@ def test_clustering_forward_passes():
 def test_heads_that_do_not_exist():
     with pytest.raises(ConfigError, match="linear, mlp"):
         ContrastiveModel(build_backbone("resnet8", "cifar"), head="conv")
-    with pytest.raises(ConfigError, match="needs a cluster"):
+    with pytest.raises(ConfigError, match="must be at least 1"):
         ClusteringModel(build_backbone("resnet8", "cifar"), nclusters=0)
-    with pytest.raises(ConfigError, match="needs a cluster"):
+    with pytest.raises(ConfigError, match="must be at least 1"):
         ClusteringModel(build_backbone("resnet8", "cifar"), nclusters=3, nheads=0)
 
 

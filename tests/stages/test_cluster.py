@@ -276,15 +276,30 @@ def test_mean_and_std_are_those_of_the_pixels(tmp_path):
 def test_time_left_follows_what_epochs_really_take(tmp_path):
     works = [Work("a", tmp_path / "a", 10, 1.0), Work("b", tmp_path / "b", 5, 2.0)]
     clock = Clock(works, now=100.0)
-    assert clock.look(100.0) == (0.0, 20.0)
+    first = clock.look(100.0)
+    assert (first.share, first.left, first.words) == (0.0, 20.0, "epoch 1 of 10, about 20 s left")
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "run.json").write_text("{}")
-    (tmp_path / "a" / "metrics.jsonl").write_text("{}\n" * 5)
-    share, left = clock.look(115.0)  # 5 of 20 estimated seconds took 15
-    assert share == pytest.approx(0.25) and left == pytest.approx(45.0)
-    (tmp_path / "a" / "run.json").write_text('{"status": "finished"}')
-    share, left = clock.look(130.0)
-    assert share == pytest.approx(0.5) and left == pytest.approx(30.0)
+    line = '{"epoch": 1, "loss": 2.34567}\n'
+    (tmp_path / "a" / "metrics.jsonl").write_text(line * 5)
+    seen = clock.look(115.0)  # 5 of 20 estimated seconds took 15
+    assert seen.share == pytest.approx(0.25) and seen.left == pytest.approx(45.0)
+    assert seen.words == "epoch 6 of 10, loss 2.346, about 45 s left"
+    (tmp_path / "a" / "run.json").write_text('{"status": "finished", "seconds": 30.0}')
+    seen = clock.look(130.0)
+    assert seen.share == pytest.approx(0.5) and seen.left == pytest.approx(30.0)
+    assert seen.words == "epoch 1 of 5, about 30 s left"
+
+
+def test_time_left_is_never_an_estimate_that_was_measured_once(tmp_path):
+    clock = Clock([Work("a", tmp_path, 40, 1.0)], now=0.0)
+    left, now = [], 0.0
+    for epoch in range(1, 21):  # epochs of 10 s, of which the later ones take 2 s
+        now += 10.0 if epoch <= 10 else 2.0
+        (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n' * epoch)
+        left.append(clock.look(now).left)
+    assert left[9] == pytest.approx(30 * 10) and left[19] == pytest.approx(20 * 2)
+    assert left[11] == pytest.approx(28 * (3 * 10 + 2 * 2) / 5)  # the mean of the last five
 
 
 def test_what_stages_say_goes_to_the_log_and_warnings_once_to_the_user(tmp_path, capsys):

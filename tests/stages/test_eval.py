@@ -1,5 +1,6 @@
 """eval.py as a command: every form of checkpoint, the head that counts, what it writes, and what it does not read."""
 
+import argparse
 import json
 import signal
 import urllib.error
@@ -12,6 +13,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
+import eval as evaluation
 from models.models import ClusteringModel, ContrastiveModel
 from models.resnet_cifar import resnet8, resnet18
 from report import plots
@@ -335,3 +337,36 @@ def test_a_validation_folder_that_lacks_a_class(tmp_path):
     code, scores = digits(tmp_path, "pretext/simclr", "--knn", "--model", tmp_path / "model.pth.tar", *roots, *names)
     assert code == 0
     assert scores["knn_acc"] == 1
+
+
+def test_pictures_of_other_models_and_splits_have_names_of_their_own(tmp_path):
+    def places(model, split="val", out=None):
+        arguments = argparse.Namespace(out=out, split=split)
+        return evaluation.Places(tmp_path / model, arguments)("confusion_matrix.png").relative_to(tmp_path).as_posix()
+
+    assert places("model.pth.tar") == "confusion_matrix.png"
+    assert places("model-best.pth.tar") == "confusion_matrix-model-best.png"
+    assert places("scan_cifar-10.pth.tar") == "confusion_matrix-scan_cifar-10.png"
+    assert places("model.pth.tar", "train") == "confusion_matrix-train.png"
+    assert places("best.pt", "train", tmp_path / "out") == "out/confusion_matrix-best-train.png"
+
+
+@pytest.mark.parametrize("flag", ["--kmeans", "--knn"])
+def test_scores_by_labels_are_refused_before_any_work(tmp_path, monkeypatch, capsys, flag):
+    for i in range(3):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), 80 * i, dtype=np.uint8)).save(tmp_path / "photos" / f"{i}.png")
+    torch.save(ContrastiveModel(resnet8(width=4, stem="cifar_s2")).state_dict(), tmp_path / "model.pth.tar")
+    monkeypatch.setattr(evaluation.PretextEvaluation, "scores", lambda *_: pytest.fail("it works"))
+    words = ["train_db_name=folder", "val_db_name=null", f"train_db_kwargs.root={tmp_path / 'photos'}"]
+    assert digits(tmp_path, "pretext/simclr", flag, "--model", tmp_path / "model.pth.tar", *words)[0] == 1
+    assert "the val split has none" in capsys.readouterr().err
+
+
+def test_a_missing_model_names_the_command_that_trains_it(site, tmp_path, capsys):
+    config = published.write_config(tmp_path, published.SCAN)
+    words = ["--config_env", site[0] / "env.yml", "--config_exp", config, "width=4"]
+    assert published.command("eval", *words) == 1
+    assert f"train it (python scan.py --config_exp {config})" in capsys.readouterr().err
+    assert published.command("eval", *words, "--model", tmp_path) == 1
+    assert "is a folder; give a model file" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def test_top_k_falls_and_sums_to_one(base, capfd):
     assert run(capfd, "--model", folder, base / "images", "--top_k", 6)[0] == 2
     with pytest.raises(SystemExit, match="2"):
         run(capfd, "--model", folder, base / "images", "--top_k", 0)
-    assert "0 is no whole number above 0" in capfd.readouterr().err
+    assert "0 is not a whole number above 0" in capfd.readouterr().err
 
 
 def test_unreadable_files_are_skipped_and_named(base, capfd):

@@ -10,11 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from system.errors import ConfigError
+from system.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_NODES, load_yaml, parse_yaml
 from training.folder import to_plain
 from utils import config, schema
 from utils.config import create_config, load_config
 from utils.overrides import merge
-from utils.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_NODES, load_yaml, parse_yaml
 
 CONFIGS = config.REPOSITORY / "configs"
 

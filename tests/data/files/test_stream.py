@@ -172,7 +172,9 @@ def test_bad_image_of_a_stream(root):
     for read in (dataset.image, lambda i: dataset.decode(i, lambda h, w: [(0, 0, h, w)], 8)):
         with pytest.raises(UserError, match=r"'a/bad.png' .* cannot be read: not an image.*on_bad_image: skip"):
             read(index)
-    with pytest.raises(UserError, match=r"^the image 'a/bad.png' .*skip$"):  # a worker's is as short
+    with pytest.raises(
+        UserError, match=r"^the image 'a/bad.png' .*skip in train_db_kwargs \(val_db_kwargs\)$"
+    ):  # a worker's is as short
         list(DataLoader(dataset, batch_size=None, num_workers=1))
     skipped = build(root, "train", 28, stream=True, on_bad_image="skip")
     assert skipped.paths == [path for path in dataset.paths if path != "a/bad.png"]

@@ -104,11 +104,13 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
         problem = getattr(error, "strerror", None) or error
         raise ConfigError(f"config {path} cannot be read: {problem}; check the path") from error
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is too large: a config has at most {MAX_BYTES} bytes")
+        raise ConfigError(
+            f"{path} is too large for a config, which has at most {MAX_BYTES} bytes; is it the right file?"
+        )
     try:
         content = parse_yaml(data.decode("utf-8"), str(path))
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text") from error
+        raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     if content is None:
         content = {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

@@ -1,0 +1,143 @@
+"""Keys that are far too large, paths that are none, full memories and missing models: one sentence each."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from system.errors import ConfigError, UserError
+from system.files import may_write, nothing_written, write_text
+from training.folder import is_run, read_finished, read_record
+from utils import cli, clusters, saved
+from utils.common_config import get_model, how_to_run
+from utils.config import REPOSITORY, load_config
+
+CONFIGS = REPOSITORY / "configs"
+ENV = CONFIGS / "env.yml"
+SCAN, SIMCLR = CONFIGS / "scan/scan_cifar10.yml", CONFIGS / "pretext/simclr_cifar10.yml"
+LARGE = {
+    "width": 1024, "model_kwargs.features_dim": 2**14, "num_classes": 100_000, "num_heads": 1000,
+    "batch_size": 2**16, "eval_batch_size": 2**16, "num_neighbors": 10_000, "num_mined_train": 10_000,
+    "epochs": 100_000, "num_workers": 1024,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", LARGE)
+def test_numbers_have_upper_bounds(key):
+    path = SIMCLR if "model_kwargs" in key else SCAN
+    assert load_config(ENV, path, [f"{key}={LARGE[key]}"])
+    for value in (LARGE[key] + 1, 10**9, 10**30):
+        with pytest.raises(ConfigError, match=f"{key} is {value}.*less than or equal to {LARGE[key]}"):
+            load_config(ENV, path, [f"{key}={value}"])
+
+
+def test_a_side_has_an_upper_bound():
+    words = ["train_db_name=folder", "val_db_name=null", "train_db_kwargs.root=x"]
+    assert load_config(ENV, SCAN, [*words, "train_db_kwargs.resize=8192"])
+    with pytest.raises(ConfigError, match=r"train_db_kwargs\.resize is 8193"):
+        load_config(ENV, SCAN, [*words, "train_db_kwargs.resize=8193"])
+
+
+@pytest.mark.parametrize("key", ["root_dir", "data_root", "train_db_kwargs.root"])
+def test_a_path_with_a_nul_byte(key):
+    with pytest.raises(ConfigError, match=rf"{key}.*NUL") as error:
+        load_config(ENV, SCAN, [f'{key}="a\\0b"'])
+    assert "\0" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "the machine's memory is full;"),
+        (lambda: torch.empty(2**46), "the machine's memory is full (2.81e+05 GB more were needed);"),
+        (lambda: np.empty(2**46), "the machine's memory is full (512. TiB more were needed);"),
+        (RuntimeError("std::bad_alloc"), "the machine's memory is full;"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+            "the device's memory is full (2.00 GiB more were needed);",
+        ),
+    ],
+)
+def test_a_full_memory_is_a_sentence(error, words, capsys):
+    def main(argv):
+        if callable(error):
+            error()
+        raise error
+
+    assert cli.run(main) == 1
+    shown = capsys.readouterr().err
+    assert words in shown and "use a smaller batch_size" in shown
+
+
+def test_another_runtime_error_is_no_full_memory():
+    def main(argv):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        cli.run(main)
+
+
+def test_what_is_missing_is_named_with_its_command(tmp_path):
+    p = load_config(ENV, SCAN, [f"root_dir={tmp_path}"])
+    with pytest.raises(
+        UserError, match=r"pretext/model.pth.tar does not exist; .*python simclr.py --config_exp FILE \(or"
+    ):
+        get_model(p, p.pretext_model)
+    p = load_config(ENV, CONFIGS / "selflabel/selflabel_cifar10.yml", [f"root_dir={tmp_path}"])
+    with pytest.raises(UserError, match=r"run the scan stage first: python scan.py --config_exp FILE; .*scan_run=NAME"):
+        get_model(p, p.scan_model)
+    assert "moco.py" in how_to_run("pretext")
+
+
+def test_a_folder_that_does_not_exist_is_said_to_be_that(tmp_path):
+    with pytest.raises(UserError, match=rf"results/none does not exist \({tmp_path} does\)"):
+        saved.find_model(tmp_path / "results" / "none")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match=r"run holds no model\.pth\.tar; give a run folder"):
+        saved.find_model(tmp_path / "run")
+    (tmp_path / "run" / "config.yml").touch()
+    with pytest.raises(UserError, match="its training has begun"):
+        saved.find_model(tmp_path / "run")
+    assert saved.find_model(tmp_path / "run" / "config.yml") == tmp_path / "run" / "config.yml"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"status": 1}', '{"status": "finished", "seconds": 1, "result": {"acc": "x"}}']
+)
+def test_a_damaged_record_is_no_finished_run(tmp_path, capsys, content):
+    (tmp_path / "run.json").write_text(content)
+    assert read_record(tmp_path) == {} and read_finished(tmp_path) is None
+    assert "run.json is damaged" in capsys.readouterr().err
+
+
+def test_a_result_without_losses_is_reported(tmp_path, capsys):
+    p = load_config(ENV, SCAN, [f"root_dir={tmp_path}"])
+    (Path(tmp_path) / "run.json").write_text(json.dumps({"status": "finished", "seconds": 1, "result": {"acc": 0.5}}))
+    result = read_finished(tmp_path)
+    assert result is not None and clusters.report(p, result, again=True) == 0
+    assert "ACC 50.00 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("num_clusters", "shown"), [(2, False), (5, False), (6, True)])
+def test_top_5_is_shown_above_five_clusters(num_clusters, shown):
+    words = clusters.words({"acc": 0.5, "top5": 1.0}, num_clusters)
+    assert "ACC 50.00 %" in words and ("Top-5 100.00 %" in words) == shown
+
+
+def test_nothing_is_written_where_that_is_forbidden(tmp_path):
+    with nothing_written():
+        assert not may_write()
+        with pytest.raises(UserError, match="a dry run writes nothing"):
+            write_text(tmp_path / "x", "x")
+    assert may_write() and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["config.yml", "run.json"])
+def test_a_run_folder_of_bombs_is_no_run(tmp_path, name):
+    """Aliases that stand for two to the fortieth values, and brackets in brackets."""
+    aliases = "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+    text = {"config.yml": f"setup: scan\nroot_dir: x\n{aliases}", "run.json": '{"status": ' + "[" * 100_000}[name]
+    (tmp_path / name).write_text(text)
+    assert not is_run(tmp_path)
