@@ -7,13 +7,13 @@
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
 
 Takes features from a pretrained network, clusters them by several methods, and hands out the clustering that
-label-free scores prefer. --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be downloaded,
-else embedded), embedded (installed with the project), dinov2, timm/NAME, or scratch, which trains a network on these
-images alone with simclr.py, scan.py and selflabel.py. No image leaves this machine. The configs lie in DIR/configs, to
-go on with by hand; the result is DIR/report.html, DIR/clusters.csv and DIR/model.pth.tar. The same command continues
-where it was interrupted; when all is done it says where the results are. `key=value` words change the configs, of one
-stage when they begin with its name; overwrite=true starts again. If every image lies in a sub-directory, the first
-level is taken for its class, which only scores the result.
+label-free scores prefer. --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be
+downloaded, else embedded), embedded (installed with the project), dinov2, timm/NAME, or scratch, which trains a network
+on these images alone with simclr.py, scan.py and selflabel.py. No image leaves this machine. The configs lie in
+DIR/configs, to go on with by hand; the result is DIR/report.html, DIR/clusters.csv and DIR/model.pth.tar. The same
+command continues where it was interrupted; when all is done it says where the results are. `key=value` words change the
+configs, of one stage when they begin with its name; overwrite=true starts again. If every image lies in a
+sub-directory, the first level is taken for its class, which only scores the result.
 """
 
 import sys

@@ -8,6 +8,7 @@ components, SCAN heads, TEMI, TURTLE, and a vote of all. The chosen model is
 {root_dir}/{train_db_name}/candidates/model.pth.tar, and run.json holds the scores of all.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from models.heads import VoteHead, describe_head
 from models.models import ClusteringModel
 from models.weights import load_backbone, read_weights, save_weights
 from system.console import say
+from system.runtime import one_thread
 from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, pretext
@@ -37,6 +39,7 @@ from utils.common_config import get_backbone, get_splits
 from utils.stage import run_stage
 
 NUM_NEIGHBORS = 20
+FEW = 10_000  # images up to which one thread is enough, and on a busy machine far faster than several
 KMEANS_DRAWS = 3
 # Components of K-means: unwhitened they drop noise; whitened ones must be few, or noise weighs as much as the rest.
 KMEANS: dict[str, dict[str, Any]] = {
@@ -145,8 +148,9 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     if isinstance(run, Trial):
         say(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
         raise TrialOver
-    candidates, whole, neighbors = make_candidates(features, p.num_classes, p.seed, [neighbors], say)
-    verdict = judge(candidates, whole, neighbors, p.num_classes)
+    with one_thread() if len(features) <= FEW else contextlib.nullcontext():
+        candidates, whole, neighbors = make_candidates(features, p.num_classes, p.seed, [neighbors], say)
+        verdict = judge(candidates, whole, neighbors, p.num_classes)
     head = candidates[verdict.chosen].head
     model = ClusteringModel(get_backbone(p), p.num_classes, heads=[head])
     load_backbone(model, read_weights(p.pretext_model))

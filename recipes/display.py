@@ -64,7 +64,8 @@ class Sight:
     def words(self) -> str:
         """The stage's epoch, its last loss and the time left."""
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"
-        return f"epoch {self.epoch} of {self.epochs}{loss}, about {duration(self.left)} left"
+        epoch = f"epoch {self.epoch} of {self.epochs}{loss}, " if self.epochs > 1 else ""
+        return f"{epoch}about {duration(self.left)} left"
 
 
 class Clock:

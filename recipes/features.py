@@ -53,7 +53,7 @@ def choose_features(wanted: str, look: Look, device: str, quick: bool, offline: 
 def feature_stages(look: Look, num_clusters: int, facts: Pretrained, weights: str | None = None) -> dict[str, Any]:
     """The configs of the two stages: features of a pretrained network, and all clusterings of them."""
     # Small images are kept as they are and enlarged as the network wants; large ones are reduced while they are read.
-    stored = min(look.short_side, round(facts.side / facts.crop))
+    stored = min(look.short_side, facts.side)
     common: dict[str, Any] = {
         "train_db_name": "folder",
         "train_db_kwargs": {
@@ -67,7 +67,7 @@ def feature_stages(look: Look, num_clusters: int, facts: Pretrained, weights: st
             "crop_size": facts.side,
             "normalize": {"mean": list(facts.mean), "std": list(facts.std)},
             "interpolation": facts.interpolation,
-            "crop": facts.crop,
+            "crop": 1.0,  # whole: people's images show their thing up to the border
             "crop_mode": facts.crop_mode,
         },
     }

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from system import distributed
@@ -111,6 +112,21 @@ def exact_products() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision)
         cuda.allow_bf16_reduced_precision_reduction = reduced
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: for many small products, where threads wait for one another longer than they work.
+
+    On a busy machine two threads were seen to take ten times as long as one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass

@@ -195,7 +195,7 @@ def load_features(p: EasyDict, split: str, dataset: Any) -> Tensor:
     features = map_array(path)
     if len(features) != len(dataset):
         raise UserError(f"{path} holds features of {len(features)} images, but there are {len(dataset)}; mine again")
-    return torch.from_numpy(np.asarray(features))
+    return torch.from_numpy(np.array(features, dtype=np.float32))
 
 
 def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
