@@ -192,7 +192,8 @@ def say_plan(project: Project, display: Display) -> None:
     """Say which recipe runs, where its configs lie, and about how long it takes."""
     for reason in project.facts["reasons"]:
         display.line(reason)
-    epochs = ", ".join(work.title + (f" {work.epochs} epochs" if work.epochs > 1 else "") for work in display.works)
+    trained = {stage: project.load(stage).epochs for stage in project.stages}
+    epochs = ", ".join(TITLES[stage] + (f" {num} epochs" if num else "") for stage, num in trained.items())
     left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
     display.line(f"{epochs}; about {duration(left)} left")
     display.line(f"configs: {project.env_path.parent}; what the stages say: {display.log_path}")

@@ -150,7 +150,7 @@ def render() -> str:
     lines += [f"Two configs are the same run when they differ in nothing but {same} and paths.\n"]
     lines += ["## Setups: `setup`\n", "| setup | run by | results in | starts from | needs |", "|---|---|---|---|---|"]
     for name, setup in SETUPS.items():
-        needs = ", ".join(f"`{key}`" for key in setup.needs)
+        needs = ", ".join(f"`{key}`" for key in setup.needs) or "nothing more"
         lines.append(f"| `{name}` | `python {setup.script}` | `{setup.stage}/` | {setup.starts_from or ''} | {needs} |")
     lines.append("")
     for table in TABLES:

@@ -7,7 +7,13 @@ from torch import nn
 from losses.scan import SCANLoss
 from losses.selflabel import ConfidenceBasedCE
 from losses.simclr import SimCLRLoss
+from losses.temi import TEMILoss
+from losses.turtle import TURTLELoss
 
+# Losses that only a method of methods/ calls, with inputs of its own.
+METHOD_LOSSES: dict[str, Callable[..., nn.Module]] = {"temi": TEMILoss, "turtle": TURTLELoss}
+
+# What a config's `criterion` names.
 CRITERIA: dict[str, Callable[..., nn.Module]] = {
     "simclr": SimCLRLoss,
     "scan": SCANLoss,

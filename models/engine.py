@@ -24,7 +24,7 @@ from torch.nn import functional
 from models.export import start_session, to_onnx
 from models.fold import fold_batchnorm
 from system.errors import UserError
-from system.runtime import DTYPES, generator, has_fast_bf16
+from system.runtime import DTYPES, full_precision, generator, has_fast_bf16
 
 # Images in a pass at a side of 128: the fastest of 1, 2, 3, 4, 6, 8, 16 and of 4, 8, 16, 32, 64 on two cores.
 PASS_IMAGES = {"onnxruntime": 6, "torch": 16}
@@ -78,7 +78,7 @@ class Engine(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features of a batch of any size, on the images' device."""
         if self.device.type != "cpu":
-            with torch.autocast(self.device.type, enabled=False):
+            with full_precision(self.device):
                 return torch.cat([self._network(part) for part in images.split(self.choice.pass_images)])
         if self._pool is None:
             self._pool = _start_pool(self.choice.threads)
@@ -92,7 +92,7 @@ class Engine(nn.Module):
     def _find(self, side: int, choices: list[Choice]) -> tuple[Network, Choice]:
         """The first choice that runs and keeps the features; the last one is taken as it is."""
         probes = _make_probes(side).to(self.device)
-        with torch.autocast(self.device.type, enabled=False):
+        with full_precision(self.device):
             expected = self.plain(probes)
             for choice in choices[:-1]:
                 try:

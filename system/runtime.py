@@ -114,6 +114,11 @@ def exact_products() -> Iterator[None]:
         cuda.allow_bf16_reduced_precision_reduction = reduced
 
 
+def full_precision(device: torch.device) -> Any:
+    """A context without autocast, for what chooses its precision itself."""
+    return torch.autocast(device.type, enabled=False)
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Compute with one thread: for many small products, where threads wait for one another longer than they work.

@@ -160,7 +160,7 @@ def test_combinations_that_do_not_exist(arguments, words):
 
 def test_every_entry_of_the_table_builds():
     with torch.device("meta"):
-        for name in BACKBONES:
+        for name in [name for name, build in BACKBONES.items() if "stem" in section_of(build).model_fields]:
             stems = get_args(section_of(BACKBONES[name]).model_fields["stem"].annotation)
             assert stems
             assert all(build_backbone(name, stem)["dim"] > 0 for stem in stems)
@@ -226,5 +226,5 @@ def test_a_kind_of_backbones_takes_what_follows_its_prefix(monkeypatch):
     with pytest.raises(ConfigError, match=r"unknown key 'stem'; kind/abc takes width"):
         build_backbone("kind/abc", "cifar")
     for name in ("kind/", "kinds/abc", "/abc"):
-        with pytest.raises(ConfigError, match=r"must be one of .*, kind/NAME; is it 'kind/NAME'"):
+        with pytest.raises(ConfigError, match=r"must be one of .*, kind/NAME; is it '(kind|timm)/NAME'"):
             build_backbone(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -94,7 +95,10 @@ def test_report_and_log_are_there(finished):
 
 def test_nothing_confident_leaves_the_clusters_of_scan(finished):
     _, output = finished
-    assert json.loads((output / "cluster.json").read_text())["result"]["model"].endswith("scan/model.pth.tar")
+    result = json.loads((output / "cluster.json").read_text())["result"]
+    assert result["model"] == "model.pth.tar" and [row["name"] for row in result["verdict"]["candidates"]] == ["scan"]
+    assert yaml.safe_load((output / "config.yml").read_text())["setup"] == "scan"
+    assert (output / "model.pth.tar").read_bytes() == (output / "runs/scan/model.pth.tar").read_bytes()
 
 
 def test_configs_are_plain_and_continue_by_hand(finished):
