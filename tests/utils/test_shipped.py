@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+from models.pretrained import is_pretrained
 from system.files import REPOSITORY
 from tests import published
 from training.folder import differing_keys, to_plain
@@ -208,7 +209,7 @@ def test_every_shipped_config_builds_what_it_names(path, tmp_path):
         get_criterion(p)
     if p.augmentation_strategy:
         get_train_transformations(p)
-    with torch.device("meta"):  # no weights are drawn
+    with torch.device("cpu" if is_pretrained(p.backbone) else "meta"):  # on meta no weights are drawn
         model = get_model(p)
     if p.optimizer:
         assert get_optimizer(p, model).param_groups[0]["lr"] == p.optimizer_kwargs.lr
@@ -223,7 +224,8 @@ def test_every_config_opens_with_a_command_that_launches_it(path):
     assert len(commands) == 1
     words = commands[0].split()
     named = REPOSITORY / words[words.index("--config_exp") + 1]
-    assert (REPOSITORY / words[2]).is_file()
+    script = words[3].replace(".", "/") + ".py" if words[2] == "-m" else words[2]
+    assert (REPOSITORY / script).is_file()
     if path in SHIPPED:
         assert named == path
     else:  # it is a base of what is launched
