@@ -1,4 +1,4 @@
-"""What a user of the published code brings along, made small here: data, configs written out in full, commands."""
+"""What a user of the published code brings along, made small here: data, and configs written out in full."""
 
 import pickle
 
@@ -6,16 +6,8 @@ import numpy as np
 import torch
 import yaml
 
-import eval as evaluation
-import moco
-import scan
-import selflabel
-import simclr
-from utils import cli
-
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
 NORMALIZE = {"mean": MEAN, "std": STD}
-MAINS = {module.__name__: module.main for module in (simclr, moco, scan, selflabel, evaluation)}
 CIFAR = {
     "backbone": "resnet18",
     "train_db_name": "cifar-10",
@@ -128,14 +120,6 @@ def write_config(root, content, **changes):
     path = root / f"{content['setup']}.yml"
     path.write_text(yaml.safe_dump({key: v for key, v in (content | changes).items() if v is not None}))
     return str(path)
-
-
-def command(script, *words):
-    """Run a script as its command would; returns the exit code."""
-    try:
-        return cli.run(MAINS[script], [str(word) for word in words])
-    except SystemExit as end:
-        return end.code
 
 
 def load(path):

@@ -2,17 +2,12 @@
 
 import json
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import moco
-import scan
-import selflabel
-import simclr
 from clustering.features import Embedder
 from data import loaders
 from data.augment import Evaluation, build_augmentation, build_evaluation
@@ -21,10 +16,10 @@ from data.folder import build as build_folder
 from data.loaders import InferenceLoader, NeighborPartner, ViewLoader
 from models import build_backbone
 from models.models import ContrastiveModel
+from system.files import REPOSITORY
 from system.runtime import Runtime
-from utils import cli
+from tests.stage import FOLDERS, command
 
-ROOT = Path(__file__).resolve().parents[2]
 NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 COLORS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 
@@ -114,7 +109,6 @@ def test_features_too_many_for_memory_are_mapped_from_a_file(dataset, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".partial"] == []
 
 
-STAGES = {"pretext/simclr": simclr.main, "scan/scan": scan.main, "selflabel/selflabel": selflabel.main}
 CPU = ["device=cpu", "precision=fp32", "num_workers=1"]
 
 
@@ -125,9 +119,9 @@ def test_all_stages_on_a_streamed_folder(folder, tmp_path):
         f"val_db_kwargs={{root: {folder / 'val'}, stream: true}}", "num_neighbors=3", "db_alias=colors",
         "confidence_threshold=0.1", "num_mined_train=3", "num_mined_val=5", f"root_dir={tmp_path}",
     ]  # fmt: skip
-    for stage, main in STAGES.items():
-        config = str(ROOT / "configs" / f"{stage}_cifar10.yml")
-        assert main(["--config_exp", config, *CPU, *small]) == 0
+    for script, kind in FOLDERS.items():
+        config = REPOSITORY / f"configs/{kind}/{script}_cifar10.yml"
+        assert command(script, "--config_exp", config, *CPU, *small) == 0
     record = json.loads((tmp_path / "colors/selflabel/run.json").read_text())
     assert record["status"] == "finished"
     assert 0 < record["result"]["acc"] <= 1
@@ -164,8 +158,9 @@ def on_imagenet(root, results, *words):
     ]  # fmt: skip
 
 
-HEADS = ["--config_exp", str(ROOT / "configs/scan/scan_imagenet_50.yml"), "num_neighbors=4", "batch_size=6", "epochs=1"]
-MOCO = ["--config_exp", str(ROOT / "configs/pretext/moco_imagenet50.yml")]
+HEADS = ["--config_exp", REPOSITORY / "configs/scan/scan_imagenet_50.yml"]
+HEADS += ["num_neighbors=4", "batch_size=6", "epochs=1"]
+MOCO = ["--config_exp", REPOSITORY / "configs/pretext/moco_imagenet50.yml"]
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +169,7 @@ def mined(imagenet, tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Runtime, "holds", lambda runtime, num_bytes: False)
-        assert moco.main(on_imagenet(imagenet, results, *MOCO, "--model", str(imagenet / "moco.pth.tar"))) == 0
+        assert command("moco", *on_imagenet(imagenet, results, *MOCO, "--model", imagenet / "moco.pth.tar")) == 0
     return results
 
 
@@ -191,7 +186,7 @@ def test_moco_mines_backbone_features(mined):
 
 def test_ten_heads_on_a_frozen_backbone(mined, imagenet):
     crop = "augmentation_kwargs.random_resized_crop.size=64"
-    assert scan.main(on_imagenet(imagenet, mined, *HEADS, crop)) == 0
+    assert command("scan", *on_imagenet(imagenet, mined, *HEADS, crop)) == 0
     saved = torch.load(mined / "imagenet_50/scan/model.pth.tar")
     pretext = torch.load(mined / "imagenet_50/pretext/model.pth.tar")
     assert sum(key.endswith("weight") and key.startswith("cluster_head") for key in saved["model"]) == 10
@@ -204,9 +199,9 @@ def test_fixed_views_give_the_same_heads_from_features_computed_once(mined, imag
     fixed = ["augmentation_strategy=evaluation", f"augmentation_kwargs={{crop_size: 64, normalize: {NORMALIZE}}}"]
     once = on_imagenet(imagenet, mined, *HEADS, "run_name=once", *fixed)
     each = on_imagenet(imagenet, mined, *HEADS, "run_name=each", *fixed)
-    assert scan.main(once) == 0
+    assert command("scan", *once) == 0
     monkeypatch.setattr(Evaluation, "is_fixed", False)
-    assert scan.main(each) == 0
+    assert command("scan", *each) == 0
     found, expected = (torch.load(mined / f"imagenet_50/scan/{name}/model.pth.tar") for name in ("once", "each"))
     assert found["head"] == expected["head"]
     torch.testing.assert_close(found["model"], expected["model"], rtol=1e-3, atol=1e-4)
@@ -214,7 +209,7 @@ def test_fixed_views_give_the_same_heads_from_features_computed_once(mined, imag
 
 def test_a_missing_list_and_missing_weights_are_told(imagenet, tmp_path, capsys):
     words = [*MOCO, *CPU, f"root_dir={tmp_path}", f"train_db_kwargs={{root: {imagenet}}}"]
-    assert cli.run(moco.main, [*words, "--model", str(imagenet / "moco.pth.tar")]) == 1
+    assert command("moco", *words, "--model", imagenet / "moco.pth.tar") == 1
     assert "the list of imagenet_50's classes is missing" in capsys.readouterr().err
-    assert cli.run(moco.main, words) == 1
+    assert command("moco", *words) == 1
     assert "wget https://dl.fbaipublicfiles.com/moco" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Several processes on the CPU (gloo) do what one does: gradients, training, neighbors, whole stages, failures."""
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -30,6 +29,7 @@ from system import distributed
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
 from tests import processes
+from tests import stage as stages
 from training.batchnorm import synchronize_batchnorm
 from utils import cli
 
@@ -232,20 +232,15 @@ def test_what_rank_0_is_refused_ends_every_rank(pool):
 
 # Whole stages
 
-FOLDERS = {"simclr": "pretext", "scan": "scan", "selflabel": "selflabel"}
-TINY = ["epochs=2", "device=cpu", "precision=fp32", "width=4", "batch_size=360"]
+ALIKE = ["device=cpu", "precision=fp32", "batch_size=360"]
 # Adam makes of a gradient near zero, rounding and all, a step like any other.
-TINY += ["optimizer=sgd", "optimizer_kwargs={lr: 0.02, momentum: 0.9}"]
+ALIKE += ["optimizer=sgd", "optimizer_kwargs={lr: 0.02, momentum: 0.9}"]
 OWN = {"simclr": ["knn_every=2"], "scan": ["num_heads=2"], "selflabel": ["confidence_threshold=0.05"]}
 
 
-def stage_main(stage):
-    return importlib.import_module(stage).main  # not at the top: the pools above need none of what stages import
-
-
-def command(stage, root, *words):
-    config = str(ROOT / "configs" / FOLDERS[stage] / f"{stage}_digits.yml")
-    return ["--config_exp", config, f"root_dir={root}", *TINY, *OWN[stage], *words]
+def words_of(script, root, *more):
+    """The words of a stage whose numbers several processes can repeat."""
+    return stages.words_of(script, root, *ALIKE, *OWN[script], *more)
 
 
 def torchrun(script, *arguments):
@@ -257,7 +252,7 @@ def torchrun(script, *arguments):
 
 def outcome(root, stage):
     """Weights and metrics of a finished stage."""
-    folder = Path(root) / "digits" / FOLDERS[stage]
+    folder = Path(root) / "digits" / stages.FOLDERS[stage]
     model = torch.load(folder / "model.pth.tar")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return model.get("model", model), [line.get("loss") for line in lines]
@@ -275,13 +270,13 @@ def same_outcome(root, other, stage):
 def alone(tmp_path_factory):
     """All stages in one process."""
     root = tmp_path_factory.mktemp("alone")
-    for stage in FOLDERS:
-        assert stage_main(stage)(command(stage, root)) == 0
+    for script in stages.FOLDERS:
+        assert stages.command(script, *words_of(script, root)) == 0
     return root
 
 
 def test_torchrun_does_what_one_process_does(alone, tmp_path):
-    done = torchrun(ROOT / "simclr.py", *command("simclr", tmp_path))
+    done = torchrun(ROOT / "simclr.py", *words_of("simclr", tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 2/2") == 1  # only rank 0 speaks
     same_outcome(tmp_path, alone, "simclr")
@@ -291,12 +286,11 @@ def test_torchrun_does_what_one_process_does(alone, tmp_path):
 def run_stages(rank, world_size, ports, root):
     """Go on with a scan run of one process, self-label, and refuse a batch that ranks cannot share."""
     told = io.StringIO()
-    commands = [command("scan", root), command("selflabel", root)]
-    commands.append([*command("simclr", root), "batch_size=361", "run_name=odd"])
-    for port, words, expected in zip(ports, commands, [0, 0, 2], strict=True):
+    commands = [("scan", [], 0), ("selflabel", [], 0), ("simclr", ["batch_size=361", "run_name=odd"], 2)]
+    for port, (script, more, expected) in zip(ports, commands, strict=True):
         join(rank, world_size, port)
         with contextlib.redirect_stderr(told):
-            code = cli.run(stage_main(Path(words[1]).name.split("_")[0]), words)
+            code = stages.command(script, *words_of(script, root, *more))
         assert code == expected, told.getvalue()  # a rank that went on alone would wait for ever
     Path(f"{root}/rank{rank}.txt").write_text(told.getvalue())
 
@@ -312,8 +306,7 @@ def interrupt(rank, root):
         end_epoch(run, **scores)
 
     Run.end_epoch = end
-    with pytest.raises(SystemExit):
-        stage_main("scan")(command("scan", root))
+    assert stages.command("scan", *words_of("scan", root)) == 143
 
 
 def test_ranks_may_change_on_resume_and_every_stage_runs_on_several(alone, tmp_path):
@@ -351,7 +344,7 @@ sys.exit(cli.run(simclr.main))
 def test_a_failed_rank_ends_the_job_with_its_error(tmp_path):
     script = tmp_path / "failing.py"
     script.write_text(FAILING)
-    done = torchrun(script, *command("simclr", tmp_path))
+    done = torchrun(script, *words_of("simclr", tmp_path))
     assert done.returncode != 0
     assert done.stderr.count("the second rank has a bad day") == 1
     assert "another rank has ended" in done.stderr or "SIGTERM" in done.stderr

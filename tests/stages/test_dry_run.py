@@ -9,6 +9,7 @@ from clustering.neighbors import save_neighbors
 from models.models import ContrastiveModel
 from models.resnet_cifar import resnet8
 from tests import published
+from tests.stage import command
 from utils.config import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("signals")
@@ -34,7 +35,7 @@ def test_no_cache_is_written(tmp_path, photos, capsys):
     before = everything(tmp_path)
     config = REPOSITORY / "configs/pretext/simclr_digits.yml"
     words = ["--config_env", tmp_path / "env.yml", "--config_exp", config, "--dry_run", *photos, *WORDS]
-    assert published.command("simclr", *words, "num_mined_train=5") == 0
+    assert command("simclr", *words, "num_mined_train=5") == 0
     assert "a dry run writes no cache" in capsys.readouterr().out
     assert everything(tmp_path) == before
 
@@ -59,7 +60,7 @@ def test_features_of_a_frozen_backbone_are_not_computed(tmp_path, photos, capsys
     normalize = "{mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2]}"
     more += [f"root_dir={tmp_path}/results", f"augmentation_kwargs={{crop_size: 16, normalize: {normalize}}}"]
     words = ["--config_env", tmp_path / "env.yml", "--config_exp", config, "--dry_run", *photos, *WORDS, *more]
-    assert published.command("scan", *words) == 0
+    assert command("scan", *words) == 0
     assert "about" in capsys.readouterr().out
     assert everything(tmp_path) == before
 
@@ -68,5 +69,5 @@ def test_mining_has_no_dry_run(tmp_path, capsys):
     published.write_env(tmp_path)
     config = REPOSITORY / "configs/pretext/simclr_digits.yml"
     words = ["--config_env", tmp_path / "env.yml", "--config_exp", config, "--dry_run", "--mine_only"]
-    assert published.command("simclr", *words) == 2
+    assert command("simclr", *words) == 2
     assert "leave one of them out" in capsys.readouterr().err

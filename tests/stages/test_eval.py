@@ -18,6 +18,7 @@ from models.models import ClusteringModel, ContrastiveModel
 from models.resnet_cifar import resnet8, resnet18
 from report import plots
 from tests import published
+from tests.stage import command
 from utils.config import REPOSITORY
 
 NUM_VAL = 120
@@ -65,7 +66,7 @@ def evaluate(site, tmp_path, model_file, *more, content=published.SCAN):
     config = published.write_config(tmp_path, content)
     out = tmp_path / "scores.json"
     words = ["--config_env", site[0] / "env.yml", "--config_exp", config, "--json", out, "width=4", "num_workers=0"]
-    code = published.command("eval", "--model", model_file, *words, *more)
+    code = command("eval", "--model", model_file, *words, *more)
     return code, json.loads(out.read_text()) if out.exists() else None
 
 
@@ -222,7 +223,7 @@ def digits(tmp_path, stage, *more):
     config = REPOSITORY / f"configs/{stage}_digits.yml"
     out = tmp_path / "scores.json"
     words = ["--config_exp", config, f"root_dir={tmp_path}", "width=4", "num_workers=0", "--json", out]
-    code = published.command("eval", *words, *more)
+    code = command("eval", *words, *more)
     return code, json.loads(out.read_text()) if out.exists() else None
 
 
@@ -366,7 +367,7 @@ def test_scores_by_labels_are_refused_before_any_work(tmp_path, monkeypatch, cap
 def test_a_missing_model_names_the_command_that_trains_it(site, tmp_path, capsys):
     config = published.write_config(tmp_path, published.SCAN)
     words = ["--config_env", site[0] / "env.yml", "--config_exp", config, "width=4"]
-    assert published.command("eval", *words) == 1
+    assert command("eval", *words) == 1
     assert f"train it (python scan.py --config_exp {config})" in capsys.readouterr().err
-    assert published.command("eval", *words, "--model", tmp_path) == 1
+    assert command("eval", *words, "--model", tmp_path) == 1
     assert "is a folder; give a model file" in capsys.readouterr().err

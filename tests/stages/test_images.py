@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cluster
-import eval as evaluate
-import predict
-import scan
-import simclr
 from system import files
+from tests.stage import command
 from utils import saved
 from utils.common_config import get_val_dataset
 from utils.config import load_config
 
 pytestmark = pytest.mark.slow
+QUICK = ["--num_clusters", 2, "--quick", "--dry_run", "--output"]
 NORMALIZE = "normalize: {mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}"
 
 
@@ -53,12 +50,12 @@ def record(tmp_path, stage):
 
 
 def test_runs_record_how_images_are_read_and_later_ones_go_by_it(tmp_path, words, capsys):
-    assert simclr.main([*config("pretext/simclr"), *words]) == 0
+    assert command("simclr", *config("pretext/simclr"), *words) == 0
     expected = {"side": 32, "streamed": False, "values": {"whole": [0, 4095]}}
     found = record(tmp_path, "pretext")["images"]
     assert {key: found[key] for key in expected} == expected
     # A dark picture more would not change the range, a bright one would; neither does once it is known.
-    assert scan.main([*config("scan/scan"), *words]) == 0
+    assert command("scan", *config("scan/scan"), *words) == 0
     assert record(tmp_path, "scan")["images"]["values"] == {"whole": [0, 4095]}
     p = load_config(None, config("scan/scan")[1], words)
     assert saved.reading(p, tmp_path / "results/runs/scan/model.pth.tar").values.whole == (0, 4095)
@@ -72,16 +69,16 @@ def test_runs_record_how_images_are_read_and_later_ones_go_by_it(tmp_path, words
     # predict gives the very features that the stage saw, of a file alone.
     rows = tmp_path / "rows.npy"
     arguments = ["--model", str(tmp_path / "results/runs/scan"), "--device", "cpu", "--output", str(tmp_path / "o.csv")]
-    assert predict.main([*arguments, "--embeddings", str(rows), str(tmp_path / "photos")]) == 0
+    assert command("predict", *arguments, "--embeddings", rows, tmp_path / "photos") == 0
     whole = np.load(rows)
-    assert predict.main([*arguments, "--embeddings", str(rows), str(dark / "05.tif")]) == 0
+    assert command("predict", *arguments, "--embeddings", rows, dark / "05.tif") == 0
     np.testing.assert_allclose(np.load(rows)[0], whole[5], rtol=1e-4, atol=1e-5)
-    assert evaluate.main([*config("scan/scan"), *words]) == 0
+    assert command("eval", *config("scan/scan"), *words) == 0
     capsys.readouterr()
 
 
 def test_a_run_that_recorded_nothing_is_read_as_it_was(tmp_path, words):
-    assert simclr.main([*config("pretext/simclr"), *words]) == 0
+    assert command("simclr", *config("pretext/simclr"), *words) == 0
     path = tmp_path / "results/runs/pretext/run.json"
     old = json.loads(path.read_text())
     del old["images"]
@@ -95,7 +92,7 @@ def test_a_run_that_recorded_nothing_is_read_as_it_was(tmp_path, words):
 
 def test_a_dry_run_shows_images_as_the_network_will_see_them(tmp_path, capsys):
     folder, output = write(tmp_path / "photos", 60), tmp_path / "out"
-    assert cluster.main([str(folder), "--num_clusters", "2", "--quick", "--dry_run", "--output", str(output)]) == 0
+    assert command("cluster", folder, *QUICK, output) == 0
     said = capsys.readouterr().out
     assert said.count("16-bit gray from 0 (black) to 4095 (white)") == 1
     assert str(output / "images.png") in said
@@ -110,7 +107,5 @@ def test_a_dry_run_shows_images_as_the_network_will_see_them(tmp_path, capsys):
 def test_an_unreadable_image_leaves_a_gap_in_the_picture(tmp_path):
     folder = write(tmp_path / "photos", 30)
     (folder / "00.tif").write_bytes(b"no image")
-    assert (
-        cluster.main([str(folder), "--num_clusters", "2", "--quick", "--dry_run", "--output", str(tmp_path / "o")]) == 0
-    )
+    assert command("cluster", folder, *QUICK, tmp_path / "o") == 0
     assert (tmp_path / "o" / "images.png").stat().st_size > 1000

@@ -12,18 +12,14 @@ import pytest
 import yaml
 from PIL import Image, ImageOps
 
-import cluster
-import eval as evaluation
 import predict
 import scan
-import simclr
 from report import outputs
 from system import files
 from system.errors import ConfigError
-from utils import cli
+from tests.stage import command
 from utils.config import load_config
 
-ROOT = Path(cluster.__file__).parent
 FAST = ["simclr.epochs=1", "scan.epochs=1", "selflabel.epochs=1", "precision=fp32", "num_heads=1"]
 FAST += ["selflabel.confidence_threshold=0.1"]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("signals")]
@@ -38,8 +34,7 @@ def fill(folder, num_images=24):
 
 
 def run(images, output, *words):
-    given = [images, "--num_clusters", 3, "--output", output, *FAST, *words]
-    return cli.run(cluster.main, [str(word) for word in given])
+    return command("cluster", images, "--num_clusters", 3, "--output", output, *FAST, *words)
 
 
 def snapshot(folder):
@@ -69,7 +64,7 @@ def test_a_moved_clustering_is_finished_where_it_is_now(clustered, base, capsys)
     model = next(line for line in out.splitlines() if line.startswith("model: "))[len("model: ") :]
     assert "finished" in out and Path(model).is_file() and Path(model).is_relative_to(base / "out")
     words = ["--config_env", base / "out/configs/env.yml", "--config_exp", base / "out/configs/scan.yml"]
-    assert cli.run(scan.main, [str(word) for word in words]) == 0
+    assert command("scan", *words) == 0
     assert f"Its files are in {base}/out/runs/scan" in capsys.readouterr().out
     assert snapshot(clustered) == before
 
@@ -82,8 +77,7 @@ def test_an_interrupted_clustering_goes_on_where_it_was_moved_to(tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(scan, "main", interrupted)
-        with pytest.raises(SystemExit):
-            run(tmp_path / "images", tmp_path / "res" / "b")
+        assert run(tmp_path / "images", tmp_path / "res" / "b") == 143
     (tmp_path / "res").rename(tmp_path / "elsewhere")
     written = (tmp_path / "elsewhere/b/runs/pretext/model.pth.tar").stat().st_mtime_ns
     assert run(tmp_path / "images", tmp_path / "elsewhere" / "b") == 0
@@ -108,13 +102,13 @@ def test_moved_images_are_the_same_and_changed_ones_are_told(clustered, base, ca
 
 def test_missing_images_name_the_key_to_give(base, capsys):
     words = ["--config_env", str(base / "out/configs/env.yml"), "train_db_kwargs.root=" + str(base / "gone")]
-    assert cli.run(evaluation.main, [*words, "--config_exp", str(base / "out/configs/scan.yml")]) == 1
+    assert command("eval", *words, "--config_exp", base / "out/configs/scan.yml") == 1
     assert "train_db_kwargs.root=PATH" in capsys.readouterr().err
     (base / "out/runs/pretext/run.json").unlink()
-    assert cli.run(simclr.main, [*words, "--config_exp", str(base / "out/configs/simclr.yml")]) == 1
+    assert command("simclr", *words, "--config_exp", base / "out/configs/simclr.yml") == 1
     assert "train_db_kwargs.root=PATH" in capsys.readouterr().err
     words[-1] = "train_db_kwargs.root=" + str(base / "images")
-    assert cli.run(simclr.main, [*words, "--config_exp", str(base / "out/configs/simclr.yml")]) == 0
+    assert command("simclr", *words, "--config_exp", base / "out/configs/simclr.yml") == 0
     assert run(base / "gone", base / "out") == 1
     assert "the same --output" in capsys.readouterr().err
 
@@ -177,8 +171,8 @@ def test_a_held_output_is_refused_before_it_is_looked_at(tmp_path, capsys):
     fill(tmp_path / "images")
     (tmp_path / "out").mkdir()
     hold = "import sys; from pathlib import Path; from system.lock import lock_folder; lock_folder(Path(sys.argv[1]));"
-    command = [sys.executable, "-c", hold + "print(flush=True); sys.stdin.read()", tmp_path / "out"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    holder = [sys.executable, "-c", hold + "print(flush=True); sys.stdin.read()", tmp_path / "out"]
+    with subprocess.Popen(holder, cwd=files.REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         assert run(tmp_path / "images", tmp_path / "out") == 1
         assert f"process {process.pid}" in capsys.readouterr().err
@@ -194,8 +188,7 @@ def test_names_of_our_own_files_are_no_run_names(base, name):
 
 
 def sort(base, *words):
-    given = ["--model", base / "out", base / "images", "--output", base / "a.csv", *words]
-    return cli.run(predict.main, [str(word) for word in given])
+    return command("predict", "--model", base / "out", base / "images", "--output", base / "a.csv", *words)
 
 
 @pytest.mark.parametrize("option", ["--copy_to", "--link_to"])

@@ -18,8 +18,9 @@ from report.outputs import Sorter, copy_file
 from system import files
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
+from tests.stage import command
 from training.folder import to_plain
-from utils import cli, clusters, saved
+from utils import clusters, saved
 from utils.common_config import get_embedder, get_model, get_val_dataset
 from utils.config import load_config
 
@@ -64,7 +65,7 @@ def base(tmp_path):
 
 
 def run(capfd, *words):
-    code = cli.run(predict.main, [str(word) for word in words])
+    code = command("predict", *words)
     shown = capfd.readouterr()
     return code, shown.out, shown.err
 

@@ -21,18 +21,18 @@ from clustering.neighbors import load_neighbors
 from data import digits
 from models.weights import read_weights, save_weights
 from system import files
-from tests import published
+from tests import stage as stages
 from training import checkpoint
 from training.run import Run
 from utils.config import REPOSITORY
 
-SCRIPTS = {"pretext": "simclr", "scan": "scan", "selflabel": "selflabel"}
+SCRIPTS = {folder: script for script, folder in stages.FOLDERS.items()}
 pytestmark = pytest.mark.usefixtures("signals", "small_digits")
 SPLITS = {"train": slice(0, 48), "val": slice(48, 96)}
-TINY = ["epochs=2", "batch_size=16", "width=4", "log_every=2", "num_workers=0", "optimizer_kwargs.lr=0.01"]
+ALL = ["batch_size=16", "log_every=2", "optimizer_kwargs.lr=0.01"]
 OWN = {
-    "pretext": ["num_mined_train=8", "knn_every=1"],
-    "scan": ["num_neighbors=5", "num_heads=2"],
+    "pretext": ["knn_every=1"],
+    "scan": ["num_heads=2"],
     "selflabel": ["confidence_threshold=0.12", "use_ema=true", "ema_alpha=0.9"],
 }
 FULL = namedtuple("usage", "total used free")(1 << 40, 1 << 40, 0)
@@ -44,11 +44,8 @@ class Killed(BaseException):
 
 
 def stage(name, root, *more):
-    """Run a stage as its command would; returns the exit code."""
-    config = REPOSITORY / f"configs/{name}/{SCRIPTS[name]}_digits.yml"
-    env = REPOSITORY / "configs/env.yml"
-    given = ["--config_env", env, "--config_exp", config, f"root_dir={root}", *TINY, *OWN[name]]
-    return published.command(SCRIPTS[name], *given, *more)
+    """Run the stage of a folder, with all that a checkpoint has to keep; returns the exit code."""
+    return stages.stage(SCRIPTS[name], root, *ALL, *OWN[name], *more)
 
 
 def before(patch, owner, name, number, action):

@@ -14,30 +14,17 @@ from models.models import ClusteringModel, ContrastiveModel
 from models.resnet import resnet50
 from models.resnet_cifar import resnet18
 from tests import published
+from tests.stage import FOLDERS, TINY, command, stage
 from utils.config import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("signals", "small_digits")
 SPLITS = {"train": slice(0, 96), "val": slice(96, 144)}
-CONFIGS = {
-    "simclr": "pretext/simclr_digits",
-    "scan": "scan/scan_digits",
-    "selflabel": "selflabel/selflabel_digits",
-}
-TINY = ["epochs=2", "batch_size=32", "width=4", "num_workers=0"]
-OWN = {"simclr": ["num_mined_train=8"], "scan": ["num_neighbors=5"], "selflabel": ["confidence_threshold=0.15"]}
 # What the published recipes are changed to, so that they run in a second.
 SMALL = ["epochs=1", "batch_size=20", "width=4", "num_workers=0"]
 
 
-def stage(script, root, *more):
-    config = REPOSITORY / f"configs/{CONFIGS[script]}.yml"
-    env = REPOSITORY / "configs/env.yml"
-    given = ["--config_env", env, f"root_dir={root}", *TINY, *OWN[script]]
-    return published.command(script, "seed=0", "--config_exp", config, *given, *more)
-
-
 def run_all(root, *more):
-    for script in CONFIGS:
+    for script in FOLDERS:
         assert stage(script, root, *more) == 0
     return root / "digits"
 
@@ -134,8 +121,8 @@ def site(tmp_path_factory):
     env = ["--config_env", published.write_env(root)]
     simclr = published.write_config(root, published.SIMCLR)
     scan = published.write_config(root, published.SCAN)
-    assert published.command("simclr", "epochs=1", *env, "--config_exp", simclr, *SMALL[1:]) == 0
-    assert published.command("scan", *env, *SMALL, "--config_exp", scan, "num_heads=3") == 0
+    assert command("simclr", "epochs=1", *env, "--config_exp", simclr, *SMALL[1:]) == 0
+    assert command("scan", *env, *SMALL, "--config_exp", scan, "num_heads=3") == 0
     return root, content
 
 
@@ -175,7 +162,7 @@ def test_the_weighted_k_nn_vote(site, tmp_path):
     root, content = site
     words = ["--config_env", root / "env.yml", "--config_exp", published.write_config(tmp_path, published.SIMCLR)]
     out = tmp_path / "scores.json"
-    assert published.command("eval", *words, *SMALL, "--knn", "--json", out, "--out", tmp_path) == 0
+    assert command("eval", *words, *SMALL, "--knn", "--json", out, "--out", tmp_path) == 0
     model = ContrastiveModel(resnet18(width=4))
     model.load_state_dict(published.load(root / "results/cifar-10/pretext/model.pth.tar"))
     bank, queries = (published.outputs(model, content[split][0]).double().numpy() for split in ("train", "val"))
@@ -194,7 +181,7 @@ def run_site(script, site, tmp_path, *more, content=published.SELFLABEL, keep=("
         shutil.copytree(root / "results/cifar-10" / name, tmp_path / "cifar-10" / name, dirs_exist_ok=True)
     config = published.write_config(tmp_path, content)
     env = ["--config_env", root / "env.yml", f"root_dir={tmp_path}"]
-    return published.command(script, *env, "--config_exp", config, *SMALL, *more), tmp_path / "cifar-10"
+    return command(script, *env, "--config_exp", config, *SMALL, *more), tmp_path / "cifar-10"
 
 
 def test_self_labeling_starts_from_the_best_head_alone(site, tmp_path):
@@ -252,18 +239,18 @@ def test_a_released_pretext_model_is_mined_and_clustered(site, tmp_path):
     words = ["--config_env", root / "env.yml", f"root_dir={tmp_path / 'results'}", *SMALL]
     simclr = ["--config_exp", published.write_config(tmp_path, published.SIMCLR)]
     scan = ["--config_exp", published.write_config(tmp_path, published.SCAN)]
-    assert published.command("simclr", "--mine_only", *words, *simclr, "num_mined_train=30") == 0
+    assert command("simclr", "--mine_only", *words, *simclr, "num_mined_train=30") == 0
     assert same(torch.load(folder / "model.pth.tar"), model.state_dict())
     features = published.outputs(model, content["train"][0]).double().numpy()
     published.assert_nearest(np.load(folder / "topk-train-neighbors.npy"), features, 30)
-    assert published.command("scan", *words, *scan, "num_neighbors=30") == 0
+    assert command("scan", *words, *scan, "num_neighbors=30") == 0
 
     # A resumable checkpoint laid over it, with other weights, keys as data-parallel training names them.
     with torch.no_grad():
         model.backbone.conv1.weight.add_(1)
     state = {f"module.{key}": value for key, value in model.state_dict().items()}
     torch.save({"optimizer": {}, "model": state, "epoch": 500}, folder / "checkpoint.pth.tar")
-    assert published.command("simclr", *words, *simclr, "--mine_only") == 0
+    assert command("simclr", *words, *simclr, "--mine_only") == 0
     assert same(torch.load(folder / "model.pth.tar"), model.state_dict())
     assert np.load(folder / "topk-train-neighbors.npy").shape == (60, 21)
 
@@ -277,19 +264,19 @@ def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, small_dig
         "width=2",
         "batch_size=32",
     ]
-    assert published.command("simclr", *words) == 0
+    assert command("simclr", *words) == 0
     folder = tmp_path / "digits/pretext"
     before = (folder / "model.pth.tar").read_bytes()
     other = {name: value + 1 for name, value in torch.load(folder / "model.pth.tar").items()}
     torch.save(other, tmp_path / "other.pth.tar")
     capsys.readouterr()
-    assert published.command("simclr", *words, "--mine_only", "--model", tmp_path / "other.pth.tar") == 1
+    assert command("simclr", *words, "--mine_only", "--model", tmp_path / "other.pth.tar") == 1
     assert "the model of a finished run" in capsys.readouterr().err
     assert (folder / "model.pth.tar").read_bytes() == before
-    assert published.command("simclr", *words, "--mine_only", "num_mined_train=30") == 0  # its own weights
+    assert command("simclr", *words, "--mine_only", "num_mined_train=30") == 0  # its own weights
     assert np.load(folder / "topk-train-neighbors.npy").shape[1] == 31
     more = ["--model", tmp_path / "other.pth.tar", "overwrite=true"]
-    assert published.command("simclr", *words, "--mine_only", *more) == 0
+    assert command("simclr", *words, "--mine_only", *more) == 0
     assert not (folder / "run.json").exists()
     assert same(torch.load(folder / "model.pth.tar"), other)
 
@@ -301,7 +288,7 @@ def test_training_does_not_take_a_released_file_for_its_own_checkpoint(site, tmp
     torch.save(ContrastiveModel(resnet18(width=4)).state_dict(), folder / "checkpoint.pth.tar")
     before = (folder / "checkpoint.pth.tar").read_bytes()
     words = ["--config_env", root / "env.yml", f"root_dir={tmp_path}", *SMALL]
-    assert published.command("simclr", *words, "--config_exp", published.write_config(tmp_path, published.SIMCLR)) == 1
+    assert command("simclr", *words, "--config_exp", published.write_config(tmp_path, published.SIMCLR)) == 1
     assert "checkpoint.pth.tar" in capsys.readouterr().err
     assert (folder / "checkpoint.pth.tar").read_bytes() == before
 
@@ -347,7 +334,7 @@ def test_moco_mines_its_backbone(tmp_path, site):
     torch.save({"epoch": 800, "arch": "resnet50", "state_dict": state}, tmp_path / "moco.pth.tar")
     config = published.write_config(tmp_path, published.MOCO, backbone="resnet50", stem="imagenet")
     words = ["--config_env", root / "env.yml", f"root_dir={tmp_path}", "--config_exp", config, "num_workers=0"]
-    assert published.command("moco", *words, "--model", tmp_path / "moco.pth.tar") == 0
+    assert command("moco", *words, "--model", tmp_path / "moco.pth.tar") == 0
     folder = tmp_path / "cifar-10/pretext"
     saved = torch.load(folder / "model.pth.tar")
     assert saved["contrastive_head.2.weight"].equal(torch.zeros(128, 2048))
@@ -367,7 +354,7 @@ def test_stl10_learns_from_all_and_mines_the_labelled_split(tmp_path):
     (folder / "class_names.txt").write_text("airplane bird car cat deer dog horse monkey ship truck")
     words = ["--config_env", published.write_env(tmp_path), "epochs=1", "batch_size=8", "width=2", "num_workers=0"]
     for script, name in (("simclr", "pretext/simclr"), ("scan", "scan/scan")):
-        assert published.command(script, *words, "--config_exp", REPOSITORY / f"configs/{name}_stl10.yml") == 0
+        assert command(script, *words, "--config_exp", REPOSITORY / f"configs/{name}_stl10.yml") == 0
     results = tmp_path / "results/stl-10"
     assert np.load(results / "pretext/topk-train-neighbors.npy").shape == (22, 21)
     assert np.load(results / "pretext/topk-val-neighbors.npy").shape == (8, 6)
@@ -388,13 +375,13 @@ def test_a_folder_without_labels_goes_through_every_stage(tmp_path, capsys):
         Image.fromarray(random.integers(0, 256, (20, 18 + i % 5, 3), dtype=np.uint8)).save(images / name)
     (images / "notes.txt").write_text("no image")
     words = ["train_db_name=folder", "val_db_name=null", f"train_db_kwargs.root={images}"]
-    for script in CONFIGS:
+    for script in FOLDERS:
         assert stage(script, tmp_path, *words) == 0
     folder = tmp_path / "my images"
     scan_config = REPOSITORY / "configs/scan/scan_digits.yml"
     capsys.readouterr()
     given = ["--config_exp", scan_config, f"root_dir={tmp_path}", *TINY, *words, "--json", tmp_path / "x.json"]
-    assert published.command("eval", *given) == 0
+    assert command("eval", *given) == 0
     assert "no labels" in capsys.readouterr().out
     assert json.loads((tmp_path / "x.json").read_text()) == {}
     assert not any("acc" in key for line in metrics(folder / "selflabel") for key in line)
@@ -446,5 +433,5 @@ def test_commands_work_from_another_directory(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = REPOSITORY / "configs/pretext/simclr_digits.yml"
     words = ["epochs=1", "--config_exp", config, "batch_size=48", "width=2", "knn_every=5"]
-    assert published.command("simclr", *words) == 0
+    assert command("simclr", *words) == 0
     assert (tmp_path / "results/digits/pretext/model.pth.tar").exists()

@@ -12,15 +12,14 @@ import pytest
 import torch
 import yaml
 
-import sweep
 from models.weights import save_weights
 from sweeps import runner, summary
 from sweeps.plan import Setting, make_plan
 from system import files
 from system.errors import ConfigError
 from tests import processes
+from tests.stage import command
 from training.folder import to_plain
-from utils import cli
 from utils.common_config import get_model
 from utils.config import REPOSITORY
 from utils.overrides import split_stage, split_values, words_of
@@ -334,8 +333,7 @@ def test_a_whole_sweep_ends_with_tables_and_pictures(env, fake, tmp_path, capsys
         files.write_text(job.folder() / "config.yml", yaml.safe_dump(to_plain(p)))
         record = {"status": "finished", "seconds": 1.0, "result": {"acc": 0.5 + 0.1 * p.seed, "best_loss": -1.0}}
         files.write_text(job.folder() / "run.json", json.dumps(record))
-    command = ["scan", "--config_env", env, "--config_exp", SCAN, *words]
-    assert cli.run(sweep.main, command) == 0
+    assert command("sweep", "scan", "--config_env", env, "--config_exp", SCAN, *words) == 0
     out = capsys.readouterr().out
     assert "4 runs, 4 of them finished before" in out and "| 1 | 2 | 55.0 ± 7.1 |" in out
     folder = tmp_path / "results" / "digits" / "sweeps" / "scan-num_heads-seed"
@@ -346,14 +344,13 @@ def test_a_whole_sweep_ends_with_tables_and_pictures(env, fake, tmp_path, capsys
 
 
 def test_a_missing_input_and_a_wrong_stage_are_sentences(env, capsys):
-    assert cli.run(sweep.main, ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "seed=0"]) == 1
+    assert command("sweep", "selflabel", "--config_env", env, "--config_exp", SELFLABEL, "seed=0") == 1
     assert "scan.seed=0" in capsys.readouterr().err
-    assert cli.run(sweep.main, ["cluster", "--config_env", env, "--config_exp", SELFLABEL]) == 2
-    with pytest.raises(SystemExit, match="2"):
-        cli.run(sweep.main, ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "--jobs", "0"])
+    assert command("sweep", "cluster", "--config_env", env, "--config_exp", SELFLABEL) == 2
+    assert command("sweep", "selflabel", "--config_env", env, "--config_exp", SELFLABEL, "--jobs", 0) == 2
 
 
 def test_a_dry_run_lists_the_runs(env, capsys):
     words = ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "scan.epochs=1,2", "--dry_run"]
-    assert cli.run(sweep.main, words) == 0
+    assert command("sweep", *words) == 0
     assert capsys.readouterr().out.count("run_name=") == 4
