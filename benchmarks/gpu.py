@@ -26,7 +26,6 @@ from typing import Any
 import torch
 
 from benchmarks import common, gpu_profile
-from benchmarks.gpu_smoke import CHECKS
 from benchmarks.steps import CONFIGS, make_images
 from clustering.features import Embedder
 from clustering.mining import mine_neighbors
@@ -35,6 +34,7 @@ from clustering.validation import VALIDATION_COLUMNS, validation_loss
 from data.augment import build_evaluation
 from models import build_backbone
 from system.runtime import Runtime
+from tests.gpu.checks import CHECKS
 
 NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 

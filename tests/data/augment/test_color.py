@@ -93,3 +93,15 @@ def test_working_on_all_images_gives_what_working_on_some_gives(monkeypatch):
     some = recolored(color.jitter, images.clone(), blends, hue, mask)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert torch.equal(recolored(color.jitter, images, blends, hue, mask), some)
+
+
+def test_a_division_in_the_last_place_moves_the_hue_by_a_step_at_the_most(monkeypatch):
+    """A step is 6 / 255 of the chroma, in one channel; what devices may differ in, tests/gpu/checks.py tells."""
+    channels = tuple(torch.randint(256, (3, 4, 64, 64), generator=torch.Generator().manual_seed(0)).float())
+    shift = torch.tensor([0.0, 0.05, -0.05, 0.1])
+    expected = torch.stack(color.shift_hue(channels, shift))
+    divide = torch.Tensor.div_
+    monkeypatch.setattr(torch.Tensor, "div_", lambda x, y: divide(x, y).mul_(1 - 2**-23))
+    apart = (torch.stack(color.shift_hue(channels, shift)) - expected).abs()
+    assert 0.01 < (apart > 0.5).float().mean() < 0.1
+    assert 5 <= apart.max() <= 6 + 2  # chroma is cut to whole levels too
