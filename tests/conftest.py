@@ -1,6 +1,7 @@
 """What tests share: one thread (tiny tensors lose by more), and a hypothesis that tries the same cases every time."""
 
 import signal
+import sys
 
 import pytest
 import torch
@@ -12,6 +13,26 @@ from report import plots
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
+
+
+PROGRAMS = []  # the Python programs that tests started
+
+
+def note_programs(event, details):
+    if event == "subprocess.Popen" and details[0] == sys.executable:
+        PROGRAMS.append(details[1])
+
+
+sys.addaudithook(note_programs)
+
+
+@pytest.fixture(autouse=True)
+def slow_where_programs_start(request):
+    """A test that starts Python programs, itself or by its fixtures, is marked slow: their imports take seconds."""
+    yield
+    started = list(PROGRAMS)
+    PROGRAMS.clear()
+    assert not started or request.node.get_closest_marker("slow"), f"mark this test slow: it started {started}"
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,7 @@ def test_every_loss_file_is_in_its_table():
     assert {entry.__module__.removeprefix("losses.") for entry in (CRITERIA | METHOD_LOSSES).values()} == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETUPS)
 def test_every_setup_has_a_script_and_a_config(name):
     setup = SETUPS[name]

@@ -112,6 +112,7 @@ def test_features_too_many_for_memory_are_mapped_from_a_file(dataset, tmp_path):
 CPU = ["device=cpu", "precision=fp32", "num_workers=1"]
 
 
+@pytest.mark.slow
 def test_all_stages_on_a_streamed_folder(folder, tmp_path):
     small = [
         "train_db_name=folder", "val_db_name=folder", "num_classes=3", "backbone=resnet8", "width=4", "stem=cifar_s2",
@@ -173,6 +174,7 @@ def mined(imagenet, tmp_path_factory):
     return results
 
 
+@pytest.mark.slow
 def test_moco_mines_backbone_features(mined):
     folder = mined / "imagenet_50" / "pretext"
     neighbors = np.load(folder / "topk-train-neighbors.npy")
@@ -184,6 +186,7 @@ def test_moco_mines_backbone_features(mined):
     np.testing.assert_array_equal(neighbors, similarity.topk(5).indices.numpy())
 
 
+@pytest.mark.slow
 def test_ten_heads_on_a_frozen_backbone(mined, imagenet):
     crop = "augmentation_kwargs.random_resized_crop.size=64"
     assert command("scan", *on_imagenet(imagenet, mined, *HEADS, crop)) == 0
@@ -195,6 +198,7 @@ def test_ten_heads_on_a_frozen_backbone(mined, imagenet):
             assert torch.equal(saved["model"][key], value), key
 
 
+@pytest.mark.slow
 def test_fixed_views_give_the_same_heads_from_features_computed_once(mined, imagenet, monkeypatch):
     fixed = ["augmentation_strategy=evaluation", f"augmentation_kwargs={{crop_size: 64, normalize: {NORMALIZE}}}"]
     once = on_imagenet(imagenet, mined, *HEADS, "run_name=once", *fixed)

@@ -33,6 +33,7 @@ from tests import stage as stages
 from training.batchnorm import synchronize_batchnorm
 from utils import cli
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 BATCH, CLUSTERS = 12, 5

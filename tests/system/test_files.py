@@ -206,6 +206,7 @@ def every_kill(tmp_path, prepare, action):
     raise AssertionError("the action never ended")
 
 
+@pytest.mark.slow
 def test_killed_between_any_two_lines_of_a_first_write(tmp_path, unsynced):
     for folder in every_kill(tmp_path, lambda folder: None, lambda folder: put(folder / "a", NEW, number=2)):
         if (folder / "a").exists():
@@ -217,6 +218,7 @@ def test_killed_between_any_two_lines_of_a_first_write(tmp_path, unsynced):
         assert sorted(path.name for path in folder.iterdir()) == ["a", files.MANIFEST]
 
 
+@pytest.mark.slow
 def test_killed_between_any_two_lines_of_a_later_write(tmp_path, unsynced):
     """The facts that are read are those of the content that is there."""
     seen = set()
@@ -234,6 +236,7 @@ def test_killed_between_any_two_lines_of_a_later_write(tmp_path, unsynced):
     assert seen == {OLD, NEW}
 
 
+@pytest.mark.slow
 def test_killed_between_any_two_lines_two_files_are_kept(tmp_path, unsynced):
     """Of 0, 1 and then 2, at every instant 1 is there whole, and 0 or 2 beside it."""
 
@@ -265,6 +268,7 @@ for number in range(10**9):
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_random_moments(tmp_path):
     random_moment = random.Random(0)
     root = Path(files.__file__).parent.parent

@@ -26,6 +26,7 @@ def holder(tmp_path):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_the_second_process_is_refused_and_told_by_whom(tmp_path, holder):
     with pytest.raises(UserError, match=rf"in use by another run \(process {holder.pid} on .* since 20.*run_name"):
         lock.lock_folder(tmp_path)
@@ -39,6 +40,7 @@ def test_the_second_process_is_refused_and_told_by_whom(tmp_path, holder):
     lock.lock_folder(tmp_path)  # the demo's stages share a process
 
 
+@pytest.mark.slow
 def test_who_holds_a_folder(tmp_path, holder):
     assert lock.holder(tmp_path).startswith(f"process {holder.pid} on ")
     holder.kill()
@@ -48,6 +50,7 @@ def test_who_holds_a_folder(tmp_path, holder):
     lock.lock_folder(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_lock_file_without_a_name(tmp_path, holder):
     (tmp_path / ".lock").write_text("")
     with pytest.raises(UserError, match="a process that did not leave its name"):
@@ -60,6 +63,7 @@ def test_a_stale_lock_file_holds_nothing(tmp_path):
     assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
+@pytest.mark.slow
 def test_a_worker_that_outlives_its_parent_does_not_hold_the_folder(tmp_path):
     """The parent is killed while a forked child, such as a worker of a DataLoader, goes on."""
     fork = "import os, time; child = os.fork(); print(child, flush=True) if child else None; time.sleep(60)"

@@ -32,6 +32,7 @@ FOREIGN = (
 NAMES = st.sampled_from(FOREIGN)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(NAMES, st.binary(max_size=9)), st.sets(st.sampled_from(WRITTEN)), st.booleans())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_file_of_somebody_else_is_touched(tmp_path_factory, foreign, written, linked):

@@ -121,6 +121,7 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=6), inner), max_leaves=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(VALUES | st.dictionaries(st.sampled_from(["part", "span", "x", "share"]), VALUES))
 def test_anything_is_options_or_a_sentence(content):

@@ -99,6 +99,7 @@ def on_one_rank(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_with_unequal_slices_are_one_with_the_whole_batch(tmp_path):
     mp.spawn(on_one_rank, args=(tmp_path,), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]

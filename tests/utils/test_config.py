@@ -347,6 +347,7 @@ def test_any_text_is_a_config_or_a_sentence(folder, text):
     loads(text, folder)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(list(schema.Config.model_fields)), VALUES, max_size=4))
 @example({"augmentation_kwargs": {"crop_size": 10**400}})
@@ -367,6 +368,7 @@ def test_any_words_are_overrides_or_a_sentence(folder, words):
     loads(PUBLISHED, folder, *words)
 
 
+@pytest.mark.slow
 @given(st.binary(min_size=1, max_size=30).filter(lambda name: not set(name) & set(b"\0/$~")).map(os.fsdecode))
 @example("caf\udce9")
 @example("a: b # c")

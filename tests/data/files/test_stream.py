@@ -192,6 +192,7 @@ def test_a_line_of_pixels_cannot_fill_the_memory(tmp_path):
 # --- cache
 
 
+@pytest.mark.slow
 def test_cache_holds_what_memory_would(root, tmp_path, capsys, monkeypatch):
     memory = build(root, "train", 28)
     cached = build(root, "train", 28, cache_dir=str(tmp_path / "cache"))
