@@ -25,12 +25,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 demo: setup
 	@$(RUN) demo.py
 
+# One process a core, each test wherever there is room: those that wait for others' processes leave none idle.
 test: setup-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist worksteal
 
 # What needs no process of its own and no minute: for while one works.
 test-fast: setup-dev
-	$(RUN) -m pytest -m 'not slow and not browser and not gpu'
+	$(RUN) -m pytest -n auto --dist worksteal -m 'not slow and not browser and not gpu'
 
 # Chromium and its driver come from Debian; elsewhere install them by hand and set CHROMIUM and CHROMEDRIVER.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)

@@ -1,9 +1,10 @@
-"""What benchmarks share: the facts of a machine, timings with their spread, and result files."""
+"""What benchmarks share: the facts of a machine, timings with their spread, result files, and processes to kill."""
 
 import importlib.metadata
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
@@ -113,3 +114,25 @@ def peak_memory_gb(device: torch.device | str = "cpu") -> dict[str, float]:
     if device.type == "cuda":
         found["device"] = torch.cuda.max_memory_allocated(device) / 1e9
     return {name: round(value, 3) for name, value in found.items()}
+
+
+def wait(child: int, seconds: float) -> int | None:
+    """The exit code of a process, or None when it was killed after some seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def plain(value: Any) -> Any:
+    """What a PyTorch file holds, tensors by shape and bytes: equal where the files say the same."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return (value.shape, value.numpy().tobytes()) if isinstance(value, torch.Tensor) else value

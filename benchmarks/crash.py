@@ -14,7 +14,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
@@ -69,19 +68,6 @@ def start(stage: str, root: Path) -> int:
         os._exit(code)
 
 
-def wait(child: int, seconds: float) -> int | None:
-    """The exit code of a process, or None when it was killed after some seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
-
-
 def unreadable(folder: Path) -> list[str]:
     """Names of the files that are not whole, or not what was recorded; what a writer left behind does not count."""
     readers = {
@@ -106,19 +92,11 @@ def unreadable(folder: Path) -> list[str]:
 def content(path: Path) -> Any:
     """What two runs must have in common, to the bit: all but the times that they took."""
     if path.suffix == ".tar":
-        state = _plain(torch.load(path, weights_only=True))
+        state = common.plain(torch.load(path, weights_only=True))
         return {key: value for key, value in state.items() if key != "seconds"}
     if path.name == "run.json":
         return json.loads(path.read_text())["result"]
     return path.read_bytes()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return (value.shape, value.numpy().tobytes()) if isinstance(value, torch.Tensor) else value
 
 
 def compare(folder: Path, reference: Path) -> tuple[list[str], list[str]]:
@@ -150,7 +128,7 @@ class Crashes:
             for _ in range(MOST_ATTEMPTS):
                 enough = self.kills.total() >= most
                 began = time.time()
-                code = wait(start(stage, root), 1e9 if enough else self.random.uniform(0, seconds[stage]))
+                code = common.wait(start(stage, root), 1e9 if enough else self.random.uniform(0, seconds[stage]))
                 if code is not None:
                     break
                 self._look(stage, root / "digits" / stage, began)
@@ -217,7 +195,7 @@ def reference_run(root: Path) -> dict[str, float]:
     seconds = {}
     for stage in STAGES:
         began = time.monotonic()
-        code = wait(start(stage, root), 1e9)
+        code = common.wait(start(stage, root), 1e9)
         if code:
             raise SystemExit(f"the reference's {stage} ended with {code}: {(root / 'log.txt').read_text()[-2000:]}")
         seconds[stage] = time.monotonic() - began

@@ -130,19 +130,6 @@ def start(command: Command, folder: Path, log: Path) -> int:
         os._exit(code)
 
 
-def wait(child: int, seconds: float) -> int | None:
-    """The exit code of a process, or None when it was killed after some seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
-
-
 def started_by(leader: int) -> list[int]:
     """The processes of a session or with its mark in their environment, without zombies."""
     found = []
@@ -173,21 +160,13 @@ def content(path: Path) -> Any:
     if path.suffix == ".tar":
         state = torch.load(path, weights_only=True)
         state.pop("seconds", None)
-        return repr(_plain(state))
+        return repr(common.plain(state))
     if path.name in ("run.json", "cluster.json"):
         return json.loads(path.read_text())["result"]
     if path.name == "table.csv":
         with path.open(encoding="utf-8", newline="") as file:
             return [{key: row[key] for key in row if "seconds" not in key} for row in csv.DictReader(file)]
     return path.read_bytes()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return (value.shape, value.numpy().tobytes()) if isinstance(value, torch.Tensor) else value
 
 
 def compare(folder: Path, reference: Path) -> tuple[list[str], list[str]]:
@@ -224,7 +203,7 @@ class Kills:
         """Run a command undisturbed, then bring it to its end again and again until it was killed `most` times."""
         folder, reference, log = work / name, work / f"{name} undisturbed", work / f"{name}.log"
         began = time.monotonic()
-        code = wait(start(command, folder, log), 1e9)
+        code = common.wait(start(command, folder, log), 1e9)
         self.seconds[name] = time.monotonic() - began
         if code:
             self.failed.append(f"{name} undisturbed ended with {code}: {log.read_text()[-500:]}")
@@ -243,7 +222,7 @@ class Kills:
         for _ in range(MOST_ATTEMPTS):
             enough = self.kills[name] >= most
             leader = start(command, folder, log)
-            code = wait(leader, 1e9 if enough else self.random.uniform(0, self.seconds[name]))
+            code = common.wait(leader, 1e9 if enough else self.random.uniform(0, self.seconds[name]))
             self.orphans += [f"{name}: {found}" for found in orphans(leader)]
             if code is None:
                 self.kills[name] += 1

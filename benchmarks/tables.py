@@ -32,9 +32,9 @@ def percent(score: dict[str, Any]) -> str:
     return f"{100 * score['mean']:.1f} ± {100 * score['std']:.1f}"
 
 
-def digits() -> str:
+def digits(results: Path) -> str:
     """Scores on digits over the seeds, and the seconds of the stages."""
-    result = json.loads((RESULTS / "digits.json").read_text(encoding="utf-8"))
+    result = json.loads((results / "digits.json").read_text(encoding="utf-8"))
     rows = [[row["title"], *(percent(row[name]) for name in ("acc", "nmi", "ari"))] for row in result["rows"].values()]
     seconds = ", ".join(f"{stage} {taken['mean']:.0f}" for stage, taken in result["seconds"].items())
     return (
@@ -44,9 +44,9 @@ def digits() -> str:
     )
 
 
-def cifar10() -> str:
+def cifar10(results: Path) -> str:
     """What a whole recipe reached on CIFAR-10 on the CPU, stage by stage."""
-    result = json.loads((RESULTS / "cifar10_cpu.json").read_text(encoding="utf-8"))
+    result = json.loads((results / "cifar10_cpu.json").read_text(encoding="utf-8"))
     stages, machine = result["stages"], result["machine"]
     pretext = stages["pretext"]
     kmeans = [f"{100 * pretext['kmeans'][name]['mean']:.1f}" for name in ("acc", "nmi", "ari")]
@@ -64,9 +64,9 @@ def cifar10() -> str:
     )
 
 
-def precision() -> str:
+def precision(results: Path) -> str:
     """Accuracies of the same recipes in fp32 and bf16, on digits and of a pretext task on images."""
-    result = json.loads((RESULTS / "precision.json").read_text(encoding="utf-8"))
+    result = json.loads((results / "precision.json").read_text(encoding="utf-8"))
     digits, pretext = result["digits"], result["pretext"]
     precisions = list(digits["scores"])
     rows = [
@@ -90,9 +90,9 @@ def precision() -> str:
     return markdown(["%", *precisions], rows) + f"\n{notes}\n"
 
 
-def streaming() -> str:
+def streaming(results: Path) -> str:
     """What the stages take when images are decoded while training."""
-    result = json.loads((RESULTS / "streaming.json").read_text(encoding="utf-8"))
+    result = json.loads((results / "streaming.json").read_text(encoding="utf-8"))
     workers, stages = result["workers"], result["stages"]
     words = [word for word in result["overrides"] if not word.startswith("root_dir=")]
     rows = [
@@ -107,9 +107,9 @@ def streaming() -> str:
     )
 
 
-def throughput() -> str:
+def throughput(results: Path) -> str:
     """How many times faster than the published way each part is."""
-    result = json.loads((RESULTS / "throughput.json").read_text(encoding="utf-8"))
+    result = json.loads((results / "throughput.json").read_text(encoding="utf-8"))
     rows = []
     for name, found in result["results"].items():
         old, new = (found["items"] / found[f"{way}_seconds"]["median"] for way in ("published", "ours"))
@@ -150,22 +150,23 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def fill(text: str) -> str:
+def fill(text: str, results: Path = RESULTS) -> str:
     """Replace what stands between the markers of each known table; raises KeyError for a name that is not known."""
-    return MARKED.sub(lambda found: found[1] + TABLES[found["name"]]() + found[3], text)
+    return MARKED.sub(lambda found: found[1] + TABLES[found["name"]](results) + found[3], text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fill or check files; returns the exit code."""
     parser = cli.Parser(__doc__)
     parser.add_argument("files", type=Path, nargs="*", default=[ROOT / "README.md"], metavar="FILE")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="what the benchmarks wrote")
     parser.add_argument("--check", action="store_true", help="only say whether the tables are up to date")
     args = parser.parse_args(argv)
     stale = []
     for path in args.files:
         text = path.read_text(encoding="utf-8")
         try:
-            filled = fill(text)
+            filled = fill(text, args.results)
         except FileNotFoundError as error:
             print(f"error: {error.filename} is missing; run the benchmark that writes it", file=sys.stderr)
             return 1

@@ -141,6 +141,7 @@ def mine_neighbors(
     budget_bytes: int | None = None,
     rows: range | None = None,
     device: torch.device | None = None,
+    by_bf16: bool | None = None,
 ) -> np.ndarray:
     """Return the k nearest neighbors of every row by cosine similarity, int64 [N, k + 1], or of some rows only.
 
@@ -156,6 +157,7 @@ def mine_neighbors(
             free; it changes the speed only.
         rows: the rows to mine, a range of step 1, for sharing the work out over ranks.
         device: where to search; by default where the features are.
+        by_bf16: whether torch searches in bfloat16 first; by default where the device multiplies it fast.
 
     Raises:
         UserError: k is not below N, a feature is not finite, or faiss is asked for and not installed.
@@ -166,7 +168,7 @@ def mine_neighbors(
             f"cannot mine {k} neighbors among {num_rows} images; mine at least 1 and at most {num_rows - 1}"
         )
     device = device or (features.device if isinstance(features, Tensor) else torch.device("cpu"))
-    searches = _find_searches(backend, device, k)
+    searches = _find_searches(backend, device, k, has_fast_bf16(device) if by_bf16 is None else by_bf16)
     if not budget_bytes:
         budget_bytes = max(BUDGET_BYTES, free_bytes(device) // 4) if device.type == "cuda" else BUDGET_BYTES
     bank = Bank(features, torch.device("cpu") if backend == "faiss" else device, budget_bytes)
@@ -183,7 +185,7 @@ def mine_neighbors(
     return result
 
 
-def _find_searches(backend: str, device: torch.device, k: int) -> list[Search]:
+def _find_searches(backend: str, device: torch.device, k: int, by_bf16: bool) -> list[Search]:
     """What proposes candidates, in rising precision; bfloat16 has to propose more of them for a proof."""
     installed = importlib.util.find_spec("faiss") is not None
     if backend == "faiss" and not installed:
@@ -195,7 +197,7 @@ def _find_searches(backend: str, device: torch.device, k: int) -> list[Search]:
     by_faiss = backend == "faiss" or (backend == "auto" and installed and device.type == "cpu")
     full = (_search_faiss if by_faiss else partial(_search, torch.float32), k + 9)
     fast = (partial(_search, torch.bfloat16), 2 * k + 10)
-    return [fast, full] if backend != "faiss" and has_fast_bf16(device) else [full]
+    return [fast, full] if backend != "faiss" and by_bf16 else [full]
 
 
 def _mine_part(bank: Bank, rows: Tensor, k: int, searches: list[Search], scores_bytes: int) -> Tensor:

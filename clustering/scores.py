@@ -61,11 +61,13 @@ def score_clusters(clusters: Tensor, targets: Tensor, num_clusters: int, num_cla
     return scores | agreement(table) | {"matching": matching, "num_samples": num_samples, "confusion": table}
 
 
-def score(probabilities: Tensor, targets: Tensor, num_classes: int) -> dict[str, Any]:
+def score(probabilities: Tensor, targets: Tensor, num_classes: int, block_bytes: int | None = None) -> dict[str, Any]:
     """Score predictions [N, C] on any device against targets int64 [N] (-1 unknown, left out).
 
     Returns what `score_clusters` does, and top5: the share of samples whose class is matched to one of the min(5, C)
-    most probable clusters. Equal probabilities rank by cluster number. Raises UserError for NaN, or without labels.
+    most probable clusters. Equal probabilities rank by cluster number. `block_bytes` changes the speed only.
+
+    Raises UserError for NaN, or without labels.
     """
     num_samples, num_clusters = probabilities.shape
     if not bool(torch.isfinite(probabilities.sum())):
@@ -78,7 +80,7 @@ def score(probabilities: Tensor, targets: Tensor, num_classes: int) -> dict[str,
     wanted = torch.where(targets >= 0, cluster_of[targets.clamp(min=0)], -1)
     order = torch.arange(num_clusters, device=targets.device)
     hits = 0
-    for rows in _blocks(num_samples, 8 * num_clusters, targets.device):
+    for rows in row_blocks(num_samples, 8 * num_clusters, targets.device, block_bytes):
         cluster = wanted[rows, None]
         own = probabilities[rows].gather(1, cluster.clamp(min=0))
         ahead = (probabilities[rows] > own) | ((probabilities[rows] == own) & (order < cluster))
@@ -86,8 +88,10 @@ def score(probabilities: Tensor, targets: Tensor, num_classes: int) -> dict[str,
     return scores | {"top5": hits / scores["num_samples"]}
 
 
-def _blocks(num_rows: int, bytes_per_row: int, device: torch.device) -> list[slice]:
-    size = max(1, BLOCK_BYTES["cpu" if device.type == "cpu" else "other"] // bytes_per_row)
+def row_blocks(num_rows: int, bytes_per_row: int, device: torch.device, block_bytes: int | None = None) -> list[slice]:
+    """Slices of the rows that gather at most `block_bytes` each, by default what suits the device."""
+    block_bytes = block_bytes or BLOCK_BYTES["cpu" if device.type == "cpu" else "other"]
+    size = max(1, block_bytes // bytes_per_row)
     return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
 
 

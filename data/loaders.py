@@ -49,6 +49,14 @@ class Batch(NamedTuple):
     indices: Tensor
 
 
+def count_steps_at_once(device: torch.device, num_pixels: int) -> int:
+    """How many steps' views, of `num_pixels` a step, are made together.
+
+    A GPU waits for the launches of work on a few hundred images; a processor's cache is small.
+    """
+    return 1 if device.type == "cpu" else min(MOST_STEPS_AT_ONCE, max(1, PIXELS_AT_ONCE // num_pixels))
+
+
 class ViewLoader:
     """The training batches of an epoch: every strategy's view of every image.
 
@@ -81,6 +89,8 @@ class ViewLoader:
         self.runtime, self.key, self.num_workers = runtime, key, num_workers
         self.partners = list(partners or [None] * len(self.strategies))
         self._own = distributed.slice_of(batch_size)  # found here: a spawned worker knows of no ranks
+        num_pixels = (self._own.stop - self._own.start) * sum(strategy.size**2 for strategy in self.strategies)
+        self.steps_at_once = count_steps_at_once(runtime.device, num_pixels)
         _hold(dataset, runtime)
 
     def __len__(self) -> int:
@@ -119,7 +129,7 @@ class ViewLoader:
             for step, crops in enumerate(self.crops(epoch, first_step), first_step):
                 yield Batch(self.finish(crops), self._indices(order, range(step, step + 1))[0])
             return
-        num = self._steps_at_once()
+        num = self.steps_at_once
         for first in range(first_step - first_step % num, len(self), num):  # the same groups after a resume
             steps = range(first, min(first + num, len(self)))
             made = zip(self._make(order, epoch, steps), self._indices(order, steps), strict=True)
@@ -129,14 +139,6 @@ class ViewLoader:
         """Which images this rank sees at some steps, int64 `[steps, b]`."""
         batches = order[steps.start * self.batch_size : steps.stop * self.batch_size].view(len(steps), -1)
         return send(batches[:, self._own].contiguous(), self.runtime.device)
-
-    def _steps_at_once(self) -> int:
-        """How many steps' views are made together: a GPU waits for the launches of work on a few hundred images."""
-        if self.runtime.device.type == "cpu":
-            return 1
-        num_images = self._own.stop - self._own.start
-        pixels = num_images * sum(strategy.size**2 for strategy in self.strategies)
-        return min(MOST_STEPS_AT_ONCE, max(1, PIXELS_AT_ONCE // pixels))
 
     def _make(self, order: Tensor, epoch: int, steps: range) -> list[tuple[Tensor, ...]]:
         """The views of some steps; all that one strategy makes are one gather and one batch to it."""

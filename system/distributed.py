@@ -28,32 +28,32 @@ WAIT_WITHIN = timedelta(minutes=30)  # for a rank that decodes or writes while o
 _control_group: Any = None
 
 
-def start(device: torch.device) -> None:
+def start(device: torch.device, meet_within: timedelta = MEET_WITHIN) -> None:
     """Join the process group that torchrun describes in the environment; nothing to do without torchrun.
 
-    Raises UserError when its launcher is gone, or when not all ranks come in five minutes.
+    Raises UserError when its launcher is gone, or when not all ranks come in time.
     """
     global _control_group
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    store, rank, size = _meet()
+    store, rank, size = _meet(meet_within)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT_WITHIN)
     # Decisions of the host (stop now? save now?) travel over gloo: they must not wait for the GPU's queue.
     _control_group = dist.new_group(backend="gloo") if backend == "nccl" else dist.group.WORLD
 
 
-def _meet() -> tuple[Any, int, int]:
+def _meet(within: timedelta) -> tuple[Any, int, int]:
     """Wait until all ranks are there; returns the store through which they found each other, rank and world size."""
     if _launcher_is_gone():
         raise UserError("torchrun, which started this rank, is gone; start all ranks again with torchrun")
     try:
-        store, rank, size = next(dist.rendezvous("env://", timeout=MEET_WITHIN))
+        store, rank, size = next(dist.rendezvous("env://", timeout=within))
         here, all_here = f"here/{_attempt()}", f"all_here/{_attempt()}"
         num_here = store.add(here, 1)
         if num_here == size:
             store.set(all_here, "yes")
-        end = time.monotonic() + MEET_WITHIN.total_seconds()
+        end = time.monotonic() + within.total_seconds()
         while not store.check([all_here]):  # in short looks, so that a signal is answered
             if time.monotonic() > end:
                 raise TimeoutError(f"{store.add(here, 0)} of {size} ranks have come")
@@ -61,7 +61,7 @@ def _meet() -> tuple[Any, int, int]:
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"the ranks did not meet in {MEET_WITHIN.total_seconds() / 60:g} minutes ({reason}); look at what the "
+            f"the ranks did not meet in {within.total_seconds() / 60:g} minutes ({reason}); look at what the "
             "others say, and whether MASTER_ADDR and MASTER_PORT reach the first one, and start all again"
         ) from error
     store.set_timeout(WAIT_WITHIN)

@@ -41,30 +41,27 @@ def alive(pid):
         return False
 
 
-def session(number):
-    """The processes of a session that are alive."""
+def find(told):
+    """The processes of whose state, parent, group and session `told` is true, by their numbers."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            state, *numbers = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
         except OSError:  # it ended just now
             continue
-        if int(fields[3]) == number and fields[0] != "Z":
+        if told(state, *map(int, numbers)):
             found.append(int(folder.name))
     return found
 
 
-def children(parent):
+def session(number):
+    """The processes of a session that are alive."""
+    return find(lambda state, parent, group, session: session == number and state != "Z")
+
+
+def children(number):
     """The processes that a process started, by their numbers."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(folder.name))
-    return found
+    return find(lambda state, parent, group, session: parent == number)
 
 
 def left(look, seconds=5):

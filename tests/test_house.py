@@ -14,7 +14,8 @@ from utils.config import load_config
 from utils.schema import SETUPS, Config
 from utils.tables import TABLES
 
-LINT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+LINT = PROJECT["tool"]["importlinter"]
 FOLDERS = [REPOSITORY / name for name in (*LINT["root_packages"], "docs")]
 CODE = sorted([*REPOSITORY.glob("*.py"), *(path for folder in FOLDERS for path in folder.rglob("*.py"))])
 TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
@@ -32,7 +33,6 @@ def test_every_loss_file_is_in_its_table():
     assert {entry.__module__.removeprefix("losses.") for entry in (CRITERIA | METHOD_LOSSES).values()} == files
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SETUPS)
 def test_every_setup_has_a_script_and_a_config(name):
     setup = SETUPS[name]
@@ -91,6 +91,21 @@ def test_devices_and_precision_live_in_system(word):
 def test_utils_is_no_attic():
     utils = [path for path in CODE if path.relative_to(REPOSITORY).parts[0] == "utils"]
     assert 0 < lines_of(utils) <= 0.2 * lines_of(CODE)
+
+
+def test_an_install_has_every_script_and_every_package():
+    setuptools = PROJECT["tool"]["setuptools"]
+    scripts = {path.stem for path in REPOSITORY.glob("*.py")}
+    assert len(scripts) > 5
+    assert set(setuptools["py-modules"]) == scripts
+    packages = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {"tests", "benchmarks", "docs"}
+    assert {name.removesuffix("*") for name in setuptools["packages"]["find"]["include"]} == packages
+    assert set(LINT["root_packages"]) == packages
+    (scripts_stay_above,) = (one for one in LINT["contracts"] if one["name"] == "No package imports a script")
+    assert set(scripts_stay_above["forbidden_modules"]) == scripts
+    for name, target in PROJECT["project"]["scripts"].items():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function)), name
 
 
 def test_every_package_says_what_it_holds():

@@ -8,8 +8,8 @@ RESULTS = tables.RESULTS
 MARKED = "before\n<!-- table:digits -->\nold\n<!-- end -->\nbetween\n<!-- table:digits -->\n<!-- end -->\nafter\n"
 
 
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
+@pytest.fixture
+def results(tmp_path):
     score = {"mean": 0.98349, "std": 0.0031, "values": [0.98, 0.99]}
     result = {
         "num_test_images": 360,
@@ -19,25 +19,26 @@ def results(tmp_path, monkeypatch):
         "machine": {"cpu": "a CPU", "threads": 1, "cores": 2, "commit": "abc", "versions": {"torch": "2.0"}},
     }
     (tmp_path / "digits.json").write_text(json.dumps(result))
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    return tmp_path
 
 
-def test_fills_every_marked_table_and_nothing_else():
-    filled = tables.fill(MARKED)
+def test_fills_every_marked_table_and_nothing_else(results):
+    filled = tables.fill(MARKED, results)
     assert filled.count("| SCAN | 98.3 ± 0.3 | 98.3 ± 0.3 | 98.3 ± 0.3 |\n") == 2
     assert "old" not in filled
     assert filled.startswith("before\n<!-- table:digits -->\n") and filled.endswith("<!-- end -->\nafter\n")
     assert "\nbetween\n" in filled
-    assert tables.fill(filled) == filled
+    assert tables.fill(filled, results) == filled
 
 
-def test_check_changes_nothing_and_tells_by_its_exit_code(tmp_path):
-    path = tmp_path / "page.md"
+def test_check_changes_nothing_and_tells_by_its_exit_code(results):
+    path = results / "page.md"
+    words = [str(path), "--results", str(results)]
     path.write_text(MARKED)
-    assert tables.main([str(path), "--check"]) == 1
+    assert tables.main([*words, "--check"]) == 1
     assert path.read_text() == MARKED
-    assert tables.main([str(path)]) == 0
-    assert tables.main([str(path), "--check"]) == 0
+    assert tables.main(words) == 0
+    assert tables.main([*words, "--check"]) == 0
 
 
 def test_an_unknown_table_is_an_error():
@@ -45,6 +46,5 @@ def test_an_unknown_table_is_an_error():
         tables.fill("<!-- table:nothing -->\n<!-- end -->\n")
 
 
-def test_readme_tells_the_committed_results(monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", RESULTS)
+def test_readme_tells_the_committed_results():
     assert tables.main(["--check"]) == 0

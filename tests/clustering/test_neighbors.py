@@ -12,11 +12,10 @@ from system.errors import UserError
 
 
 @pytest.fixture(params=["faiss", "torch", "torch after bf16"])
-def backend(request, monkeypatch):
-    """A backend, on a machine that multiplies bfloat16 fast or does not, whatever this one does."""
+def way(request):
+    """A backend, as on a machine that multiplies bfloat16 fast or does not, whatever this one does."""
     name, _, low = request.param.partition(" after ")
-    monkeypatch.setattr(clustering.mining, "has_fast_bf16", lambda device: bool(low))
-    return name
+    return {"backend": name, "by_bf16": bool(low)}
 
 
 def normal(*shape, seed=0):
@@ -58,37 +57,37 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mining_is_brute_force(case, backend):
+def test_mining_is_brute_force(case, way):
     expected = brute_force(CASES[case], 20)
     for k in (1, 5, 20):
-        assert np.array_equal(mine_neighbors(CASES[case], k, backend), expected[:, : k + 1])
+        assert np.array_equal(mine_neighbors(CASES[case], k, **way), expected[:, : k + 1])
 
 
-def test_four_points_by_hand(backend):
+def test_four_points_by_hand(way):
     """At 0, 10, 30 and 90 degrees; lengths do not matter."""
     angles = torch.deg2rad(torch.tensor([0.0, 10, 30, 90]))
     points = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([[1.0], [5], [0.1], [2]])
     expected = [[0, 1, 2, 3], [1, 0, 2, 3], [2, 1, 0, 3], [3, 2, 1, 0]]
-    assert mine_neighbors(points, 3, backend).tolist() == expected
+    assert mine_neighbors(points, 3, **way).tolist() == expected
 
 
 @pytest.mark.parametrize("case", ["distinct", "collapsed", "duplicates", "some zero"])
-def test_blocks_and_memory_maps_change_nothing(case, backend, tmp_path):
+def test_blocks_and_memory_maps_change_nothing(case, way, tmp_path):
     features = CASES[case]
-    expected = mine_neighbors(features, 7, backend)
+    expected = mine_neighbors(features, 7, **way)
     np.save(tmp_path / "features.npy", features.numpy())
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     for budget in (1, 20_000, 60_000):
-        assert np.array_equal(mine_neighbors(features, 7, backend, budget_bytes=budget), expected)
-        assert np.array_equal(mine_neighbors(mapped, 7, backend, budget_bytes=budget), expected)
+        assert np.array_equal(mine_neighbors(features, 7, **way, budget_bytes=budget), expected)
+        assert np.array_equal(mine_neighbors(mapped, 7, **way, budget_bytes=budget), expected)
 
 
-def test_shares_of_the_rows_join_to_the_whole(backend):
+def test_shares_of_the_rows_join_to_the_whole(way):
     features = CASES["duplicates"]
     shares = [range(0, 22), range(22, 43), range(43, 64), range(64, len(features))]
-    parts = [mine_neighbors(features, 4, backend, rows=rows) for rows in shares]
-    assert np.array_equal(np.concatenate(parts), mine_neighbors(features, 4, backend))
-    assert mine_neighbors(features, 4, backend, rows=range(5, 5)).shape == (0, 5)
+    parts = [mine_neighbors(features, 4, **way, rows=rows) for rows in shares]
+    assert np.array_equal(np.concatenate(parts), mine_neighbors(features, 4, **way))
+    assert mine_neighbors(features, 4, **way, rows=range(5, 5)).shape == (0, 5)
 
 
 def test_float32_alone_would_be_wrong(monkeypatch):
@@ -108,7 +107,6 @@ def test_float32_alone_would_be_wrong(monkeypatch):
 
 def test_bfloat16_hands_on_what_it_cannot_prove(monkeypatch):
     """90 points on a circle, 4 degrees apart or 10^-4 of that: bfloat16 tells the former apart, not the latter."""
-    monkeypatch.setattr(clustering.mining, "has_fast_bf16", lambda device: True)
     handed_on = []
     search = clustering.mining._search
 
@@ -120,7 +118,7 @@ def test_bfloat16_hands_on_what_it_cannot_prove(monkeypatch):
     monkeypatch.setattr(clustering.mining, "_search", recording)
     for step, expected in ((4, []), (4e-4, [90])):
         angles = torch.deg2rad(step * torch.arange(90, dtype=torch.float64))
-        neighbors = mine_neighbors(torch.stack([angles.cos(), angles.sin()], 1), 2, "torch")
+        neighbors = mine_neighbors(torch.stack([angles.cos(), angles.sin()], 1), 2, "torch", by_bf16=True)
         assert handed_on == expected
         assert all(set(neighbors[i].tolist()) == {i - 1, i, i + 1} for i in range(1, 89))
 
@@ -135,10 +133,10 @@ def test_the_largest_of_groups_are_the_largest(num_columns):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_other_precisions(dtype, backend):
+def test_other_precisions(dtype, way):
     features = normal(60, 8).to(dtype)
     before = features.clone()
-    assert np.array_equal(mine_neighbors(features, 6, backend), brute_force(features, 6))
+    assert np.array_equal(mine_neighbors(features, 6, **way), brute_force(features, 6))
     assert torch.equal(features, before)
 
 

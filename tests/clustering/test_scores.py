@@ -17,6 +17,8 @@ from clustering.scores import contingency, match, score, score_clusters
 from clustering.validation import validation_loss
 from system.errors import UserError
 
+SMALL = {"block_bytes": 1000}  # several blocks, the last one partial
+
 
 def integers(high, *shape, seed=0):
     return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
@@ -25,12 +27,6 @@ def integers(high, *shape, seed=0):
 def predictions(num, num_clusters, seed=0):
     logits = torch.randn(num, num_clusters, generator=torch.Generator().manual_seed(seed))
     return (2 * logits).softmax(1)
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    """Every test sees several blocks, the last one partial."""
-    monkeypatch.setitem(clustering.scores.BLOCK_BYTES, "cpu", 1000)
 
 
 def test_contingency_counts_pairs():
@@ -73,14 +69,14 @@ def test_unmatched_clusters_are_wrong():
 
 
 def test_fewer_clusters_than_classes():
-    scores = score(predictions(60, 2), integers(4, 60), 4)
+    scores = score(predictions(60, 2), integers(4, 60), 4, **SMALL)
     assert len(scores["matching"]) == 2 and scores["top5"] <= 1 and "acc_many_to_one" not in scores
 
 
 @pytest.mark.parametrize("num_clusters", [2, 5, 7, 12])
 def test_score_is_loops_and_scikit_learn(num_clusters):
     probabilities, targets = predictions(150, num_clusters), integers(8, 150, seed=1) - 1
-    scores = score(probabilities, targets, 7)
+    scores = score(probabilities, targets, 7, **SMALL)
     class_of = dict(scores["matching"])
     hits = top = known = 0
     for row, target in zip(probabilities.tolist(), targets.tolist(), strict=True):
@@ -101,7 +97,7 @@ def test_score_is_loops_and_scikit_learn(num_clusters):
 def test_equal_probabilities_rank_by_cluster():
     """Seven equal clusters, one sample of each class: the first five clusters are the top five."""
     probabilities = torch.full((7, 7), 1 / 7)
-    scores = score(probabilities, torch.arange(7), 7)
+    scores = score(probabilities, torch.arange(7), 7, **SMALL)
     assert scores["acc"] == pytest.approx(1 / 7)
     matched = {k for c, k in scores["matching"] if c < 5}
     assert scores["top5"] == pytest.approx(len(matched) / 7)
@@ -109,9 +105,9 @@ def test_equal_probabilities_rank_by_cluster():
 
 def test_scores_need_labels_and_numbers():
     with pytest.raises(UserError, match="no sample has a label"):
-        score(predictions(5, 3), torch.full((5,), -1), 3)
+        score(predictions(5, 3), torch.full((5,), -1), 3, **SMALL)
     with pytest.raises(UserError, match="diverged"):
-        score(torch.full((5, 3), torch.nan), torch.zeros(5), 3)
+        score(torch.full((5, 3), torch.nan), torch.zeros(5), 3, **SMALL)
 
 
 PARTITIONS = {
@@ -161,7 +157,7 @@ def test_validation_loss_is_a_loop():
     ]
     mean = [sum(column) / 40 for column in probabilities.double().T.tolist()]
     entropy = -sum(q * math.log(q) for q in mean)
-    loss = validation_loss(probabilities, neighbors.numpy())
+    loss = validation_loss(probabilities, neighbors.numpy(), **SMALL)
     assert loss.consistency.item() == pytest.approx(-sum(logs) / 240, rel=1e-6)
     assert loss.entropy.item() == pytest.approx(entropy, rel=1e-6)
     assert loss.total.item() == pytest.approx(-sum(logs) / 240 - entropy, rel=1e-5)
@@ -171,8 +167,8 @@ def test_validation_loss_of_certain_predictions():
     """Ten clusters found perfectly: -log 10. Neighbors of another cluster: 100 each, the floor of the log."""
     probabilities = torch.eye(10)
     same = torch.arange(10)[:, None].expand(-1, 6)
-    assert validation_loss(probabilities, same).total.item() == pytest.approx(-math.log(10), rel=1e-6)
-    assert validation_loss(probabilities, (same + 1) % 10).consistency.item() == 100
+    assert validation_loss(probabilities, same, **SMALL).total.item() == pytest.approx(-math.log(10), rel=1e-6)
+    assert validation_loss(probabilities, (same + 1) % 10, **SMALL).consistency.item() == 100
 
 
 def test_prototypes_by_hand():

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from data import loaders
 from data.augment import build_augmentation, build_evaluation
 from data.dataset import ImageDataset
-from data.loaders import InferenceLoader, NeighborPartner, ViewLoader
+from data.loaders import InferenceLoader, NeighborPartner, ViewLoader, count_steps_at_once
 from system.runtime import Runtime
 
 NORMALIZE = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
@@ -35,10 +34,10 @@ def make(dataset, runtime):
 
 @pytest.mark.parametrize("num", [2, 3, 7, 9])
 @pytest.mark.parametrize("first_step", [0, 1, 4])
-def test_steps_made_together_are_steps_made_alone(dataset, runtime, monkeypatch, num, first_step):
+def test_steps_made_together_are_steps_made_alone(dataset, runtime, num, first_step):
     loader = make(dataset, runtime)
     alone = list(loader.epoch(2, first_step))
-    monkeypatch.setattr(ViewLoader, "_steps_at_once", lambda self: num)
+    loader.steps_at_once = num
     together = list(loader.epoch(2, first_step))
     assert len(alone) == len(together) == 7 - first_step
     for one, other in zip(alone, together, strict=True):
@@ -48,14 +47,11 @@ def test_steps_made_together_are_steps_made_alone(dataset, runtime, monkeypatch,
             torch.testing.assert_close(made, view)
 
 
-def test_number_of_steps_made_together(dataset, runtime, monkeypatch):
-    loader = make(dataset, runtime)
-    assert loader._steps_at_once() == 1  # a processor's cache is small
-    object.__setattr__(runtime, "device", torch.device("meta"))
-    monkeypatch.setattr(loaders, "PIXELS_AT_ONCE", 5 * 6 * 4 * 64 + 1)
-    assert loader._steps_at_once() == 5
-    monkeypatch.setattr(loaders, "PIXELS_AT_ONCE", 1)
-    assert loader._steps_at_once() == 1
+def test_number_of_steps_made_together(dataset, runtime):
+    assert make(dataset, runtime).steps_at_once == 1  # a processor's cache is small
+    gpu = torch.device("meta")
+    num_pixels = {1: 32, 2**18: 32, 2**21: 4, 2**21 + 1: 3, 2**23: 1, 2**30: 1}
+    assert {num: count_steps_at_once(gpu, num) for num in num_pixels} == num_pixels
 
 
 def test_held_images_are_what_load_gives(dataset):

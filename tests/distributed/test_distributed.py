@@ -401,7 +401,6 @@ def test_a_rank_that_waits_for_the_others_in_vain_says_so(monkeypatch, capsys):
     elastic = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for key, value in elastic.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(distributed, "MEET_WITHIN", timedelta(seconds=0.5))
-    assert cli.run(lambda argv: distributed.start(CPU) or 0) == 1
+    assert cli.run(lambda argv: distributed.start(CPU, timedelta(seconds=0.5)) or 0) == 1
     said = capsys.readouterr().err
     assert "error: the ranks did not meet in 0.00833333 minutes (" in said and "); look at what the others say" in said

@@ -303,6 +303,7 @@ def test_sprites_stay_within_their_bound():
         assert sum(len(sprite.data) for sprite in sprites) <= bound
 
 
+@pytest.mark.slow
 def test_fifty_thousand_noisy_images_stay_under_the_bound():
     tiles = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     paths = [f"photos/{i % 40:02d} a folder with a long name/IMG_{i:06d}.jpg" for i in range(50_000)]

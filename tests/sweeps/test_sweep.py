@@ -171,6 +171,7 @@ def test_the_config_of_an_earlier_stage_must_be_found(env, tmp_path):
         plan_of(env, "scan.epochs=1", exp=str(lone))
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_repeated_and_a_failure_takes_its_followers(env, fake, tmp_path, capfd):
     plan = plan_of(env, "scan.epochs=1,2", "seed=0,1")
     failing = plan.jobs[0]
@@ -200,6 +201,7 @@ def test_a_run_with_another_config_is_not_taken_for_this_one(env, fake):
     assert not runner.is_finished(job)
 
 
+@pytest.mark.slow
 def test_a_signal_reaches_the_runs_and_the_sweep_goes_on_later(env, fake, tmp_path):
     plan = plan_of(env, "seed=0,1,2")
     calls = fake(plan.jobs, seconds=60)

@@ -338,6 +338,7 @@ def dead():
     return int(ended.stdout)
 
 
+@pytest.mark.slow
 def test_the_next_writer_of_a_file_removes_what_dead_ones_left(tmp_path, dead):
     gone = [f"x.csv.{dead}.partial", f"x.csv.share1.partial.{dead}.partial"]
     kept = [

@@ -98,6 +98,7 @@ def test_what_an_earlier_version_wrote_without_a_list_is_cleared(tmp_path):
     assert [path.name for path in (tmp_path / "tensorboard").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_only_temporaries_of_ours_whose_writer_is_dead_go(tmp_path):
     dead, alive = dead_pid(), os.getppid()
     gone = [f"report.html.{dead}.partial", f"features-train.npy.share1.partial.{dead}.partial"]
@@ -109,6 +110,7 @@ def test_only_temporaries_of_ours_whose_writer_is_dead_go(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*.partial")) == sorted(stay)
 
 
+@pytest.mark.slow
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
     for pid in (dead_pid(), os.getppid()):
         (tmp_path / f"o.csv.{pid}.partial").write_text("")

@@ -209,6 +209,7 @@ def test_cache_holds_what_memory_would(root, tmp_path, capsys, monkeypatch):
     assert "writing" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_cache_of_what_would_be_streamed(root, tmp_path):
     stream = build(root, "train", 28, stream=True)
     cached = build(root, "train", 28, stream=True, cache_dir=str(tmp_path / "cache"))
