@@ -25,13 +25,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 demo: setup
 	@$(RUN) demo.py
 
-# One process a core, each test wherever there is room: those that wait for others' processes leave none idle.
+# A process a core; one that is done takes tests from one that waits for processes of its own.
+CORES := -n auto --maxprocesses 8 --dist worksteal
 test: setup-dev
-	$(RUN) -m pytest -n auto --dist worksteal
+	$(RUN) -m pytest $(CORES)
 
 # What needs no process of its own and no minute: for while one works.
 test-fast: setup-dev
-	$(RUN) -m pytest -n auto --dist worksteal -m 'not slow and not browser and not gpu'
+	$(RUN) -m pytest $(CORES) -m 'not slow and not browser and not gpu'
 
 # Chromium and its driver come from Debian; elsewhere install them by hand and set CHROMIUM and CHROMEDRIVER.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)

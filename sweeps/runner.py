@@ -43,11 +43,6 @@ def is_finished(job: Job) -> bool:
     return not differing and not (keys.images and keys.images.changes(folder, finished=True))
 
 
-def _program(module: str) -> list[str]:
-    """What Python runs, wherever this process stands."""
-    return ["-m", module] if "." in module else [str(REPOSITORY / f"{module}.py")]
-
-
 def make_slots(num_jobs: int | None) -> list[dict[str, str]]:
     """The environment of each process that runs at a time: by default one per GPU, or one."""
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if torch.cuda.is_available() else []
@@ -61,10 +56,16 @@ def make_slots(num_jobs: int | None) -> list[dict[str, str]]:
 
 
 class Runner:
-    """Runs jobs, each after the one it starts from; a failed one takes only those with it that start from it."""
+    """Runs jobs, each after the one it starts from; a failed one takes only those with it that start from it.
 
-    def __init__(self, slots: Sequence[dict[str, str]], logs: Path) -> None:
-        self.logs, self.num_slots = logs, len(slots)
+    Args:
+        slots: the environment of each process that runs at a time.
+        logs: the folder for what the processes say.
+        scripts: the folder of the stage scripts.
+    """
+
+    def __init__(self, slots: Sequence[dict[str, str]], logs: Path, scripts: Path = REPOSITORY) -> None:
+        self.logs, self.scripts, self.num_slots = logs, scripts, len(slots)
         self._slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         for slot in slots:
             self._slots.put(slot)
@@ -103,6 +104,10 @@ class Runner:
                     elif not self.stopped_by:
                         self._try_again_or_fail(job, code, waiting)
 
+    def _program(self, module: str) -> list[str]:
+        """What Python runs, wherever this process stands."""
+        return ["-m", module] if "." in module else [str(self.scripts / f"{module}.py")]
+
     def _count(self, job: Job, done: set[Job], total: int) -> None:
         done.add(job)
         say(f"{len(done)}/{total} {job.stage}/{job.name}")
@@ -132,7 +137,7 @@ class Runner:
     def _run_one(self, job: Job) -> int:
         slot = self._slots.get()
         try:
-            command = processes.bound([*_program(SETUPS[job.config().setup].module), *job.arguments])
+            command = processes.bound([*self._program(SETUPS[job.config().setup].module), *job.arguments])
             with self.log_of(job).open("ab") as log:
                 with self._lock:
                     if self.stopped_by:

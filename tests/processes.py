@@ -9,7 +9,7 @@ from pathlib import Path
 
 from system.files import REPOSITORY
 
-PATIENCE = 60  # seconds: nothing here takes as long, but for a machine that is busy
+PATIENCE = 240  # seconds: nothing here takes as long, but for a machine that is busy
 
 
 def start(code, *words, **options):
@@ -64,7 +64,7 @@ def children(number):
     return find(lambda state, parent, group, session: parent == number)
 
 
-def left(look, seconds=5):
+def left(look, seconds=30):
     """What `look()` still finds after some seconds; it is not waited for longer than that."""
     end = time.monotonic() + seconds
     while (found := look()) and time.monotonic() < end:

@@ -56,13 +56,12 @@ def env(tmp_path):
 
 
 @pytest.fixture
-def fake(tmp_path, monkeypatch):
+def fake(tmp_path):
     """Put stand-ins in the stage scripts' place; returns a function that tells them what comes out."""
     folder = tmp_path / "scripts"
     folder.mkdir()
     for script in ("simclr", "scan", "selflabel"):
         (folder / f"{script}.py").write_text(FAKE)
-    monkeypatch.setattr(runner, "REPOSITORY", folder)
 
     def tell(jobs, result=lambda job: {"acc": 0.5}, code=lambda job: 0, seconds=0.0):
         told = {}
@@ -176,7 +175,7 @@ def test_finished_runs_are_not_repeated_and_a_failure_takes_its_followers(env, f
     plan = plan_of(env, "scan.epochs=1,2", "seed=0,1")
     failing = plan.jobs[0]
     calls = fake(plan.jobs, code=lambda job: int(job is failing))
-    first = runner.Runner([{}, {}], tmp_path / "logs")
+    first = runner.Runner([{}, {}], tmp_path / "logs", tmp_path / "scripts")
     first.run(plan.jobs)
     assert len(first.failed) == 2 and {job.stage for job in first.failed} == {"scan", "selflabel"}
     said = capfd.readouterr().err
@@ -184,7 +183,7 @@ def test_finished_runs_are_not_repeated_and_a_failure_takes_its_followers(env, f
     assert said.count(f"not run, for scan/{failing.name} failed") == 1
     assert len(calls.read_text().split()) == 7
     fake(plan.jobs)
-    second = runner.Runner([{}], tmp_path / "logs")
+    second = runner.Runner([{}], tmp_path / "logs", tmp_path / "scripts")
     second.run(plan.jobs)
     assert not second.failed and len(calls.read_text().split()) == 9
     assert all(runner.is_finished(job) for job in plan.jobs)
@@ -204,8 +203,8 @@ def test_a_run_with_another_config_is_not_taken_for_this_one(env, fake):
 @pytest.mark.slow
 def test_a_signal_reaches_the_runs_and_the_sweep_goes_on_later(env, fake, tmp_path):
     plan = plan_of(env, "seed=0,1,2")
-    calls = fake(plan.jobs, seconds=60)
-    made = runner.Runner([{}], tmp_path / "logs")
+    calls = fake(plan.jobs, seconds=600)  # longer than a test may take
+    made = runner.Runner([{}], tmp_path / "logs", tmp_path / "scripts")
 
     def stop():
         while not calls.exists():
@@ -214,9 +213,8 @@ def test_a_signal_reaches_the_runs_and_the_sweep_goes_on_later(env, fake, tmp_pa
 
     before = signal.getsignal(signal.SIGTERM)
     threading.Thread(target=stop).start()
-    started = time.monotonic()
     made.run(plan.jobs)
-    assert made.stopped_by == signal.SIGTERM and time.monotonic() - started < 30
+    assert made.stopped_by == signal.SIGTERM
     assert not made.failed and len(calls.read_text().split()) == 1
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -227,9 +225,8 @@ from pathlib import Path
 from sweeps import runner
 from tests.sweeps import test_sweep as tests
 
-runner.REPOSITORY = Path(sys.argv[2])
 plan = tests.plan_of(sys.argv[1], "seed=0,1")
-runner.Runner([{}, {}], Path(sys.argv[2]) / "logs").run(plan.jobs)
+runner.Runner([{}, {}], Path(sys.argv[2]) / "logs", Path(sys.argv[2])).run(plan.jobs)
 """
 
 
@@ -285,7 +282,7 @@ def test_a_run_that_another_process_is_at_is_waited_for(env, fake, tmp_path, cap
 
     thread = threading.Thread(target=end_when_the_other_run_is_done)
     thread.start()
-    made = runner.Runner([{}], tmp_path / "logs")
+    made = runner.Runner([{}], tmp_path / "logs", tmp_path / "scripts")
     made.run(plan.jobs)
     thread.join()
     process.communicate()

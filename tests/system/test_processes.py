@@ -51,9 +51,8 @@ def test_a_bound_program_is_the_program(tmp_path):
     script.write_text("import sys\nimport beside\nprint(__name__, sys.argv[1:], sys.argv[0] == __file__)\nsys.exit(7)")
     (tmp_path / "beside.py").write_text("")
     for program in ([str(script)], ["-m", "script"]):
-        ended = subprocess.run(
-            product.bound([*program, "a", "--b=c"]), cwd=tmp_path, capture_output=True, text=True, timeout=60
-        )
+        bound = product.bound([*program, "a", "--b=c"])
+        ended = subprocess.run(bound, cwd=tmp_path, capture_output=True, text=True, timeout=processes.PATIENCE)
         assert (ended.returncode, ended.stdout) == (7, "__main__ ['a', '--b=c'] True\n")
 
 
