@@ -38,7 +38,9 @@ CPU = torch.device("cpu")
 EXACT = {"worst": 0.01}
 # Crops, flips, affine maps, blends: the same float32 operations, whose sums may be in another order or fused. That
 # tips what is rounded to whole levels only where it lies within some 1e-4 of the edge, since resizing rounds halves up
-# with a margin (geometry.HALF). Weights of a crop of 32 x 32 to that size have few bits and are exact anyway.
+# with a margin (geometry.HALF). Weights of a crop of 32 x 32 to that size have few bits and are exact anyway. A blend
+# may make more of a level that was tipped before.
+RESIZED = {"worst": 1.01, "share": 0.002}
 ROUNDED = {"share": 0.002}
 # The hue is cut to one of 256 steps, as PIL does, and of whole levels ramp * 42.5 is often a whole number, such as
 # 34 / 85 * 42.5, as is chroma / value * 255. A division that is not the nearest number, as Triton's (up to 2 units in
@@ -69,10 +71,12 @@ def augmentations(runtime: Runtime) -> dict[str, Any]:
     digits = load_config(None, common.ROOT / "configs" / "pretext/simclr_digits.yml", [])
     compilers = {"": None} | ({", compiled": runtime.guarded_compile} if runtime.device.type == "cuda" else {})
     unturned = {"turned": torch.zeros_like}
+    uncolored = unturned | {"gray": torch.zeros_like, "blends": torch.ones_like}  # blends by a factor of 1
     made: list[tuple[str, Callable[[], Strategy], dict[str, float], dict[str, Any]]] = [
         ("evaluation", lambda: get_val_transformations(configs["scan"]), EXACT, {}),
         ("ours", lambda: get_train_transformations(configs["scan"]), ROUNDED, {}),
         ("digits", lambda: get_train_transformations(digits), ROUNDED, {}),
+        ("simclr without color", lambda: get_train_transformations(configs["simclr"]), RESIZED, uncolored),
         ("simclr without hue", lambda: get_train_transformations(configs["simclr"]), ROUNDED, unturned),
         ("simclr", lambda: get_train_transformations(configs["simclr"]), HUE, {}),
     ]
