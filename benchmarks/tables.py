@@ -141,7 +141,7 @@ def where(machine: dict[str, Any]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[Path], str]] = {
     "digits": digits,
     "cifar10": cifar10,
     "throughput": throughput,
