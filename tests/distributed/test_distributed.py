@@ -236,7 +236,11 @@ def test_what_rank_0_is_refused_ends_every_rank(pool):
 ALIKE = ["device=cpu", "precision=fp32", "batch_size=360"]
 # Adam makes of a gradient near zero, rounding and all, a step like any other.
 ALIKE += ["optimizer=sgd", "optimizer_kwargs={lr: 0.02, momentum: 0.9}"]
-OWN = {"simclr": ["knn_every=2"], "scan": ["num_heads=2"], "selflabel": ["confidence_threshold=0.05"]}
+OWN = {
+    "simclr": ["knn_every=2", "num_mined_train=20"],
+    "scan": ["num_heads=2", "num_neighbors=10"],
+    "selflabel": ["confidence_threshold=0.05"],
+}
 
 
 def words_of(script, root, *more):
