@@ -4,8 +4,9 @@
     python eval.py --config_exp configs/scan/scan_cifar10.yml --model scan_cifar-10.pth.tar --visualize_prototypes
     python eval.py --config_exp configs/pretext/simclr_digits.yml --kmeans --knn
 
-Pretext models: purity of the neighbors. Scan and self-label models: ACC, NMI, ARI, AMI, Top-5, confusion matrix, and on
-request prototypes. Labels only score. Reads only the split it scores; --kmeans and --knn also read the training split.
+Pretext models: purity of the neighbors; of a supervised one also accuracy and Top-5 of its classifier. Scan and
+self-label models: ACC, NMI, ARI, AMI, Top-5, confusion matrix, and on request prototypes. Labels only score. Reads only
+the split it scores; --kmeans and --knn also read the training split.
 """
 
 import json
@@ -21,7 +22,7 @@ from clustering.kmeans import score_kmeans
 from clustering.mining import mine_neighbors
 from clustering.neighbors import purity
 from clustering.prediction import find_prototypes, predict
-from clustering.scores import count_classes
+from clustering.scores import count_classes, score_classes
 from report import plots
 from system.console import say, warn
 from system.distributed import is_main
@@ -109,7 +110,15 @@ class PretextEvaluation:
         shares = purity(found, dataset.targets.numpy(), [k for k in pretext.PURITY_AT if k <= num_neighbors])
         for k, share in shares.items():
             say(f"purity at {k}: {100 * share:.2f} %")
-        return {"purity": {str(k): share for k, share in shares.items()}}
+        return {"purity": {str(k): share for k, share in shares.items()}} | self._score_classifier(dataset, runtime)
+
+    def _score_classifier(self, dataset: Any, runtime: Runtime) -> dict[str, float]:
+        """Print and return `{"acc", "top5"}` of a classifier that was trained with labels."""
+        if SETUPS[self.p.setup].num_outputs != "num_classes":
+            return {}
+        scores = score_classes(get_embedder(self.p, runtime).embed(self.model, dataset), dataset.targets)
+        say(f"classifier: ACC {100 * scores['acc']:.2f} %  Top-5 {100 * scores['top5']:.2f} %", "green")
+        return scores
 
 
 class ClusterEvaluation:

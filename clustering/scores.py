@@ -61,6 +61,18 @@ def score_clusters(clusters: Tensor, targets: Tensor, num_clusters: int, num_cla
     return scores | agreement(table) | {"matching": matching, "num_samples": num_samples, "confusion": table}
 
 
+def score_classes(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """Score a classifier's logits [N, K] against targets int64 [N] (-1 unknown, left out): acc and top5.
+
+    Nothing is matched: output k is class k. Raises UserError for a target that is no class.
+    """
+    contingency(targets, targets, logits.shape[1], logits.shape[1])  # raises
+    known = targets >= 0
+    order = logits[known.to(logits.device)].topk(min(TOP, logits.shape[1]), dim=1).indices.cpu()
+    hits = (order == targets[known, None].cpu()).double()
+    return {"acc": hits[:, 0].mean().item(), "top5": hits.sum(1).mean().item()}
+
+
 def score(probabilities: Tensor, targets: Tensor, num_classes: int, block_bytes: int | None = None) -> dict[str, Any]:
     """Score predictions [N, C] on any device against targets int64 [N] (-1 unknown, left out).
 

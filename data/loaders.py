@@ -61,8 +61,9 @@ class ViewLoader:
     """The training batches of an epoch: every strategy's view of every image.
 
     With `partners[v]` the v-th view is not of the batch's own images but of those the partner draws for them.
-    Batches are shuffled, the last partial one is dropped. `batch_size` is global; each rank gets its share.
-    Raises UserError when the batch is larger than the data set, ConfigError when ranks do not divide it.
+    With `rows` only those images are gone through. Batches are shuffled, the last partial one is dropped. `batch_size`
+    is global; each rank gets its share.
+    Raises UserError when the batch is larger than what is gone through, ConfigError when ranks do not divide it.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class ViewLoader:
         key: tuple[Any, ...],
         partners: Sequence[NeighborPartner | None] | None = None,
         num_workers: int = 0,
+        rows: Tensor | None = None,
     ) -> None:
-        if batch_size > len(dataset):
+        self.num_images = len(dataset) if rows is None else len(rows)
+        if batch_size > self.num_images:
             raise UserError(
-                f"batch_size is {batch_size}, but {dataset.name} has {len(dataset)} training images; "
+                f"batch_size is {batch_size}, but {dataset.name} has {self.num_images} training images; "
                 "use a smaller batch_size"
             )
         if batch_size % distributed.world_size():
@@ -86,7 +89,7 @@ class ViewLoader:
                 f"use a multiple of {distributed.world_size()}"
             )
         self.dataset, self.strategies, self.batch_size = dataset, list(strategies), batch_size
-        self.runtime, self.key, self.num_workers = runtime, key, num_workers
+        self.runtime, self.key, self.num_workers, self.rows = runtime, key, num_workers, rows
         self.partners = list(partners or [None] * len(self.strategies))
         self._own = distributed.slice_of(batch_size)  # found here: a spawned worker knows of no ranks
         num_pixels = (self._own.stop - self._own.start) * sum(strategy.size**2 for strategy in self.strategies)
@@ -94,7 +97,7 @@ class ViewLoader:
         _hold(dataset, runtime)
 
     def __len__(self) -> int:
-        return len(self.dataset) // self.batch_size
+        return self.num_images // self.batch_size
 
     @property
     def num_pixels(self) -> int:
@@ -108,8 +111,9 @@ class ViewLoader:
                 strategy.compile(self.runtime.guarded_compile)
 
     def order(self, epoch: int) -> Tensor:
-        """The permutation of the data set that this epoch goes through, the same on every rank."""
-        return torch.randperm(len(self.dataset), generator=generator(*self.key, "order", epoch))
+        """The permutation of the images that this epoch goes through, the same on every rank."""
+        order = torch.randperm(self.num_images, generator=generator(*self.key, "order", epoch))
+        return order if self.rows is None else self.rows[order]
 
     def plan(self, order: Tensor, epoch: int, step: int) -> list[tuple[Tensor, Params]]:
         """What this rank shows at a step: for every view its image numbers `[b]` and its draws `[b, …]`."""

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 from torch import nn
 
+from losses.byol import BYOLLoss
+from losses.cross_entropy import CrossEntropy
+from losses.instdisc import InstanceDiscrimination, InstanceNCE
 from losses.scan import SCANLoss
 from losses.selflabel import ConfidenceBasedCE
 from losses.simclr import SimCLRLoss
@@ -18,4 +21,8 @@ CRITERIA: dict[str, Callable[..., nn.Module]] = {
     "simclr": SimCLRLoss,
     "scan": SCANLoss,
     "confidence-cross-entropy": ConfidenceBasedCE,
+    "byol": BYOLLoss,
+    "cross-entropy": CrossEntropy,
+    "instdisc": InstanceDiscrimination,
+    "instdisc-nce": InstanceNCE,
 }

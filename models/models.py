@@ -1,4 +1,4 @@
-"""The two models of the method: a backbone with a contrastive head, and a backbone with cluster heads."""
+"""The models: a backbone with a contrastive head, with a classifier, or with cluster heads; and a layer's features."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -15,7 +15,15 @@ def _mlp(dim: int, features_dim: int) -> nn.Module:
     return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, features_dim))
 
 
-HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "mlp": _mlp}
+def mlp_batchnorm(dim: int, features_dim: int) -> nn.Module:
+    """BYOL's projector and predictor: 16 · features_dim between, BatchNorm, ReLU (https://arxiv.org/abs/2006.07733)."""
+    width = 16 * features_dim
+    return nn.Sequential(
+        nn.Linear(dim, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True), nn.Linear(width, features_dim)
+    )
+
+
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "mlp": _mlp, "mlp-batchnorm": mlp_batchnorm}
 
 
 class ContrastiveModel(nn.Module):
@@ -25,7 +33,7 @@ class ContrastiveModel(nn.Module):
 
     Args:
         backbone: `{'backbone': module, 'dim': int}`.
-        head: one linear layer, or two with a ReLU between.
+        head: one linear layer, or two with a ReLU between, or with BatchNorm, ReLU and 16 · features_dim numbers.
         features_dim: length of the vectors.
 
     Raises:
@@ -35,7 +43,7 @@ class ContrastiveModel(nn.Module):
     def __init__(
         self,
         backbone: dict[str, Any],
-        head: Literal["linear", "mlp"] = "mlp",
+        head: Literal["linear", "mlp", "mlp-batchnorm"] = "mlp",
         features_dim: NumFeatures = 128,
     ):
         super().__init__()
@@ -50,6 +58,50 @@ class ContrastiveModel(nn.Module):
         features = self.contrastive_head(self.backbone(x))
         # Eight bits of mantissa are too few for the norm and for similarities near 1.
         return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
+
+
+class ClassifierModel(nn.Module):
+    """Backbone and linear classifier; images `[B, 3, H, W]` become logits `[B, num_outputs]`.
+
+    `backbone` is `{'backbone': module, 'dim': int}`.
+    """
+
+    def __init__(self, backbone: dict[str, Any], num_outputs: int):
+        super().__init__()
+        self.backbone = backbone["backbone"]
+        self.backbone_dim = backbone["dim"]
+        self.classifier = nn.Linear(self.backbone_dim, num_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `[B, num_outputs]`."""
+        return self.classifier(self.backbone(x))
+
+
+class LayerFeatures(nn.Module):
+    """What a layer of a backbone computes, averaged over the image; images `[B, 3, H, W]` become `[B, num_dims]`.
+
+    Raises ConfigError when the backbone has no layer of that name.
+    """
+
+    def __init__(self, backbone: nn.Module, layer: str):
+        super().__init__()
+        if not hasattr(backbone, layer):
+            there = ", ".join(name for name, _ in backbone.named_children() if name.startswith("layer"))
+            raise ConfigError(f"mine_features is {layer}, but the backbone's layers are {there or 'not named so'}")
+        self.backbone, self.layer = backbone, layer
+        # Inside a block, and in its shortcut, the last convolution has as many channels as the block's output.
+        modules = getattr(backbone, layer).modules()
+        self.num_dims = [module for module in modules if isinstance(module, nn.Conv2d)][-1].out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's pooled output `[B, num_dims]`."""
+        found: list[Tensor] = []
+        handle = getattr(self.backbone, self.layer).register_forward_hook(lambda *call: found.append(call[-1]))
+        try:
+            self.backbone(x)
+        finally:
+            handle.remove()
+        return found[0].mean((2, 3))
 
 
 class FeatureModel(nn.Module):

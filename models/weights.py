@@ -21,7 +21,7 @@ from system.pickles import load_untrusted, on_cpu, write_torch
 from system.sections import MAX_HEADS
 from system.text import shown
 
-PREFIXES = ("backbone.", "contrastive_head.", "cluster_head.")
+PREFIXES = ("backbone.", "contrastive_head.", "classifier.", "cluster_head.")
 DTYPES = frozenset(
     {torch.float16, torch.bfloat16, torch.float32, torch.float64}
     | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -126,7 +126,8 @@ def read_weights(path: Path | str, advice: str = "give the path of a model file"
         raise UserError(
             f"{path} holds a {type(content).__name__}, not the weights of a model; give a file such as model.pth.tar"
         )
-    wrapping = next((key for key in ("model", "state_dict") if isinstance(content.get(key), dict)), None)
+    # The checkpoint of a method whose model follows the network that is trained holds it as its target.
+    wrapping = next((key for key in ("target", "model", "state_dict") if isinstance(content.get(key), dict)), None)
     if wrapping is None:
         return Weights(path, _renamed(_checked(path, content)), None, facts)
     weights = Weights(path, _renamed(_checked(path, content[wrapping])), _head(path, content), facts)
@@ -190,6 +191,14 @@ def load_contrastive(model: nn.Module, weights: Weights) -> None:
         raise UserError(f"{weights.path} is not a pretext model: it has no contrastive head; give a pretext model")
     load_backbone(model, weights)
     _load(model, weights, "contrastive_head.", "set head and features_dim in model_kwargs as in training")
+
+
+def load_classifier(model: nn.Module, weights: Weights) -> None:
+    """Load a whole ClassifierModel; raises UserError unless backbone and classifier fit."""
+    if not any(key.startswith("classifier.") for key in weights.state):
+        raise UserError(f"{weights.path} has no classifier; give the model of the pretext task that the config names")
+    load_backbone(model, weights)
+    _load(model, weights, "classifier.", "give the config that it was trained with")
 
 
 def best_head(weights: Weights) -> int:

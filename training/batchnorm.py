@@ -1,19 +1,21 @@
 """BatchNorm whose statistics are those of the global batch, also on the CPU, where PyTorch has none."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from system import distributed
 
 
-class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d over the slices of all ranks, which may differ in length; the same state_dict keys.
+class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over the slices of all ranks, which may differ in length; the same state_dict keys.
 
     Forward, backward and running statistics are those of one process that holds the whole batch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise this rank's slice `[B, C, H, W]`; in eval mode by the running statistics."""
+        """Normalise this rank's slice `[B, C, …]`; in eval mode by the running statistics."""
         if not self.training or distributed.world_size() == 1:
             return super().forward(x)
         return self.forward_global(x)
@@ -26,19 +28,21 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         from differentiable sums, both carry the gradient of every rank's outputs to every rank's inputs.
         """
         values = x.to(torch.promote_types(x.dtype, torch.float32))
+        over = [0, *range(2, x.ndim)]
+        spread = (-1, *[1] * (x.ndim - 2))  # of a number a channel
         num_local = values.new_tensor([values.numel() // values.shape[1]])
-        sums = distributed.all_reduce_sum(torch.cat([values.sum(dim=(0, 2, 3)), num_local]))
+        sums = distributed.all_reduce_sum(torch.cat([values.sum(dim=over), num_local]))
         num = sums[-1].detach()
         mean = sums[:-1] / num
-        centered = values - mean[:, None, None]
-        variance = distributed.all_reduce_sum(centered.square().sum(dim=(0, 2, 3))) / num
+        centered = values - mean.view(spread)
+        variance = distributed.all_reduce_sum(centered.square().sum(dim=over)) / num
         self._update(mean.detach(), variance.detach() * num / (num - 1))
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
             scale = scale * self.weight
-        out = centered * scale[:, None, None]
+        out = centered * scale.view(spread)
         if self.affine:
-            out = out + self.bias[:, None, None]
+            out = out + self.bias.view(spread)
         return out.to(x.dtype)
 
     @torch.no_grad()
@@ -51,9 +55,23 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         self.running_var += momentum * (variance - self.running_var)
 
 
-def _adopt(module: nn.BatchNorm2d) -> GlobalBatchNorm2d:
+class GlobalBatchNorm2d(_GlobalBatchNorm, nn.BatchNorm2d):
+    """Of images `[B, C, H, W]`."""
+
+
+class GlobalBatchNorm1d(_GlobalBatchNorm, nn.BatchNorm1d):
+    """Of features `[B, C]`."""
+
+
+KINDS: dict[type[nn.Module], type[_GlobalBatchNorm]] = {
+    nn.BatchNorm2d: GlobalBatchNorm2d,
+    nn.BatchNorm1d: GlobalBatchNorm1d,
+}
+
+
+def _adopt(module: Any) -> _GlobalBatchNorm:
     # Parameters and buffers are handed over as they are: an optimizer that holds them goes on to work.
-    adopted = GlobalBatchNorm2d(
+    adopted = KINDS[type(module)](
         module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
     )
     adopted._parameters.update(module._parameters)
@@ -62,13 +80,13 @@ def _adopt(module: nn.BatchNorm2d) -> GlobalBatchNorm2d:
 
 
 def synchronize_batchnorm(model: nn.Module) -> nn.Module:
-    """Let every BatchNorm2d of a model that lies on its device share its statistics between the ranks.
+    """Let every BatchNorm of a model that lies on its device share its statistics between the ranks.
 
-    nn.SyncBatchNorm on CUDA, GlobalBatchNorm2d elsewhere; state_dict keys and parameters stay the same.
+    nn.SyncBatchNorm on CUDA, one of KINDS elsewhere; state_dict keys and parameters stay the same.
     """
     if any(parameter.is_cuda for parameter in model.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if type(model) is nn.BatchNorm2d:
+    if type(model) in KINDS:
         return _adopt(model)
     for name, child in model.named_children():
         setattr(model, name, synchronize_batchnorm(child))

@@ -1,5 +1,6 @@
-"""The exponential moving average of a model's parameters, written back to the model after every step."""
+"""Exponential moving averages of parameters: written back to the model after every step, or kept as another network."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,3 +29,19 @@ class EMA:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the shadow of a checkpoint."""
         torch._foreach_copy_(self.shadow, [value.to(self.shadow[0].device) for value in state["shadow"]])
+
+
+def rising_momentum(start: float, step: int, num_steps: int) -> float:
+    """From `start` at step 0 along half a cosine to 1 at `num_steps`."""
+    return 1 - (1 - start) * (math.cos(math.pi * step / num_steps) + 1) / 2
+
+
+@torch.no_grad()
+def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """Move a target: m·target + (1 - m)·online, for all its parameters; the online network may have more.
+
+    BatchNorm statistics are each network's own.
+    """
+    weights = dict(online.named_parameters())
+    own = dict(target.named_parameters())
+    torch._foreach_lerp_(list(own.values()), [weights[name] for name in own], 1 - momentum)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from system.sections import Fraction, Rate, clash
 
 Betas = Annotated[Sequence[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
-Parameters = Sequence[nn.Parameter]
+Parameters = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
+"""Parameters, or groups of them: `params`, and `rate_factor` that the learning rate is multiplied with."""
 
 
 def _nesterov(options: Any) -> str | None:
@@ -34,7 +35,7 @@ def sgd(
     """
     optimizer = torch.optim.SGD(parameters, lr, momentum, 0, weight_decay, nesterov, fused=True)
     if momentum:  # otherwise made at the first step, and left without a value where that is skipped
-        for parameter in parameters:
+        for parameter in [parameter for group in optimizer.param_groups for parameter in group["params"]]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 

@@ -237,7 +237,7 @@ class Run:
         base, kwargs = self.config["optimizer_kwargs"]["lr"], self.config["scheduler_kwargs"]
         rate = learning_rate(self.config["scheduler"], base, self.epoch, self.num_epochs, progress_in_epoch, **kwargs)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate_factor", 1.0)
 
     def step(self, loss: Tensor, skip: Tensor | None = None, **values: Tensor) -> None:
         """One optimizer step down `loss`; its mean and that of `values` become the epoch's metrics.

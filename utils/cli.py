@@ -15,6 +15,7 @@ from system.paths import expand_path
 from system.streams import prepare_streams, put, silence
 from system.text import WORD, one_line, shown
 from utils.config import load_config
+from utils.schema import SETUPS
 
 
 def positive(text: str) -> int:
@@ -141,8 +142,8 @@ def configure(made: Parser, argv: Sequence[str] | None, *setups: str) -> tuple[E
     config = load_config(args.config_env, args.config_exp, args.overrides)
     if config.setup not in setups:
         raise ConfigError(
-            f"{args.config_exp} is a config of {config.setup}.py (setup: {config.setup}); this script takes setup: "
-            f"{' or '.join(setups)}"
+            f"{args.config_exp} is a config of {SETUPS[config.setup].script} (setup: {config.setup}); this script "
+            f"takes setup: {' or '.join(setups)}"
         )
     return config, args
 

@@ -1,7 +1,7 @@
 """From config to objects: one-line look-ups in the packages' tables. Config stops here."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from data.loaders import NeighborPartner, ViewLoader
 from data.made_up import make_up
 from losses import CRITERIA
 from models import build_backbone, takes_stem, weights
-from models.models import ClusteringModel, ContrastiveModel, FeatureModel
+from models.models import ClassifierModel, ClusteringModel, ContrastiveModel, FeatureModel
 from models.pretrained import build_pretrained, is_pretrained
 from system.bounded import read_json
 from system.console import say, warn
@@ -42,11 +42,15 @@ IMAGES = "images.json"  # in an output folder of cluster.py: how the folder of i
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
 
 
+# What reads all of a pretext model.
+LOADERS: dict[type[nn.Module], Callable[[Any, weights.Weights], None]] = {
+    ContrastiveModel: weights.load_contrastive,
+    ClassifierModel: weights.load_classifier,
+    FeatureModel: weights.load_backbone,
+}
 # What a model takes over, by the stage that it starts from.
 STARTS: dict[str | None, Callable[[Any, weights.Weights], Any]] = {
-    None: lambda model, read: (
-        weights.load_backbone(model, read) if isinstance(model, FeatureModel) else weights.load_contrastive(model, read)
-    ),
+    None: lambda model, read: LOADERS[type(model)](model, read),
     "pretext": weights.load_backbone,
     "scan": lambda model, read: weights.load_clusters(model, weights.keep_head(read)),
 }
@@ -95,8 +99,7 @@ def get_model(p: Any, pretrain_path: Path | str | None = None, advice: str | Non
     backbone = get_backbone(p)
     setup = SETUPS[p["setup"]]
     if setup.stage == "pretext":
-        kwargs = p.get("model_kwargs") or {}
-        model: nn.Module = ContrastiveModel(backbone, **kwargs) if setup.has_head else FeatureModel(backbone)
+        model: nn.Module = _build_pretext(p, backbone)
     elif not p.get("num_classes"):
         raise ConfigError("the number of clusters is missing: add num_classes")
     else:
@@ -106,6 +109,19 @@ def get_model(p: Any, pretrain_path: Path | str | None = None, advice: str | Non
         before = how_to_run(setup.starts_from) if setup.starts_from else "check the path"
         STARTS[setup.starts_from](model, weights.read_weights(pretrain_path, advice or before))
     return model
+
+
+def _build_pretext(p: Any, backbone: dict[str, Any]) -> nn.Module:
+    has_head, num_outputs = SETUPS[p["setup"]].has_head, SETUPS[p["setup"]].num_outputs
+    if not has_head:
+        return FeatureModel(backbone)
+    if num_outputs is None:
+        return ContrastiveModel(backbone, **(p.get("model_kwargs") or {}))
+    if num_outputs == "num_classes":
+        num_outputs = p.get("num_classes")
+        if not num_outputs:
+            raise ConfigError("the number of classes is missing: add num_classes")
+    return ClassifierModel(backbone, num_outputs)
 
 
 def how_to_run(stage: str) -> str:
@@ -127,8 +143,12 @@ def get_criterion(p: Any) -> Any:
     return look_up(CRITERIA, p["criterion"], "criterion")(**kwargs)
 
 
-def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
-    """One parameter group, decay on everything; with `update_cluster_head_only` the backbone is frozen and left out."""
+def get_optimizer(p: Any, model: nn.Module, rate_factors: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
+    """One parameter group, decay on everything; with `update_cluster_head_only` the backbone is frozen and left out.
+
+    `rate_factors` makes groups of their own of the parameters whose names begin so: their rate is that many times as
+    high.
+    """
     if p.get("update_cluster_head_only"):
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("cluster_head" in name)
@@ -136,7 +156,14 @@ def get_optimizer(p: Any, model: nn.Module) -> torch.optim.Optimizer:
     build = look_up(OPTIMIZERS, name, "optimizer")
     section, given = section_of(build, left_out=("parameters",)), dict(p["optimizer_kwargs"])
     kwargs = check(section, given, lambda key: f"optimizer {name}", "optimizer_kwargs.", owner=name)
-    return build([parameter for parameter in model.parameters() if parameter.requires_grad], **dict(kwargs))
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not rate_factors:
+        return build(list(trained.values()), **dict(kwargs))
+    groups = {"": 1.0, **rate_factors}
+    members: dict[str, list[nn.Parameter]] = {start: [] for start in groups}
+    for name, parameter in trained.items():
+        members[max((start for start in groups if name.startswith(start)), key=len)].append(parameter)
+    return build([{"params": members[start], "rate_factor": groups[start]} for start in groups], **dict(kwargs))
 
 
 def get_view_kwargs(p: Any) -> dict[str, Any]:
@@ -274,10 +301,14 @@ def get_view_loader(
     strategies: Sequence[Strategy],
     run: Any,
     partners: Sequence[NeighborPartner | None] | None = None,
+    rows: torch.Tensor | None = None,
 ) -> ViewLoader:
-    """The training batches of a stage's `Run`: a view for every strategy, of a partner's image where there is one."""
+    """The training batches of a stage's `Run`: a view for every strategy, of a partner's image where there is one.
+
+    `rows` are the images that are trained on, by default all.
+    """
     return ViewLoader(
-        dataset, strategies, p["batch_size"], run.runtime, run.key, partners, num_workers=p["num_workers"]
+        dataset, strategies, p["batch_size"], run.runtime, run.key, partners, num_workers=p["num_workers"], rows=rows
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clustering.mining import mine_neighbors
 from clustering.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
 from clustering.validation import VALIDATION_COLUMNS
+from models.models import LayerFeatures
 from models.weights import save_weights
 from report import plots
 from system import distributed, owned
@@ -31,9 +32,22 @@ KNN = 100
 SHEET_ROWS, SHEET_COLUMNS = 10, 10  # random images, and neighbors next to each
 
 
-def feature_module(p: EasyDict, model: Any) -> nn.Module:
-    """The part of a pretext model whose outputs are mined: all of it (SimCLR), or its backbone (MoCo)."""
-    return model if (p.mine_features or SETUPS[p.setup].mined) == "head" else model.backbone
+def feature_module(p: EasyDict, model: Any) -> Any:
+    """The part of a pretext model whose outputs are mined: all of it (SimCLR), its backbone (MoCo), or a layer's.
+
+    Raises ConfigError for a layer that the backbone does not have.
+    """
+    mined = p.mine_features or SETUPS[p.setup].mined
+    if mined == "head":
+        return model
+    return model.backbone if mined == "backbone" else LayerFeatures(model.backbone, mined)
+
+
+def num_features(p: EasyDict, model: Any, module: Any) -> int:
+    """The length of what `feature_module` returns."""
+    if module is not model:
+        return model.backbone_dim if module is model.backbone else module.num_dims
+    return p.model_kwargs.features_dim if SETUPS[p.setup].num_outputs is None else model.classifier.out_features
 
 
 def knn_accuracy(
@@ -53,11 +67,14 @@ def knn_accuracy(
 class KnnMonitor:
     """Weighted k-NN accuracy every `knn_every` epochs and after the last, where there are labels.
 
-    The bank is `train`, the split that the scan stage trains on: STL-10's unlabeled images have no vote.
+    The bank is `train`, the split that the scan stage trains on: STL-10's unlabeled images have no vote. What votes
+    are a contrastive head's outputs; of a model that classifies, the features that are mined.
     """
 
     def __init__(self, p: EasyDict, model: nn.Module, train: Any, val: Any, runtime: Runtime) -> None:
-        self.p, self.model, self.val, self.runtime = p, model, val, runtime
+        module = feature_module(p, model)  # raises for a layer that is not there, before anything is trained
+        self.module = model if SETUPS[p.setup].num_outputs is None else module
+        self.p, self.val, self.runtime = p, val, runtime
         self.possible = train.has_labels and val.has_labels
         self.train = train
 
@@ -68,7 +85,7 @@ class KnnMonitor:
     def accuracy(self) -> float:
         """The accuracy now, computed in the training precision."""
         p, runtime = self.p, self.runtime
-        return round(knn_accuracy(p, self.model, self.train, self.val, runtime, runtime.training), 4)
+        return round(knn_accuracy(p, self.module, self.train, self.val, runtime, runtime.training), 4)
 
 
 def scan_split(p: EasyDict, train: Any) -> Any:
@@ -96,7 +113,7 @@ def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dic
     """
     wanted = num_to_mine(p, train, val)
     module = feature_module(p, model)
-    num_dims = p.model_kwargs.features_dim if module is model else model.backbone_dim
+    num_dims = num_features(p, model, module)
     embedder = get_embedder(p, runtime)
     result: dict[str, Any] = {}
     for split, dataset in (("train", train), ("val", val)):

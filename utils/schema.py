@@ -65,6 +65,8 @@ class Setup(NamedTuple):
     """Of a pretext task: the outputs that are compared."""
     has_head: bool = True
     """Of a pretext task: whether its model has a contrastive head besides the backbone."""
+    num_outputs: int | Literal["num_classes"] | None = None
+    """Of a pretext task that classifies: the classes that its linear head tells apart; None for a contrastive head."""
 
     @property
     def script(self) -> str:
@@ -77,6 +79,17 @@ SETUPS = {
     "moco": Setup("moco", "pretext", ("transformation_kwargs",), num_mined=50, mined="backbone"),
     "pretrained": Setup("methods.pretrained", "pretext", (), num_mined=50, mined="backbone", has_head=False),
     "candidates": Setup("methods.candidates", "candidates", ("num_classes",), starts_from="pretext"),
+    "rotnet": Setup("methods.rotnet", "pretext", TRAINING_KEYS, num_mined=20, mined="backbone", num_outputs=4),
+    "instdisc": Setup("methods.instdisc", "pretext", TRAINING_KEYS, num_mined=20),
+    "supervised": Setup(
+        "methods.supervised",
+        "pretext",
+        (*TRAINING_KEYS, "num_classes"),
+        num_mined=20,
+        mined="backbone",
+        num_outputs="num_classes",
+    ),
+    "byol": Setup("methods.byol", "pretext", TRAINING_KEYS, num_mined=20),
     "scan": Setup("scan", "scan", (*TRAINING_KEYS, "num_classes"), starts_from="pretext"),
     "selflabel": Setup("selflabel", "selflabel", (*TRAINING_KEYS, "num_classes"), starts_from="scan"),
 }
@@ -149,11 +162,13 @@ class Config(Section):
     num_neighbors: NumNeighbors = 20
     """Of the mined ones, from which scan draws a partner."""
     num_mined_train: NumNeighbors | None = None
-    """Neighbors mined for each training image; by default 20 (simclr) or 50 (moco)."""
+    """Neighbors mined for each training image; by default 20, or 50 (moco)."""
     num_mined_val: NumNeighbors = 5
     """Neighbors mined for each validation image."""
-    mine_features: Literal["head", "backbone"] | None = None
-    """The outputs that are compared; by default head (moco: backbone)."""
+    mine_features: Literal["head", "backbone", "layer2", "layer3"] | None = None
+    """The outputs that are compared, a layer's as their average; by default head (moco and classifiers: backbone)."""
+    method_kwargs: dict[str, Any] = {}
+    """Options of the method: the keyword parameters of its script's `train`."""
     neighbors: Literal["auto", "torch", "faiss"] = "auto"
     """What searches; the result is the same."""
     temperature: PositiveRate = 0.07

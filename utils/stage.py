@@ -18,6 +18,7 @@ from system.console import say_block, warn
 from system.errors import ConfigError
 from system.files import nothing_written
 from system.runtime import Runtime
+from system.sections import check, section_of
 from training.folder import Keys, to_plain
 from training.run import Run
 from training.trial import Trial, TrialOver
@@ -28,13 +29,14 @@ from utils.schema import CARRIED_OUT, DEFAULTS, SETUPS
 
 KEYS = Keys(CARRIED_OUT, DEFAULTS)
 
-Train = Callable[[Any, Run], dict[str, Any]]
+Train = Callable[..., dict[str, Any]]
 
 
 def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = None) -> int:
     """Run the command line of a stage script, whose docstring is `doc`; returns the exit code.
 
-    `train(p, run)` trains what is left of a run and returns its result. A finished run is only reported.
+    `train(p, run)` trains what is left of a run and returns its result. Its further parameters are the `method_kwargs`
+    that a config may give, which are checked here. A finished run is only reported.
     """
     mines = SETUPS[setup].stage == "pretext"
     parser = cli.training_parser(doc)
@@ -44,6 +46,9 @@ def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = N
             "--model", type=cli.path, metavar="FILE", help="weights to mine with (default: those in the folder)"
         )
     p, args = cli.configure(parser, argv, setup)
+    section = section_of(train, left_out=("p", "run"))
+    options = check(section, p.method_kwargs, lambda key: args.config_exp, "method_kwargs.", owner=setup)
+    p.method_kwargs = EasyDict(options.model_dump())
     if mines and args.mine_only and args.dry_run:
         raise ConfigError("--dry_run tries a training, and --mine_only trains nothing; leave one of them out")
     if mines and args.mine_only:
@@ -56,7 +61,7 @@ def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = N
     if run.result is not None:
         return report(p, run.result, again=True)
     run.profile(args.profile)
-    result = train(p, run)
+    result = train(p, run, **p.method_kwargs)
     run.finish(result)
     return report(p, result)
 
@@ -87,7 +92,7 @@ def dry_run(p: EasyDict, train: Train) -> int:
     trial = Trial(*_place(p))
     try:
         with no_downloads(), nothing_written():
-            train(p, trial)
+            train(p, trial, **p.method_kwargs)
     except TrialOver:
         pass
     folder = Path(p.root_dir)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from data.augment.affine import Affine
+from data.augment.padded import PaddedCrop
 from data.augment.pretrained import Pretrained
 from data.augment.simclr import SimCLR
 from data.augment.standard import Standard
@@ -16,6 +17,7 @@ AUGMENTATIONS: dict[str, type[Strategy]] = {
     "simclr": SimCLR,
     "ours": Strong,
     "affine": Affine,
+    "padded": PaddedCrop,
     "evaluation": Evaluation,
     "pretrained": Pretrained,
 }

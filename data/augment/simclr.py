@@ -35,7 +35,11 @@ class ColorJitter(Section):
 
 
 class SimCLR(Standard):
-    """The standard strategy with color jitter at a probability and gray at a probability."""
+    """The standard strategy with color jitter at a probability and gray at a probability.
+
+    Args:
+        flip: probability.
+    """
 
     def __init__(
         self,
@@ -44,8 +48,9 @@ class SimCLR(Standard):
         color_jitter: ColorJitter,
         random_grayscale: Sometimes,
         normalize: Normalize,
+        flip: Fraction = 0.5,
     ):
-        super().__init__(random_resized_crop, normalize)
+        super().__init__(random_resized_crop, normalize, flip)
         self.jitter_probability, self.gray_probability = color_jitter_random_apply.p, random_grayscale.p
         self.hue = color_jitter.hue
         spreads = color_jitter.brightness, color_jitter.contrast, color_jitter.saturation

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.augment import geometry
 from data.augment.strategy import Normalize, Params, Strategy, uniform
-from system.sections import Section, Side, Span
+from system.sections import Fraction, Section, Side, Span
 
 
 class RandomResizedCrop(Section):
@@ -24,10 +24,15 @@ class RandomResizedCrop(Section):
 
 
 class Standard(Strategy):
-    """Random resized crop (bilinear), flip one half, normalise."""
+    """Random resized crop (bilinear), flip, normalise.
 
-    def __init__(self, random_resized_crop: RandomResizedCrop, normalize: Normalize):
+    Args:
+        flip: probability.
+    """
+
+    def __init__(self, random_resized_crop: RandomResizedCrop, normalize: Normalize, flip: Fraction = 0.5):
         super().__init__(random_resized_crop.size, normalize)
+        self.flip = flip
         self.scale = tuple(random_resized_crop.scale)
         low, high = random_resized_crop.ratio
         self.ratio = low, high
@@ -45,7 +50,7 @@ class Standard(Strategy):
             "area": uniform(area, *self.scale),
             "aspect": uniform(aspect, low, high).exp(),
             "position": torch.rand(num_images, 2, generator=generator),
-            "flip": torch.rand(num_images, generator=generator) < 0.5,
+            "flip": torch.rand(num_images, generator=generator) < self.flip,
         }
 
     def box(self, params: Params, height: int, width: int) -> Tensor:

@@ -15,6 +15,7 @@ from training.folder import to_plain
 from utils import config, schema
 from utils.config import create_config, load_config
 from utils.overrides import merge
+from utils.schema import SETUPS
 
 CONFIGS = config.REPOSITORY / "configs"
 
@@ -192,10 +193,7 @@ def test_a_folder_is_called_by_its_directory_or_alias(write, tmp_path):
         ({"optimizer_kwargs": 3}, "optimizer_kwargs is 3; "),
         ({"optimizer": "adams"}, "optimizer"),
         ({"scheduler": "step", "scheduler_kwargs": {}}, "the key 'scheduler_kwargs.lr_decay_epochs' is missing"),
-        (
-            {"setup": "scam"},
-            "setup is 'scam', but must be one of simclr, moco, pretrained, candidates, scan, selflabel; is it 'scan'?",
-        ),
+        ({"setup": "scam"}, f"setup is 'scam', but must be one of {', '.join(SETUPS)}; is it 'scan'?"),
         ({"setup": None}, "the key 'setup' is missing"),
         ({"train_db_name": "cifar10"}, "train_db_name is 'cifar10', but must be one of"),
         ({"backbone": "resnet19"}, "backbone is 'resnet19', but must be one of"),

@@ -35,7 +35,7 @@ OURS = {"num_strong_augs": 4, "cutout_kwargs": {"n_holes": 1, "length": 16}}
         ("width", 10**7, "backbone 'resnet18' on cifar-10: width is 10000000; it should be less than or equal to 1024"),
         ("width", "64", "width is 64; it should be a valid integer"),
         ("backbone", "resnet50", "backbone 'resnet50' on cifar-10: stem is cifar; it should be 'imagenet'"),
-        ("model_kwargs", {"head": "conv"}, "model_kwargs.head is conv; it should be 'linear' or 'mlp'"),
+        ("model_kwargs", {"head": "conv"}, "model_kwargs.head is conv; it should be 'linear', 'mlp' or "),
         ("model_kwargs", {"features_dim": 10**9}, "model_kwargs.features_dim is 1000000000; it should be less than"),
         ("scheduler_kwargs", {"lr_decay_rate": 0.1}, "'scheduler_kwargs.lr_decay_rate'; constant takes warmup_epochs"),
         ("optimizer_kwargs", {"lr": 1, "momentum": 0.9}, "'optimizer_kwargs.momentum'; adam takes lr, weight_decay, "),

@@ -34,6 +34,7 @@ KWARGS = {
         "cutout_kwargs": {"n_holes": 1, "length": 12, "random": True},
     },
     "affine": {"crop_size": 24, "normalize": NORMALIZE},
+    "padded": {"crop_size": 24, "normalize": NORMALIZE},
 }
 
 

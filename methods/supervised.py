@@ -1,0 +1,112 @@
+"""Learn features with labels, as a reference for what is learned without; then mine every image's nearest neighbors.
+
+    python -m methods.supervised --config_exp configs/pretext/supervised_digits.yml
+    python -m methods.supervised --config_exp configs/pretext/supervised_digits.yml method_kwargs.label_fraction=0.1 \\
+        run_name=supervised_10
+    python eval.py --config_exp configs/pretext/supervised_digits.yml
+
+Uses labels by definition: all of them, or a fraction of every class's. Writes what simclr.py writes; eval.py also gives
+the accuracy of the classifier. The same command continues an interrupted run.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.weights import save_weights
+from system.console import say
+from system.distributed import gather
+from system.errors import UserError
+from system.runtime import generator
+from training.run import Run
+from utils import cli, pretext
+from utils.common_config import (
+    get_criterion,
+    get_model,
+    get_optimizer,
+    get_splits,
+    get_train_transformations,
+    get_view_loader,
+)
+from utils.stage import run_stage
+
+
+def step(
+    forward: Callable[[Tensor], Tensor],
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    view: Tensor,
+    targets: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and its accuracy."""
+    logits, targets = gather(forward(view)), gather(targets)
+    return criterion(logits, targets), (logits.argmax(1) == targets).float().mean()
+
+
+def choose_labelled(targets: Tensor, fraction: float, *key: Any) -> Tensor:
+    """Image numbers, rising: of every class a fraction, rounded, at least one; drawn by the key.
+
+    `targets` are int64 `[N]`, -1 where unknown; those are left out. A larger fraction holds what a smaller one does.
+    """
+    chosen = []
+    for label in targets[targets >= 0].unique().tolist():
+        rows = (targets == label).nonzero()[:, 0]
+        order = torch.randperm(len(rows), generator=generator(*key, "labelled", label))
+        chosen.append(rows[order[: max(1, round(fraction * len(rows)))]])
+    return torch.cat(chosen).sort().values
+
+
+def require_labels(dataset: Any, num_classes: int) -> None:
+    """Raise UserError where there are no labels, or more classes than the config says."""
+    if not dataset.has_labels:
+        raise UserError(
+            f"supervised training needs labels, and the training split of {dataset.name} has none; give a labelled "
+            "data set, or take a method that needs none, such as simclr.py"
+        )
+    num_found = int(dataset.targets.max()) + 1
+    if num_found > num_classes:
+        raise UserError(
+            f"num_classes is {num_classes}, but the training split of {dataset.name} has {num_found} classes; set "
+            f"num_classes={num_found}"
+        )
+
+
+def train(p: Any, run: Run, label_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0) -> dict[str, Any]:
+    """Train what is left of the run; returns its result.
+
+    Args:
+        label_fraction: share of every class's labels that is used; images without are not trained on.
+    """
+    train_set, val_set = get_splits(p, run)
+    pretext.num_to_mine(p, train_set, val_set)  # what would fail after training fails before it
+    require_labels(train_set, p.num_classes)
+    rows = choose_labelled(train_set.targets, label_fraction, *run.key)
+    say(f"trained with the labels of {len(rows):,} images")
+    loader = get_view_loader(p, train_set, [get_train_transformations(p)], run, rows=rows)
+    criterion = get_criterion(p)
+    targets = train_set.targets.to(run.runtime.device)
+    model = run.runtime.place(get_model(p))
+    monitor = pretext.KnnMonitor(p, model, train_set, val_set, run.runtime)
+    forward = run.prepare(model, get_optimizer(p, model), loader)
+
+    for epoch in run.epochs():
+        model.train()
+        for batch in run.steps(loader):
+            loss, train_acc = step(forward, criterion, batch.views[0], targets[batch.indices])
+            run.step(loss, train_acc=train_acc)
+        run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
+
+    save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
+    return {"loss": run.metrics[-1]["loss"]} | pretext.mine(p, model, run.runtime, train_set, val_set)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage; returns the exit code."""
+    return run_stage("supervised", train, __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,131 @@
+"""Other pretext tasks over several processes: gradients, bank and target are those of one."""
+
+import copy
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from losses import CRITERIA
+from methods import byol, instdisc, rotnet, supervised
+from models import build_backbone
+from models.byol import OnlineNetwork
+from models.models import ClassifierModel, ContrastiveModel
+from system import distributed
+from tests.distributed.test_distributed import BATCH, CPU, free_port, images, join
+from training.batchnorm import synchronize_batchnorm
+from training.ema import follow
+from training.memory_bank import MemoryBank
+
+pytestmark = pytest.mark.slow
+DOUBLE = torch.float64
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def classifier(num_outputs):
+    torch.manual_seed(3)
+    return ClassifierModel(build_backbone("resnet8", "cifar", width=4), num_outputs).to(DOUBLE)
+
+
+def contrastive(head):
+    torch.manual_seed(3)
+    return ContrastiveModel(build_backbone("resnet8", "cifar", width=4), head, 6).to(DOUBLE)
+
+
+def own(values):
+    return values[distributed.slice_of(BATCH)]
+
+
+def prepare(model):
+    if distributed.world_size() > 1:
+        model = synchronize_batchnorm(model)
+    return distributed.data_parallel(model, CPU)
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def turned():
+    model = classifier(4)
+    forward = prepare(model)  # held until the gradients are there
+    loss, right = rotnet.step(forward, CRITERIA["cross-entropy"](), own(images(0, DOUBLE)))
+    loss.backward()
+    return gradients(model) | {"loss": loss.detach(), "right": right.double()}
+
+
+def labelled():
+    model = classifier(5)
+    targets = torch.arange(BATCH) % 5
+    forward = prepare(model)
+    loss, right = supervised.step(forward, CRITERIA["cross-entropy"](), own(images(0, DOUBLE)), own(targets))
+    loss.backward()
+    return gradients(model) | {"loss": loss.detach(), "right": right.double()}
+
+
+def banked(criterion):
+    """Gradients of a step, and the bank after it."""
+    model = contrastive("linear")
+    bank = MemoryBank(20, 6, 0.5, generator(1))
+    bank.vectors = bank.vectors.to(DOUBLE)
+    indices = own(torch.randperm(20, generator=generator(2))[:BATCH])
+    noise = instdisc.draw_noise(20, BATCH, criterion.num_noise, "place")
+    forward = prepare(model)
+    loss, features = instdisc.step(forward, criterion, bank, own(images(0, DOUBLE)), indices, noise)
+    loss.backward()
+    bank.update(distributed.gather(indices), features)
+    return gradients(model) | {"loss": loss.detach()} | {f"bank {key}": v for key, v in bank.state_dict().items()}
+
+
+def followed():
+    """Gradients of a step, and the target after it."""
+    target = contrastive("mlp-batchnorm").requires_grad_(False)
+    torch.manual_seed(4)
+    online = OnlineNetwork(target, 6).to(DOUBLE).requires_grad_(True)
+    forward = prepare(online)
+    target = synchronize_batchnorm(target) if distributed.world_size() > 1 else target
+    views = [own(images(seed, DOUBLE)) for seed in (0, 1)]
+    loss = byol.step(forward, target, CRITERIA["byol"](), *views)
+    loss.backward()
+    found = gradients(online) | {"loss": loss.detach()}
+    with torch.no_grad():
+        for parameter in online.parameters():
+            parameter -= 0.1 * parameter.grad
+    follow(target, online, 0.9)
+    return found | {f"target {name}": value.double() for name, value in copy.deepcopy(target.state_dict()).items()}
+
+
+CASES = {
+    "rotnet": turned,
+    "supervised": labelled,
+    "instdisc": lambda: banked(CRITERIA["instdisc"](temperature=0.5)),
+    "instdisc-nce": lambda: banked(CRITERIA["instdisc-nce"](temperature=0.5, num_noise=7)),
+    "byol": followed,
+}
+
+
+def answer(rank, world_size, port, folder):
+    join(rank, world_size, port)
+    distributed.start(CPU)
+    torch.save({name: case() for name, case in CASES.items()}, f"{folder}/{rank}.pt")
+    distributed.stop()
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(f"ranks{request.param}")
+    mp.spawn(answer, (request.param, free_port(), str(folder)), nprocs=request.param)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_is_that_of_one_process(ranks, name):
+    expected = CASES[name]()
+    assert len(expected) > 10
+    for found in ranks:
+        assert found[name].keys() == expected.keys()
+        for key, value in expected.items():
+            assert (found[name][key] - value).norm() <= 1e-12 * value.norm() + 1e-15, key
