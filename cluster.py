@@ -5,10 +5,10 @@
     python cluster.py photos --num_clusters 20 --output results/twenty seed=1
     python cluster.py photos --num_clusters 10 simclr.epochs=300 num_neighbors=5
 
-Looks at the images, chooses a recipe, and runs simclr.py, scan.py and selflabel.py with it. The configs it chose lie in
-DIR/configs, to go on with by hand; the result is DIR/report.html and DIR/clusters.csv. The same command continues where
+Looks at the images, chooses a recipe, and runs simclr.py, scan.py and selflabel.py with it. The configs it chose are in
+DIR/configs, and run by hand too; the result is DIR/report.html and DIR/clusters.csv. The same command continues where
 it was interrupted; when all is done it says where the results are. `key=value` words change the configs, of one stage
-when they begin with its name; overwrite=true starts again. If every image lies in a sub-directory, the first level is
+when they begin with its name; overwrite=true starts again. If every image is in a sub-directory, the first level is
 taken for its class, which only scores the result.
 """
 
@@ -115,20 +115,20 @@ def take_overwrite(words: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def find_output(root: Path, given: str | None) -> Path:
-    """The output folder; raises ConfigError when it lies among the images, which its pictures would then join."""
+    """The output folder; raises ConfigError when it is among the images, which its pictures would then join."""
     output = Path(given) if given else Path("results") / (root.resolve().name or "folder")
     if output.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"the output folder {output} lies inside the folder of images {root}; give another --output")
+        raise ConfigError(f"the output folder {output} is inside the folder of images {root}; give another --output")
     return output.resolve()
 
 
 def find_look(root: Path, num_clusters: int) -> Look:
-    """What the images are like; raises UserError, which tells what to do when they were moved."""
+    """What the images are like; raises UserError, which says what to do when they were moved."""
     try:
         return look_at(root, num_clusters)
     except NoImagesError as error:
         raise UserError(
-            f"{error}; where images were moved, the clustering goes on with their new place and the same --output"
+            f"{error}; where images were moved, the clustering continues with their new place and the same --output"
         ) from error
 
 
@@ -162,7 +162,7 @@ def make_work(project: Project, stage: str) -> Work:
 
 
 def say_plan(project: Project, display: Display) -> None:
-    """Say which recipe runs, where its configs lie, and about how long it takes."""
+    """Say which recipe runs, where its configs are, and about how long it takes."""
     for reason in project.facts["reasons"]:
         display.line(reason)
     epochs = ", ".join(f"{work.title} {work.epochs} epochs" for work in display.works)

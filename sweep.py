@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     conclude(plan, folder, command)
     if runner.stopped_by:
         name = signal.Signals(runner.stopped_by).name
-        warn(f"stopped by {name}; the same command goes on from here")
+        warn(f"stopped by {name}; the same command continues from here")
         return 128 + runner.stopped_by
     if runner.failed:
         raise UserError(f"{len(runner.failed)} of {len(plan.jobs)} runs failed; what they said is in {runner.logs}")

@@ -34,7 +34,7 @@ DIGITS = {"simclr": "pretext/simclr_digits", "scan": "scan/scan_digits", "selfla
 
 
 def _levels_apart(strategy: Strategy, device: torch.device, optimize: Any = None) -> dict[str, float]:
-    """How far the device's views lie from the CPU's, in levels of 255: the worst, and the share over half a level."""
+    """How far the device's views are from the CPU's, in levels of 255: the worst, and the share over half a level."""
     images = make_images(256).images
     draws = strategy.draw(len(images), torch.Generator().manual_seed(0))
     expected = strategy.run(images, draws)

@@ -1,4 +1,4 @@
-"""Kill the commands for people at random moments, again and again, and see who and what is left.
+"""Kill the commands for people at random moments, many times, and count the processes and files that are left.
 
     python -m benchmarks.kills
     python -m benchmarks.kills --kills 8 --out /tmp/kills.json
@@ -45,7 +45,7 @@ MARK = "SCAN_BENCHMARK_KILLS"  # in the environment of what a killed command sta
 ORPHANED = 5.0  # seconds after which a process that outlived its parent counts
 MOST_ATTEMPTS = 200  # to finish one command
 NUM_IMAGES = {"photos": 90, "many": 900}
-# What tells of a process, of the time it took, or of the step at which it was killed.
+# What names a process, of the time it took, or of the step at which it was killed.
 SKIPPED = {".lock", MANIFEST, checkpoint.PREVIOUS, "log.txt", "report.html", "table.md"}
 
 

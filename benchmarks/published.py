@@ -154,7 +154,7 @@ LOSSES: dict[str, Loss] = {"simclr": simclr_loss, "scan": scan_loss, "selflabel"
 def steps(
     stage: str, images: Tensor, width: int, batch_size: int, device: torch.device
 ) -> Generator[Tensor, None, None]:
-    """Train for ever in the published way, in fp32 and contiguous tensors; yields the loss of every step."""
+    """Train forever in the published way, in fp32 and contiguous tensors; yields the loss of every step."""
     model = _model(stage, width).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, foreach=False)
     if stage != "simclr":

@@ -41,7 +41,7 @@ def build(
 ) -> ImageDataset | StreamDataset:
     """Build a data set of a directory (`root` or else `directory`), read recursively.
 
-    If every image lies in a sub-directory, the first level names its class, numbered in sorted order or, with
+    If every image is in a sub-directory, the first level names its class, numbered in sorted order or, with
     `classes`, as given there; otherwise there are no labels.
 
     Args:
@@ -118,7 +118,7 @@ def find_labels(paths: Sequence[str], classes: Sequence[str] | None) -> tuple[li
     depth = len(_wrappers(paths))
     if not all(len(parts) > depth for parts in folders):
         alone = depth and not any(len(parts) > depth for parts in folders)
-        return None, " (they lie in one folder)" if alone else ""
+        return None, " (they are in one folder)" if alone else ""
     labels = [printable(parts[depth]) for parts in folders]
     if not classes and max(Counter(labels).values()) == 1:
         return None, " (every folder holds one image)"
@@ -128,7 +128,7 @@ def find_labels(paths: Sequence[str], classes: Sequence[str] | None) -> tuple[li
 
 
 def _wrappers(paths: Sequence[str]) -> list[str]:
-    """The folders that lie alone around all the others."""
+    """The folders that are alone around all the others."""
     around = os.path.commonpath([path.rpartition("/")[0] for path in paths])
     return around.split("/") if around else []
 

@@ -2,7 +2,7 @@
 
 The forms: a bare state_dict (pretext, self-label); `{'model', 'head'}` (scan); resumable `{'optimizer',
 'model', 'epoch', …}` with numpy scalars and keys that begin with `module.`; MoCo v2's release, whose query
-encoder lies under `state_dict`; the state_dict of a plain backbone, such as torchvision's.
+encoder is under `state_dict`; the state_dict of a plain backbone, such as torchvision's.
 """
 
 from collections.abc import Iterable

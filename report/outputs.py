@@ -124,7 +124,7 @@ class NpyRows:
         self.num_rows += len(rows)
 
     def close(self) -> None:
-        """Tell the number of rows in the header."""
+        """Write the number of rows into the header."""
         self.file.seek(0)
         if self._write_header() != self.length:  # numpy leaves room for the number of rows to grow
             raise UserError("this numpy writes .npy headers of varying length; use numpy 1.26 or later")
@@ -134,7 +134,7 @@ class NpyRows:
 class Sorter:
     """Files sorted into one folder a cluster, as copies or links; names that occur twice are numbered.
 
-    Until all are there, a list in the folder names what was put there. The same `request` goes on with an unfinished
+    Until all are there, a list in the folder names what was put there. The same `request` continues with an unfinished
     folder: the files get the same names, those that are whole stay, and what belongs nowhere now is removed.
     Raises UserError for a folder that holds anything else.
     """

@@ -44,7 +44,7 @@ def is_finished(job: Job) -> bool:
 
 
 def _program(module: str) -> list[str]:
-    """What Python runs, wherever this process stands."""
+    """What Python runs, whatever the current directory."""
     return ["-m", module] if "." in module else [str(REPOSITORY / f"{module}.py")]
 
 
@@ -112,7 +112,7 @@ class Runner:
         process = holder(job.folder())
         if process and job not in self._told:
             self._told.add(job)
-            say(f"{job.stage}/{job.name} is at work elsewhere ({process}); waiting for it to end")
+            say(f"{job.stage}/{job.name} is running elsewhere ({process}); waiting for it to end")
         return process is not None
 
     def _try_again_or_fail(self, job: Job, code: int, waiting: list[Job]) -> None:

@@ -1,4 +1,4 @@
-"""Files that nobody vouches for: their size, form and types are checked before anything is allocated for them.
+"""Untrusted files: their size, form and types are checked before anything is allocated for them.
 
 JSON records, lists in text and .npy arrays are read here; PyTorch files and pickles in `system.pickles`, YAML in
 `system.yaml_file`. What is wrong with a file becomes one UserError; a file that is missing is a FileNotFoundError.

@@ -6,7 +6,7 @@ from system.text import one_line
 
 
 class UserError(Exception):
-    """A run cannot go on: a data set, model or neighbor file is missing or does not fit, a device is absent."""
+    """A run cannot continue: a data set, model or neighbor file is missing or does not fit, a device is absent."""
 
     exit_code = 1
 

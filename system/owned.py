@@ -37,7 +37,7 @@ def require_no_link(folder: Path, above: Path, advice: str) -> None:
 def adopt(folder: Path, names: Iterable[str], again: bool = False) -> None:
     """List the files of a folder that an earlier version wrote without listing them; does it once.
 
-    To be called where something tells that the folder is ours. A damaged list is made anew with `again`; otherwise it
+    To be called where something shows that the folder is ours. A damaged list is made again with `again`; otherwise it
     raises UserError.
     """
     try:

@@ -165,7 +165,7 @@ class Runtime:
         return torch.amp.GradScaler(self.device.type, enabled=self.training == torch.float16)
 
     def holds(self, num_bytes: int) -> bool:
-        """Whether a tensor of this size may lie in the device's memory: it should take but a third of what is free."""
+        """Whether a tensor of this size may be in the device's memory: it should take but a third of what is free."""
         return 3 * num_bytes <= free_bytes(self.device)
 
     def place(self, module: Any) -> Any:
@@ -185,7 +185,7 @@ class Runtime:
         return [head.float() for head in outputs] if isinstance(outputs, list) else outputs.float()
 
     def expect(self, num_pixels: int) -> None:
-        """Decide `compile: auto` by the pixels of views that lie ahead: compiling takes about a minute, once."""
+        """Decide `compile: auto` by the pixels of the views to come: compiling takes about a minute, once."""
         if self.compile == "auto":
             self.compiles = num_pixels >= WORTH_COMPILING and can_compile(self.device)
 

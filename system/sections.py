@@ -150,7 +150,7 @@ def check(
 ) -> AnySection:
     """A section made of the content of a config, or ConfigError: one sentence with the key, the value, what is allowed.
 
-    `prefix` stands before the keys ("optimizer_kwargs."), `source(key)` tells where a dotted key came from, `owner` is
+    `prefix` stands before the keys ("optimizer_kwargs."), `source(key)` says where a dotted key came from, `owner` is
     whose options these are, and `also_known` names keys that are handled elsewhere.
     """
     try:

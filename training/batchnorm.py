@@ -62,7 +62,7 @@ def _adopt(module: nn.BatchNorm2d) -> GlobalBatchNorm2d:
 
 
 def synchronize_batchnorm(model: nn.Module) -> nn.Module:
-    """Let every BatchNorm2d of a model that lies on its device share its statistics between the ranks.
+    """Let every BatchNorm2d of a model that is on its device share its statistics between the ranks.
 
     nn.SyncBatchNorm on CUDA, GlobalBatchNorm2d elsewhere; state_dict keys and parameters stay the same.
     """

@@ -28,7 +28,7 @@ from training.board import EVENTS, FOLDER
 CONFIG, RECORD, METRICS = "config.yml", "run.json", "metrics.jsonl"
 MODEL = "model.pth.tar"
 FIRST = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
-"""What a run could go on from: when a folder is cleared, it goes first."""
+"""What a run could continue from: when a folder is cleared, it goes first."""
 PER_SPLIT = ("topk-{}-neighbors.npy", "features-{}.npy", "neighbors-{}.png", "purity-{}.png", "images-{}.npy")
 KEPT = (
     *(*FIRST, "model-best.pth.tar", METRICS, RECORD, CONFIG),
@@ -40,7 +40,7 @@ WRITTEN = (*KEPT, "confusion_matrix.png", "prototypes.png", "report.html", "trac
 
 
 PATHS = ("_dir", "_checkpoint", "_model", "_path")
-"""How keys end that say where results lie."""
+"""How keys end that say where results are."""
 EARLIER = {"stream": "auto", "on_bad_image": "error"}
 """Defaults that earlier versions wrote for every data set, also for those without such options."""
 
@@ -96,7 +96,7 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list
         whole = {**keys.defaults, **config}
         kept = {key: value for key, value in whole.items() if key not in keys.carried_out}
         flat = _flatten({key: value for key, value in kept.items() if not key.endswith(PATHS)})
-        # A cache changes what images are like, but not where it lies.
+        # A cache changes what images are like, but not where it is.
         flat |= {key: bool(value) or None for key, value in flat.items() if key.endswith("_db_kwargs.cache_dir")}
         return {key: value for key, value in flat.items() if EARLIER.get(key.partition("_db_kwargs.")[2]) != value}
 
@@ -240,7 +240,7 @@ class RunFolder:
         return [key for key in differing if key not in images.keys]
 
     def _relative(self) -> dict[str, Any]:
-        """The config with what lies in the results' folder told from the run's folder, so that both may be moved."""
+        """The config with paths in the results' folder relative to the run's folder, so that both may be moved."""
         root = Path(self.config["root_dir"]).absolute()
 
         def relative(key: str, value: Any) -> Any:
@@ -256,7 +256,7 @@ class RunFolder:
         path = self.folder / CONFIG
         if not path.exists() or not self._has_begun:
             return  # a run that kept nothing yet has nothing to lose
-        advice = f"delete {CONFIG} to go on with the config given now, or start again with overwrite=true"
+        advice = f"delete {CONFIG} to continue with the config given now, or start again with overwrite=true"
         try:
             files.verify_file(path)
             old = load_yaml(path)
@@ -273,7 +273,7 @@ class RunFolder:
             )
         for key in ("device", "precision"):
             if old.get(key) != self.config[key]:
-                say(f"this run began with {key}={old.get(key)} and goes on with {key}={self.config[key]}")
+                say(f"this run began with {key}={old.get(key)} and continues with {key}={self.config[key]}")
 
     def make_ready(self, locked: bool) -> None:
         """See to it that what will be written takes the place of nobody's file; remove what a killed run left.

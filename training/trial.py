@@ -17,7 +17,7 @@ NUM_TIMED = 3
 
 
 class TrialOver(Exception):
-    """Ends the training that a trial stands behind."""
+    """Ends the training that a trial runs."""
 
 
 class Trial(Run):

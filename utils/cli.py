@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
     """The parser of every script, whose description is its docstring.
 
     Options are known by `--num-clusters` as by `--num_clusters`; all words after `--` are plain ones; an unknown option
-    is told with the nearest known one, in one sentence, and exit code 2.
+    is named with the nearest known one, in one sentence, and exit code 2.
     """
 
     def __init__(self, doc: str | None) -> None:
@@ -111,7 +111,7 @@ def parser(doc: str, **first: str) -> Parser:
     """A parser that also takes `--config_env` and `--config_exp`."""
     made = base_parser(doc, **first)
     made.add_argument(
-        "--config_env", type=path, metavar="FILE", help="where results and data lie (default: configs/env.yml)"
+        "--config_env", type=path, metavar="FILE", help="where results and data are (default: configs/env.yml)"
     )
     made.add_argument("--config_exp", type=path, metavar="FILE", required=True, help="the experiment's YAML")
     return made
@@ -173,7 +173,7 @@ def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
             return _complain(full, 1)
         if not isinstance(error, RuntimeError) or not distributed.lost_a_rank(error):
             raise
-        return _complain("another rank has ended, so this one cannot go on; what ended it stands in its own message", 1)
+        return _complain("another rank has ended, so this one cannot continue; its own message says what ended it", 1)
     except BrokenPipeError:
         silence(sys.stdout)
         return 1

@@ -2,7 +2,7 @@
 
 A strategy draws, `draw(num_images, generator)`, and does to images what was drawn: `box` says what is cut out, which
 workers may do where images are streamed, `crop` cuts it, `finish` does the rest; `apply` is `finish` of `crop`. All are
-pure. The draws live on the processor and hang on nothing but the generator, so that a part of every parameter is the
+pure. The draws live on the processor and depend on nothing but the generator, so that a part of every parameter is the
 same part of the batch.
 """
 

@@ -1,4 +1,4 @@
-"""Image files that nobody vouches for: any format, mode, orientation in, upright RGB out, or a BadImageError.
+"""Untrusted image files: any format, mode, orientation in, upright RGB out, or a BadImageError.
 
 Every image is resampled once, straight from what the decoder gives: a crop box in the frame that the image
 would have after resizing its short side is mapped back to the decoded pixels, and PIL resizes from there.

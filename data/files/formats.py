@@ -145,7 +145,7 @@ def _bytes_of_coefficients(image: Any, width: int, height: int) -> float:
 
 
 def _what_it_is(head: bytes) -> str:
-    """What the first bytes of a file that is no image here tell."""
+    """What the first bytes say of a file that is not read as an image."""
     name = ""
     if head[4:8] == b"ftyp":
         brand = head[8:12]

@@ -21,7 +21,7 @@ SYSTEMS = frozenset(
     {"@eadir", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "$recycle.bin", "recycler"}
     | {"system volume information", "lost+found", "__macosx"}
 )
-"""Directories, in lower case, that network storages, Windows, Linux and macOS make beside a user's own."""
+"""Directories, in lower case, that network storages, Windows, Linux and macOS make next to a user's own."""
 
 
 class NoImagesError(UserError):
@@ -64,7 +64,7 @@ class ImageFiles:
 
 
 class Listing(NamedTuple):
-    """What lies below a directory, as paths relative to it."""
+    """What is below a directory, as paths relative to it."""
 
     paths: list[str]
     """Images, sorted by first-level directory, then by path."""

@@ -136,7 +136,7 @@ def shown_range(found: Range, floats: bool) -> Range:
 def range_of_all(ranges: Iterable[Range], floats: bool) -> Range | None:
     """What is black and what white in a folder, by the ranges of its images; None when there are none.
 
-    Images of one value tell nothing of a range of floats, as long as there are others.
+    Images of one value say nothing about a range of floats, as long as there are others.
     """
     found = list(ranges)
     found = [own for own in found if own[0] < own[1] or not floats] or found

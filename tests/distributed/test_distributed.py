@@ -297,7 +297,7 @@ def run_stages(rank, world_size, ports, root):
         join(rank, world_size, port)
         with contextlib.redirect_stderr(told):
             code = cli.run(stage_main(Path(words[1]).name.split("_")[0]), words)
-        assert code == expected, told.getvalue()  # a rank that went on alone would wait for ever
+        assert code == expected, told.getvalue()  # a rank that went on alone would wait forever
     Path(f"{root}/rank{rank}.txt").write_text(told.getvalue())
 
 
