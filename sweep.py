@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_ready(folder: Path) -> None:
-    """See to it that tables and pictures take the place of nobody's files; raises UserError otherwise."""
+    """Make sure that tables and pictures replace no files of the user's; raises UserError otherwise."""
     told = folder / "table.md"
     if told.is_file() and not told.is_symlink() and "python sweep.py" in told.read_text("utf-8", "replace"):
         owned.adopt(folder, RESULTS)

@@ -67,7 +67,7 @@ def augmentations(runtime: Runtime) -> dict[str, Any]:
 def _gradient(runtime: Runtime, dtype: torch.dtype) -> tuple[float, Tensor]:
     step = Step("scan", Runtime(runtime.device, dtype, dtype), ["batch_size=64", "width=16"], 128)
     noise = torch.randn(128, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(runtime.device)
-    # A loss whose gradient is no difference of nearly equal terms, as that of untrained features among themselves is.
+    # A loss whose gradient is not a difference of nearly equal terms, as it is for untrained features.
     loss = torch.nn.functional.cross_entropy(step.forward(noise)[0], torch.arange(128, device=noise.device) % 10)
     loss.backward()
     return loss.item(), torch.cat([p.grad.flatten() for p in step.model.parameters() if p.grad is not None]).cpu()

@@ -1,4 +1,4 @@
-"""The published way of doing things, written anew to measure against: PIL image by image, fp32, a pass per pair.
+"""The published way of doing things, rewritten to measure against: PIL image by image, fp32, a pass per pair.
 
 Nothing of the project computes this way. Its views and steps are the same.
 """

@@ -191,7 +191,7 @@ def _find_searches(backend: str, device: torch.device, k: int) -> list[Search]:
             "neighbors=faiss needs faiss, which is not installed; pip install faiss-cpu, or neighbors=torch"
         )
     if backend not in ("auto", "torch", "faiss"):
-        raise UserError(f"neighbors={backend} is no way to search; use auto, torch or faiss")
+        raise UserError(f"neighbors={backend} is not a way to search; use auto, torch or faiss")
     by_faiss = backend == "faiss" or (backend == "auto" and installed and device.type == "cpu")
     full = (_search_faiss if by_faiss else partial(_search, torch.float32), k + 9)
     fast = (partial(_search, torch.bfloat16), 2 * k + 10)

@@ -69,7 +69,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         reason = f"it is {what}" if what and not what.startswith("a pickle") else error
         raise UserError(f"{path} is not a CIFAR file ({reason}); {ANEW}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not a CIFAR file (no dict); {ANEW}")
+        raise UserError(f"{path} is not a CIFAR file (not a dict); {ANEW}")
     return content
 
 

@@ -109,7 +109,7 @@ def find_images(
 def find_labels(paths: Sequence[str], classes: Sequence[str] | None) -> tuple[list[str] | None, str]:
     """The class of every image of a directory, by the first level that holds several; None, and why, without labels.
 
-    Folders are no classes when there is one alone, when none holds two images, or when they are the splits of a data
+    Folders are not classes when there is one alone, when none holds two images, or when they are the splits of a data
     set. Where the `classes` of a training split are given, folders with their names always are.
     """
     folders = [path.split("/")[:-1] for path in paths]
@@ -147,5 +147,5 @@ def _warn_of_splits(root: Path, paths: Sequence[str]) -> None:
 
 
 def printable(name: str) -> str:
-    """A directory's name as text that can be written anywhere: bytes that are no UTF-8 are escaped."""
+    """A directory's name as text that can be written anywhere: bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -199,7 +199,7 @@ def best_head(weights: Weights) -> int:
     """
     if weights.num_heads == 0:
         raise UserError(
-            f"{weights.path} is no clustering model: it has no cluster head; give a scan or self-label model"
+            f"{weights.path} is not a clustering model: it has no cluster head; give a scan or self-label model"
         )
     if weights.head is None and weights.num_heads > 1:
         raise UserError(

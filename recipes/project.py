@@ -203,7 +203,7 @@ class Project:
     def begin(self, files: ImageFiles, again: bool) -> None:
         """Start with these images; `again` removes what this program wrote here before, and nothing else.
 
-        Raises UserError when another process is running here, or somebody else's files are in the way.
+        Raises UserError when another process is running here, or the user's files are in the way.
         """
         self.fingerprint, self.num_images = files.fingerprint(), len(files)
         self._adopt()

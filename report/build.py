@@ -207,7 +207,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         "names": [cluster.name for cluster in clusters],
         "map": on_map.tolist(),
         "links": link_base,
-        # What a page cannot say in characters: where a file is whose name is not UTF-8.
+        # What a page cannot say in characters: the place of a file whose name is not UTF-8.
         "addresses": {i: quote(os.fsencode(path)) for i, path in enumerate(data.paths) if paths[i] != path},
         "sprites": [sprite.facts() for sprite in sprites],
     }

@@ -45,7 +45,7 @@ def rows(paths: Sequence[str], prediction: Prediction, top_k: int = 1) -> Iterat
 
 
 def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
-    """Rows as CSV; the bytes of a file name that are no UTF-8 stay as they are."""
+    """Rows as CSV; the bytes of a file name that are not UTF-8 stay as they are."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue().encode("utf-8", "surrogateescape")
@@ -89,7 +89,7 @@ class ParquetTable:
         self.writer = pyarrow.parquet.ParquetWriter(file, self.schema)
 
     def write(self, paths: Sequence[str], prediction: Prediction) -> None:
-        """Add the rows of a block; bytes of a file name that are no UTF-8 become the replacement character."""
+        """Add the rows of a block; bytes of a file name that are not UTF-8 become the replacement character."""
         columns = list(zip(*rows(paths, prediction, self.top_k), strict=True))
         columns[0] = tuple(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in columns[0])
         arrays = [self.arrow.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]

@@ -1,4 +1,4 @@
-"""Run jobs as processes of their own, several at once, one per GPU; stop them in good order."""
+"""Run jobs as processes of their own, several at once, one per GPU; stop them cleanly."""
 
 import contextlib
 import os

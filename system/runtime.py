@@ -47,7 +47,7 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device={name} is no device; use auto, cpu, cuda, cuda:N or mps") from error
+        raise ConfigError(f"device={name} is not a device; use auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", distributed.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -207,7 +207,7 @@ class Runtime:
                     if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                         raise
                     failed = True
-                    warn(f"torch.compile failed ({str(error).splitlines()[0]}); going on without it")
+                    warn(f"torch.compile failed ({str(error).splitlines()[0]}); continuing without it")
             return function(*args, **named)
 
         return call

@@ -198,7 +198,7 @@ def _explain(
     if first["type"] == "missing":
         return f"{start}: the key '{key}' is missing"
     if "[key]" in place:
-        return f"{start}: the key '{key}' is no word"
+        return f"{start}: the key '{key}' is not a word"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     message = message.replace("an instance of Sequence", "a list")
     message = (message[0].lower() + message[1:]).replace(" after validation", "")

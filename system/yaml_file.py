@@ -1,4 +1,4 @@
-"""YAML that somebody else may have written: plain values, of a reasonable size, or one clear error."""
+"""Untrusted YAML: plain values, of a reasonable size, or one clear error."""
 
 import os
 import re

@@ -34,7 +34,7 @@ KEPT = (
     *(*FIRST, "model-best.pth.tar", METRICS, RECORD, CONFIG),
     *(form.format(split) for split in ("train", "val") for form in PER_SPLIT),
 )
-"""What a run leaves in its folder without being asked; somebody else's file of such a name stops it at its start."""
+"""What a run leaves in its folder without being asked; a file of the user's of such a name stops it at its start."""
 WRITTEN = (*KEPT, "confusion_matrix.png", "prototypes.png", "report.html", "trace.json")
 """All that this program may write into a run's folder, besides its list and TensorBoard's files."""
 
@@ -276,9 +276,9 @@ class RunFolder:
                 say(f"this run began with {key}={old.get(key)} and continues with {key}={self.config[key]}")
 
     def make_ready(self, locked: bool) -> None:
-        """See to it that what will be written takes the place of nobody's file; remove what a killed run left.
+        """Make sure that what will be written replaces no file of the user's; remove what a killed run left.
 
-        `locked` says that no other process can be at work here. Raises UserError where a file of somebody else stands
+        `locked` says that no other process can be at work here. Raises UserError where a file of the user's stands
         in the way.
         """
         adopt(self.folder, again=self.config["overwrite"])
@@ -292,7 +292,7 @@ class RunFolder:
             self.folder, Path(self.config["root_dir"]), "name the folder that it leads to, with root_dir=DIR"
         )
         owned.clear(self.folder, FIRST)
-        owned.adopt(self.folder, ())  # an empty list: what comes from here on is listed, or somebody else's
+        owned.adopt(self.folder, ())  # an empty list: what comes from here on is listed, or the user's
         owned.clear(self.folder / FOLDER)
         owned.remove_if_empty(self.folder / FOLDER)
 
@@ -308,7 +308,7 @@ class RunFolder:
         files.write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
-        """Write metrics.jsonl anew, whole; a killed run may have left lines that come after its last checkpoint."""
+        """Write metrics.jsonl again, whole; a killed run may have left lines that come after its last checkpoint."""
         files.write_text(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines), listed=True)
 
 

@@ -1,7 +1,7 @@
 """A run: its keys of randomness, its steps, its metrics, its checkpoints.
 
 The loop is in the stage script. `Run` does the rest: it continues an interrupted run at the very step,
-counts on the device without waiting for it, and stops in good order.
+counts on the device without waiting for it, and stops cleanly.
 """
 
 import contextlib

@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _known(self, word: str) -> str:
-        """A word as argparse knows it; ends the program for an option that nobody knows."""
+        """A word as argparse knows it; ends the program for an unknown option."""
         options = self._option_string_actions
         name, sign, value = word.partition("=")
         if not word.startswith("-") or len(word) == 1 or " " in name or word[1].isdecimal():
@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def base_parser(doc: str, **first: str) -> Parser:
-    """A parser for any number of `key=value` words, after a `first` one, by its name and help, that is no such word.
+    """A parser for any number of `key=value` words, after a `first` one, by its name and help, that is not such a word.
 
     `doc` is the script's docstring.
     """

@@ -74,7 +74,7 @@ class RunImages:
                 if not sources.are_same(list_files(root), self._list(split)):
                     return False
             except NoImagesError:
-                warn(f"the images of this run were in {root}; those in {self.roots[split]} are taken for the same")
+                warn(f"the images of this run were in {root}; those in {self.roots[split]} are taken to be the same")
         return True
 
     def _path(self, folder: Path, split: str) -> Path:

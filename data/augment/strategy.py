@@ -105,7 +105,7 @@ class Strategy:
         device = images.device
         wanted = {name: value for name, value in params.items() if name not in self.host_params}
         params = params | send_all(wanted, device)
-        self._constants(device)  # a compiled graph that made them itself would be compiled anew once they are there
+        self._constants(device)  # a compiled graph that made them itself would be compiled again once they are there
         if device.type != "cpu":
             return function(images, params)
         # Chunks of the same size, as far as it goes: a compiled graph holds for one.

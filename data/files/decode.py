@@ -74,7 +74,7 @@ def _reason(error: Exception, path: str) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a broken EXIF block is no reason to refuse the pixels
+    except Exception:  # a broken EXIF block is not a reason to refuse the pixels
         return 1
 
 

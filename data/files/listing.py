@@ -77,7 +77,7 @@ class Listing(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What is no image, or was left out, in words; empty when there is nothing."""
+        """What is not an image, or was left out, in words; empty when there is nothing."""
         parts = []
         if num_others := self.others.total():
             common = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))[:NUM_SHOWN]
@@ -169,7 +169,7 @@ def _identity(path: Path | str) -> tuple[int, int]:
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     if entry.is_symlink():
-        return Path(entry.path).is_dir()  # a link to itself is no error here, as it would be in DirEntry's method
+        return Path(entry.path).is_dir()  # a link to itself is not an error here, as it would be in DirEntry's method
     return entry.is_dir(follow_symlinks=False)
 
 

@@ -262,7 +262,7 @@ def test_a_model_of_another_stage(tmp_path):
     pretext = read_weights(save(tmp_path / "pretext.pth.tar", contrastive().state_dict()))
     scan = read_weights(save(tmp_path / "scan.pth.tar", {"model": clustering().state_dict(), "head": 0}))
     for call in ((load_clusters, clustering(), pretext), (keep_head, pretext)):
-        assert "pretext.pth.tar is no clustering model: it has no cluster head" in message(*call)
+        assert "pretext.pth.tar is not a clustering model: it has no cluster head" in message(*call)
     assert "scan.pth.tar is not a pretext model: it has no contrastive" in message(
         load_contrastive, contrastive(), scan
     )

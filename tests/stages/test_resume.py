@@ -359,7 +359,7 @@ def killed(root):
 def test_a_damaged_newest_checkpoint_costs_a_step_not_the_run(reference, root, killed, capsys):
     flip(killed / checkpoint.NEWEST)
     assert_ends_the_same(reference, root)
-    assert "going on from checkpoint-previous.pth.tar (epoch 2, step 1) instead" in capsys.readouterr().err
+    assert "continuing from checkpoint-previous.pth.tar (epoch 2, step 1) instead" in capsys.readouterr().err
 
 
 def test_both_checkpoints_damaged_is_an_error(root, killed, capsys):
