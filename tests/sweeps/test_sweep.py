@@ -290,7 +290,7 @@ def test_a_run_that_another_process_is_at_is_waited_for(env, fake, tmp_path, cap
     process.communicate()
     said = capsys.readouterr()
     assert f"{held.name} is running elsewhere (process {process.pid} on" in said.out
-    assert said.out.count("at work elsewhere") == 1 and said.err == ""
+    assert said.out.count("running elsewhere") == 1 and said.err == ""
     assert not made.failed and all(runner.is_finished(job) for job in plan.jobs)
     assert calls.read_text().split() == [other.name] + ([] if finishes else [held.name])
 
