@@ -5,10 +5,11 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help setup setup-dev demo test test-fast test-browser lint
 help:
-	@echo "make demo   cluster handwritten digits without labels, all stages, under 3 minutes"
-	@echo "make test   run the tests; make test-fast the quick ones, in about a minute"
-	@echo "make test-browser   open the report in headless Chromium (Debian; installs chromium)"
-	@echo "make lint   ruff, mypy, and the layers of imports"
+	@echo "make demo           cluster handwritten digits without labels, all stages, under 3 minutes"
+	@echo "make test           run all tests"
+	@echo "make test-fast      run the quick tests, about a minute"
+	@echo "make test-browser   open the report in headless Chromium (on Debian it is installed)"
+	@echo "make lint           ruff, mypy and import-linter"
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -30,7 +31,7 @@ CORES := -n auto --maxprocesses 8 --dist worksteal
 test: setup-dev
 	$(RUN) -m pytest $(CORES)
 
-# What needs no process of its own and no minute: for while one works.
+# Without tests that start processes or take long.
 test-fast: setup-dev
 	$(RUN) -m pytest $(CORES) -m 'not slow and not browser and not gpu'
 

@@ -140,20 +140,20 @@ def take_overwrite(words: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def find_output(root: Path, given: str | None) -> Path:
-    """The output folder; raises ConfigError when it lies among the images, which its pictures would then join."""
+    """The output folder; raises ConfigError when it is among the images, which its pictures would then join."""
     output = Path(given) if given else Path("results") / (root.resolve().name or "folder")
     if output.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"the output folder {output} lies inside the folder of images {root}; give another --output")
+        raise ConfigError(f"the output folder {output} is inside the folder of images {root}; give another --output")
     return output.resolve()
 
 
 def find_look(root: Path, num_clusters: int) -> Look:
-    """What the images are like; raises UserError, which tells what to do when they were moved."""
+    """What the images are like; raises UserError, which says what to do when they were moved."""
     try:
         return look_at(root, num_clusters)
     except NoImagesError as error:
         raise UserError(
-            f"{error}; where images were moved, the clustering goes on with their new place and the same --output"
+            f"{error}; where images were moved, the clustering continues with their new place and the same --output"
         ) from error
 
 
@@ -189,7 +189,7 @@ def make_work(project: Project, stage: str) -> Work:
 
 
 def say_plan(project: Project, display: Display) -> None:
-    """Say which recipe runs, where its configs lie, and about how long it takes."""
+    """Say which recipe runs, where its configs are, and about how long it takes."""
     for reason in project.facts["reasons"]:
         display.line(reason)
     trained = {stage: project.load(stage).epochs for stage in project.stages}

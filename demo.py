@@ -79,7 +79,7 @@ def evaluate_stage(stage: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def kmeans_of_pixels(overrides: Sequence[str]) -> dict[str, Any]:
-    """What the images' own pixels are worth to K-means."""
+    """What the images' own pixels give K-means."""
     p = load_config(None, CONFIGS["pretext"], overrides)
     train, val = get_train_dataset(p, None), get_val_dataset(p)
     pixels = [dataset.images.flatten(1).float() for dataset in (train, val)]

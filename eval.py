@@ -156,7 +156,7 @@ class ClusterEvaluation:
 
 
 def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtime, args: Any) -> dict[str, Any]:
-    """K-means and k-NN, which are fitted on the training split and scored on the split at hand."""
+    """K-means and k-NN, which are fitted on the training split and scored on the chosen split."""
     train = dataset if args.split == "train" else get_train_dataset(p, None)
     scores: dict[str, Any] = {}
     if args.kmeans:

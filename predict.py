@@ -86,7 +86,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--link_to", type=cli.path, metavar="DIR", help="also link the images into one folder a cluster"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--batch_size", type=cli.positive, metavar="N", help="images at once on the device")
+    parser.add_argument("--batch_size", type=cli.positive, metavar="N", help="images per batch on the device")
     parser.add_argument(
         "--config_exp", type=cli.path, metavar="FILE", help="the model's config, when there is none next to it"
     )
@@ -112,7 +112,7 @@ class Targets:
     """What a call writes, and that it is none of what it reads."""
 
     def __init__(self, args: argparse.Namespace, read: Sequence[Path]) -> None:
-        """Raise ConfigError for targets that are equal, however they are spelled, or that lie in each other's way."""
+        """Raise ConfigError for targets that are equal, however they are spelled, or that are in each other's way."""
         given = {"--output": args.output if args.output != "-" else None, "--embeddings": args.embeddings}
         self.files = {option: os.path.realpath(name) for option, name in given.items() if name}
         self.folder = os.path.realpath(args.copy_to or args.link_to) if args.copy_to or args.link_to else None
@@ -121,7 +121,7 @@ class Targets:
             raise ConfigError(f"--output and --embeddings are both {args.output}; give each a file of its own")
         for option, path in self.files.items():
             if self.folder and Path(path).is_relative_to(self.folder):
-                raise ConfigError(f"{option} lies in the folder of {self.option}, which only holds images; move it out")
+                raise ConfigError(f"{option} is in the folder of {self.option}, which only holds images; move it out")
             for other in read:
                 if _is_same(path, other):
                     raise ConfigError(f"{option} is {given[option]}, which is read as the model; give another name")
@@ -130,12 +130,12 @@ class Targets:
         self._numbers = {_identity(path): option for option, path in self.files.items() if Path(path).exists()}
 
     def _check_folder(self, word: str) -> None:
-        """Raise ConfigError when what is sorted would lie among the images and count as more of them."""
+        """Raise ConfigError when what is sorted would be among the images and count as more of them."""
         if self.folder and word != "-" and Path(word).is_dir():
             root = os.path.realpath(word)
             if Path(self.folder).is_relative_to(root):
                 raise ConfigError(
-                    f"the folder of {self.option}, {self.folder}, lies inside the folder of images {word}; give another"
+                    f"the folder of {self.option}, {self.folder}, is inside the folder of images {word}; give another"
                 )
 
     def check_inputs(self, words: Sequence[str]) -> Iterator[str]:

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     conclude(plan, folder, command)
     if runner.stopped_by:
         name = signal.Signals(runner.stopped_by).name
-        warn(f"stopped by {name}; the same command goes on from here")
+        warn(f"stopped by {name}; the same command continues from here")
         return 128 + runner.stopped_by
     if runner.failed:
         raise UserError(f"{len(runner.failed)} of {len(plan.jobs)} runs failed; what they said is in {runner.logs}")
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_ready(folder: Path) -> None:
-    """See to it that tables and pictures take the place of nobody's files; raises UserError otherwise."""
+    """Make sure that tables and pictures replace no files of the user's; raises UserError otherwise."""
     told = folder / "table.md"
     if told.is_file() and not told.is_symlink() and "python sweep.py" in told.read_text("utf-8", "replace"):
         owned.adopt(folder, RESULTS)

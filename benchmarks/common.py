@@ -65,7 +65,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
         "device": describe(torch.device(device)),
         "system": platform.platform(),
         "versions": versions(),
-        "commit": git_commit() or os.environ.get("COMMIT"),  # a copy without history is told
+        "commit": git_commit() or os.environ.get("COMMIT"),  # a copy without history is given it
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

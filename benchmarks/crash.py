@@ -4,7 +4,7 @@
     python -m benchmarks.crash --kills 5 --flips 30 --out /tmp/crash.json
 
 Every stage of a short digits run is killed with SIGKILL at a random moment of its work and started again by the same
-command, until it ends; then its files are compared, to the bit, with those of a run that nobody touched. The stages
+command, until it ends; then its files are compared, to the bit, with those of a run that was not disturbed. The stages
 are forked from this process, which has imported everything and computed nothing, so that kills hit their work and not
 Python's start. Writes benchmarks/results/crash.json.
 """

@@ -1,4 +1,4 @@
-"""The recipe of the demo over several seeds, and beside it SCAN without a pretext task.
+"""The recipe of the demo over several seeds, and next to it SCAN without a pretext task.
 
     python -m benchmarks.digits
     python -m benchmarks.digits --seeds 0 1 --folder scratch --out two_seeds.json

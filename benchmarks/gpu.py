@@ -1,4 +1,4 @@
-"""What only a GPU can tell: does it compute what the CPU computes, where does a step's time go, how far does it reach?
+"""What only a GPU can show: does it compute what the CPU computes, where does a step's time go, how far does it reach?
 
     python -m benchmarks.gpu smoke                                # what depends on the device, against the CPU
     python -m benchmarks.gpu profile --peak_tflops 790            # each stage's step, eager and compiled

@@ -1,11 +1,11 @@
-"""Kill the commands for people at random moments, again and again, and see who and what is left.
+"""Kill the commands for people at random moments, many times, and count the processes and files that are left.
 
     python -m benchmarks.kills
     python -m benchmarks.kills --kills 8 --out /tmp/kills.json
 
 cluster.py, predict.py (table, features and copies), the cache of a folder and sweep.py are killed with SIGKILL at a
 random moment and started again by the same command, until they end. After every kill the processes are counted that
-are still there five seconds later; at the end the files that nobody asked for, and those that differ from what an
+are still there five seconds later; at the end unexpected files, and files that differ from what an
 undisturbed run leaves. Commands are forked from this process, as in `benchmarks.crash`, of whose results these become
 the part `commands`; a sweep's runs are processes of their own. Processes are found in /proc, so this runs on Linux.
 """
@@ -45,7 +45,7 @@ MARK = "SCAN_BENCHMARK_KILLS"  # in the environment of what a killed command sta
 ORPHANED = 5.0  # seconds after which a process that outlived its parent counts
 MOST_ATTEMPTS = 200  # to finish one command
 NUM_IMAGES = {"photos": 90, "many": 900}
-# What tells of a process, of the time it took, or of the step at which it was killed.
+# What names a process, of the time it took, or of the step at which it was killed.
 SKIPPED = {".lock", MANIFEST, checkpoint.PREVIOUS, "log.txt", "report.html", "table.md"}
 
 
@@ -123,7 +123,7 @@ def start(command: Command, folder: Path, log: Path) -> int:
         code = cli.run(command.main, [word.replace("{folder}", str(folder)) for word in command.words])
     except SystemExit as error:
         code = error.code
-    except BaseException:  # what nobody expected belongs in the log
+    except BaseException:  # an unexpected error belongs in the log
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -275,7 +275,7 @@ def main() -> int:
     known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     facts = {"machine": common.machine(), **counted.result(), "seconds": time.monotonic() - began}
     common.write_result(args.out, {**known, "commands": facts})
-    print("\n".join(counted.wrong) if counted.wrong else f"{counted.kills.total()} kills: nobody and nothing is left")
+    print("\n".join(counted.wrong) if counted.wrong else f"{counted.kills.total()} kills left no process and no file")
     return 1 if counted.wrong else 0
 
 

@@ -6,9 +6,9 @@
 
 Writes benchmarks/results/precision.json, where what was measured before stays, but for pretext runs with other words:
 they make way. `auto` is what recipes do: on a CPU with fast bf16 training is in bf16, features, neighbors and scores in
-fp32; `bf16` computes these in it too. Beside the scores, which differ from run to run for many reasons, it tells what
-bf16 does to the gradients of a network that was trained so: how large its errors are beside how far batches differ, and
-whether they average out. Labels only score.
+fp32; `bf16` computes these in it too. Beside the scores, which differ from run to run for many reasons, it shows what
+bf16 does to the gradients of a network that was trained so: how large its errors are next to the differences between
+batches, and whether they average out. Labels only score.
 """
 
 import itertools

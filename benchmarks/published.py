@@ -1,4 +1,4 @@
-"""The published way of doing things, written anew to measure against: PIL image by image, fp32, a pass per pair.
+"""The published way of doing things, rewritten to measure against: PIL image by image, fp32, a pass per pair.
 
 Nothing of the project computes this way. Its views and steps are the same.
 """
@@ -154,7 +154,7 @@ LOSSES: dict[str, Loss] = {"simclr": simclr_loss, "scan": scan_loss, "selflabel"
 def steps(
     stage: str, images: Tensor, width: int, batch_size: int, device: torch.device
 ) -> Generator[Tensor, None, None]:
-    """Train for ever in the published way, in fp32 and contiguous tensors; yields the loss of every step."""
+    """Train forever in the published way, in fp32 and contiguous tensors; yields the loss of every step."""
     model = _model(stage, width).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4, foreach=False)
     if stage != "simclr":

@@ -1,6 +1,6 @@
-"""Fill the tables of a Markdown file from benchmarks/results: figures are never typed.
+"""Fill the tables of Markdown files from benchmarks/results: figures are never typed.
 
-    python -m benchmarks.tables             # README.md
+    python -m benchmarks.tables             # README.md and docs/measurements.md
     python -m benchmarks.tables --check     # change nothing; exit code 1 when a table is not up to date
 
 A table stands between `<!-- table:NAME -->` and `<!-- end -->`, each on a line of its own.
@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,16 @@ def percent(score: dict[str, Any]) -> str:
     return f"{100 * score['mean']:.1f} ± {100 * score['std']:.1f}"
 
 
-def digits(results: Path) -> str:
-    """Scores on digits over the seeds, and the seconds of the stages."""
-    result = json.loads((results / "digits.json").read_text(encoding="utf-8"))
-    rows = [[row["title"], *(percent(row[name]) for name in ("acc", "nmi", "ari"))] for row in result["rows"].values()]
+def read(name: str) -> dict[str, Any]:
+    """The content of a result file."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def digits(names: Sequence[str] | None = None) -> str:
+    """Scores on digits over the seeds, of some rows or all, and the seconds of the stages."""
+    result = read("digits.json")
+    found = [result["rows"][name] for name in names or result["rows"]]
+    rows = [[row["title"], *(percent(row[name]) for name in ("acc", "nmi", "ari"))] for row in found]
     seconds = ", ".join(f"{stage} {taken['mean']:.0f}" for stage, taken in result["seconds"].items())
     return (
         markdown(["digits, test split, %", "ACC", "NMI", "ARI"], rows)
@@ -44,29 +51,128 @@ def digits(results: Path) -> str:
     )
 
 
-def cifar10(results: Path) -> str:
-    """What a whole recipe reached on CIFAR-10 on the CPU, stage by stage."""
-    result = json.loads((results / "cifar10_cpu.json").read_text(encoding="utf-8"))
-    stages, machine = result["stages"], result["machine"]
+def recipe(result: dict[str, Any], unit: str) -> str:
+    """What a whole recipe reached on CIFAR-10, stage by stage; times in minutes or seconds."""
+    stages = result["stages"]
     pretext = stages["pretext"]
+    divisor = {"minutes": 60, "seconds": 1}[unit]
     kmeans = [f"{100 * pretext['kmeans'][name]['mean']:.1f}" for name in ("acc", "nmi", "ari")]
-    rows = [[f"SimCLR, {pretext['epochs']} epochs; then K-means", *kmeans, f"{pretext['seconds'] / 60:.0f}"]]
+    rows = [[f"SimCLR, {pretext['epochs']} epochs; then K-means", *kmeans, f"{pretext['seconds'] / divisor:.0f}"]]
     for stage, title in (("scan", "SCAN"), ("selflabel", "self-labeling")):
         found = stages[stage]
         scores = [f"{100 * found[name]:.1f}" for name in ("acc", "nmi", "ari")]
-        rows.append([f"{title}, {found['epochs']} epochs", *scores, f"{found['seconds'] / 60:.0f}"])
+        rows.append([f"{title}, {found['epochs']} epochs", *scores, f"{found['seconds'] / divisor:.0f}"])
+    words = [word for word in result["overrides"] if not word.startswith("root_dir=")]
     return (
-        markdown(["CIFAR-10 (JPEG copy), test split, %", "ACC", "NMI", "ARI", "minutes"], rows)
+        markdown(["CIFAR-10 (JPEG copy), test split, %", "ACC", "NMI", "ARI", unit], rows)
         + f"\nPurity of the 20 nearest neighbours: {100 * pretext['purity']['train']['20']:.1f} %, of raw pixels' "
         f"{100 * pretext['pixel_purity_20']:.1f} %. Seed {result['seed']}, "
-        f"{', '.join([*result['recipe'], *result['overrides']])}; "
-        f"{where(machine)}.\n"
+        f"{', '.join([*result['recipe'], *words])}; {where(result['machine'])}.\n"
     )
 
 
-def precision(results: Path) -> str:
+def cifar10() -> str:
+    """The recipe for a CPU."""
+    return recipe(read("cifar10_cpu.json"), "minutes")
+
+
+def gpu_recipe() -> str:
+    """The fast recipe on a GPU, and what its steps make of it."""
+    result = read("gpu-fast-0.json")
+    shares = ", ".join(
+        f"{stage} {number(found['views_per_second'])} ({100 * found['fraction_of_peak']:.0f} %)"
+        for stage, found in result["stages"].items()
+    )
+    return recipe(result, "seconds") + (
+        f"\nStages and scoring together: {result['seconds']:.0f} s. Views/s over a stage, and the share of "
+        f"{number(result['peak_tflops'])} TFLOP/s: {shares}.\n"
+    )
+
+
+def gpu_smoke() -> str:
+    """What was compared with the CPU, and whether it agreed."""
+    result = read("gpu-smoke.json")
+    rows = []
+    for name, found in result["checks"].items():
+        error = re.sub(r"\d+\.\d{4,}", lambda digits: number(float(digits[0])), found.get("error", ""))
+        rows.append([name, "passed" if found["passed"] else f"failed: {error.partition(': ')[2]}"])
+    passed = sum(found["passed"] for found in result["checks"].values())
+    return (
+        markdown(["check", "result"], rows) + f"\n{passed} of {len(rows)} checks passed. {where(result['machine'])}.\n"
+    )
+
+
+def gpu_profile() -> str:
+    """Where a step's time goes on a GPU, eager and compiled, of every profile that was taken."""
+    results = [read(name) for name in ("gpu-profile-simclr.json", "gpu-profile.json")]
+    rows = []
+    for result in results:
+        steps = re.search(r"--steps (\d+)", result["machine"]["command"])
+        for stage, ways in result["stages"].items():
+            for way, found in ways.items():
+                taken = found["seconds_per_step"]
+                cells = [f"{1000 * taken[name]:.1f}" for name in ("whole", "views", "network")]
+                shares = [f"{100 * share:.0f} %" for share in (found["fraction_of_peak"], found["trace"]["idle_share"])]
+                name = f"{stage}, batch {found['batch_size']}, {way}, {steps[1] if steps else '?'} steps"
+                rows.append([name, *cells, number(found["views_per_second"]), *shares])
+    return (
+        markdown(["step", "ms", "views alone", "network alone", "views/s", "of peak", "device idle"], rows)
+        + f"\nPeak: {number(results[0]['peak_tflops'])} TFLOP/s. {where(results[0]['machine'])}.\n"
+    )
+
+
+def gpu_scale() -> str:
+    """What the parts that see a whole split take at ImageNet's size."""
+    result = read("gpu-scale.json")
+    rows = [
+        [
+            f"{name}, {sizes(found)}",
+            number(found["seconds"]),
+            number(found["per_second"]),
+            f"{found['peak_memory_gb']['device']:.1f}",
+        ]
+        for name, found in result["measured"].items()
+    ]
+    return (
+        markdown(["made-up data", "seconds", "images/s", "GB of the device"], rows) + f"\n{where(result['machine'])}.\n"
+    )
+
+
+def sizes(found: dict[str, Any]) -> str:
+    """How large a measured input is."""
+    size = f"{found['images']:,} images"
+    if "crop" in found:
+        return f"{size} at {found['crop']} px"
+    return f"{size} x {found['dim']:,}" if "dim" in found else f"{size} in {found['clusters']:,} clusters"
+
+
+def crash() -> str:
+    """What SIGKILLs at random moments left behind, of stages and of the commands for people."""
+    stages = read("crash.json")
+    commands = stages["commands"]
+    rows = []
+    for title, result, kinds in (
+        ("stages", stages, stages["kills_by_stage"]),
+        ("commands", commands, commands["kills_by_command"]),
+    ):
+        orphans = str(len(result["orphans"])) if "orphans" in result else "not counted"
+        left = [str(len(result[kind])) for kind in ("stray_files", "files_differing_from_the_reference", "failed")]
+        parts = ", ".join(f"{name} {count}" for name, count in kinds.items())
+        rows.append([f"{title}: {parts}", str(result["kills"]), orphans, *left])
+    flips, lost, writing = (stages[name] for name in ("bit_flips", "seconds_lost_per_kill", "writing_a_checkpoint"))
+    return (
+        markdown(["killed", "kills", "processes left", "stray files", "files that differ", "failed"], rows)
+        + f"\nProcesses are counted {commands['orphans_after_seconds']:.0f} s after the kill. A kill of a stage costs "
+        f"{number(lost['median'])} s (median; at most {number(lost['max'])}), with a checkpoint every "
+        f"{stages['seconds_between_checkpoints']} s; writing one of {number(writing['mib'])} MiB takes "
+        f"{number(writing['seconds']['median'])} s. Flipped bits noticed: {flips['noticed']} of {flips['flips']}. "
+        f"Stages: {where(stages['machine'])}. Commands: {where(commands['machine'])}.\n"
+    )
+
+
+def precision() -> str:
     """Accuracies of the same recipes in fp32 and bf16, on digits and of a pretext task on images."""
-    result = json.loads((results / "precision.json").read_text(encoding="utf-8"))
+    result = read("precision.json")
     digits, pretext = result["digits"], result["pretext"]
     precisions = list(digits["scores"])
     rows = [
@@ -90,9 +196,9 @@ def precision(results: Path) -> str:
     return markdown(["%", *precisions], rows) + f"\n{notes}\n"
 
 
-def streaming(results: Path) -> str:
+def streaming() -> str:
     """What the stages take when images are decoded while training."""
-    result = json.loads((results / "streaming.json").read_text(encoding="utf-8"))
+    result = read("streaming.json")
     workers, stages = result["workers"], result["stages"]
     words = [word for word in result["overrides"] if not word.startswith("root_dir=")]
     rows = [
@@ -102,14 +208,14 @@ def streaming(results: Path) -> str:
     return (
         markdown(["streamed", "minutes", "views/s"], rows)
         + f"\nThe workers alone decode and crop {number(workers['views_per_second_alone'])} views/s; with steps "
-        f"beside them {number(workers['views_per_second_with_steps'])} views/s, and a step waits for them "
+        f"running at the same time {number(workers['views_per_second_with_steps'])} views/s, and a step waits for them "
         f"{100 * workers['waited']:.1f} % of its time. {', '.join(words)}; {where(result['machine'])}.\n"
     )
 
 
-def throughput(results: Path) -> str:
+def throughput() -> str:
     """How many times faster than the published way each part is."""
-    result = json.loads((results / "throughput.json").read_text(encoding="utf-8"))
+    result = read("throughput.json")
     rows = []
     for name, found in result["results"].items():
         old, new = (found["items"] / found[f"{way}_seconds"]["median"] for way in ("published", "ours"))
@@ -134,39 +240,47 @@ def number(value: float) -> str:
 
 
 def where(machine: dict[str, Any]) -> str:
-    """The machine in a few words."""
-    return (
-        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, torch {machine['versions']['torch']}, "
-        f"commit {machine['commit']}"
-    )
+    """The machine in a few words, and the commit: `-dirty` after it stands for changes that are not in it."""
+    device = machine["device"]
+    if device.startswith("cpu"):
+        device = f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores"
+    commit = machine["commit"].removesuffix("-dirty")
+    changed = " with uncommitted changes" if commit != machine["commit"] else ""
+    return f"{device}, torch {machine['versions']['torch']}, commit {commit}{changed}"
 
 
-TABLES: dict[str, Callable[[Path], str]] = {
+TABLES: dict[str, Callable[[], str]] = {
     "digits": digits,
+    "digits-whole-method": partial(digits, ["selflabel"]),
     "cifar10": cifar10,
     "throughput": throughput,
     "precision": precision,
     "streaming": streaming,
+    "gpu-recipe": gpu_recipe,
+    "gpu-smoke": gpu_smoke,
+    "gpu-profile": gpu_profile,
+    "gpu-scale": gpu_scale,
+    "crash": crash,
 }
+PAGES = [ROOT / "README.md", ROOT / "docs/measurements.md"]
 
 
-def fill(text: str, results: Path = RESULTS) -> str:
+def fill(text: str) -> str:
     """Replace what stands between the markers of each known table; raises KeyError for a name that is not known."""
-    return MARKED.sub(lambda found: found[1] + TABLES[found["name"]](results) + found[3], text)
+    return MARKED.sub(lambda found: found[1] + TABLES[found["name"]]() + found[3], text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fill or check files; returns the exit code."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("files", type=Path, nargs="*", default=[ROOT / "README.md"], metavar="FILE")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="what the benchmarks wrote")
+    parser.add_argument("files", type=Path, nargs="*", default=PAGES, metavar="FILE")
     parser.add_argument("--check", action="store_true", help="only say whether the tables are up to date")
     args = parser.parse_args(argv)
     stale = []
     for path in args.files:
         text = path.read_text(encoding="utf-8")
         try:
-            filled = fill(text, args.results)
+            filled = fill(text)
         except FileNotFoundError as error:
             print(f"error: {error.filename} is missing; run the benchmark that writes it", file=sys.stderr)
             return 1

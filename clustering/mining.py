@@ -2,7 +2,7 @@
 
 A search in low precision proposes more candidates than are needed. Where its error bound proves that no other row can
 be among the neighbors, float32 scores order the candidates, and float64 products those that are closer than float32
-can tell apart. Rows without a proof go to the next search: bfloat16 where the device multiplies it fast, float32,
+can distinguish. Rows without a proof go to the next search: bfloat16 where the device multiplies it fast, float32,
 float64. The result therefore depends on the features alone: not on blocks, backend, device or number of ranks.
 """
 
@@ -82,7 +82,7 @@ class Bank:
 def _largest(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
     """The `num` largest of every row of scores [n, N], falling, and their columns.
 
-    They lie in the `num` groups of columns that have the largest maxima, and maxima are found faster than ranks.
+    They are in the `num` groups of columns that have the largest maxima, and maxima are found faster than ranks.
     """
     num_groups = scores.shape[1] // GROUP
     if num_groups <= 4 * num:
@@ -193,7 +193,7 @@ def _find_searches(backend: str, device: torch.device, k: int, by_bf16: bool) ->
             "neighbors=faiss needs faiss, which is not installed; pip install faiss-cpu, or neighbors=torch"
         )
     if backend not in ("auto", "torch", "faiss"):
-        raise UserError(f"neighbors={backend} is no way to search; use auto, torch or faiss")
+        raise UserError(f"neighbors={backend} is not a way to search; use auto, torch or faiss")
     by_faiss = backend == "faiss" or (backend == "auto" and installed and device.type == "cpu")
     full = (_search_faiss if by_faiss else partial(_search, torch.float32), k + 9)
     fast = (partial(_search, torch.bfloat16), 2 * k + 10)

@@ -1,4 +1,4 @@
-"""What clusters are worth: scores against labels, the label-free SCAN validation loss, prototypes, K-means.
+"""Scores of clusters: against labels, the label-free SCAN validation loss, prototypes, K-means.
 
 Everything is one pass over the samples in blocks: time and memory grow with N·C, never with N² or C² passes.
 """
@@ -20,7 +20,7 @@ TOP = 5
 def contingency(clusters: Tensor, targets: Tensor, num_clusters: int, num_classes: int) -> Tensor:
     """Return how many samples of each class each cluster holds, int64 [C, K] on the device of `clusters` [N].
 
-    Samples without a label (target -1) are left out. Raises UserError for a target that is no class.
+    Samples without a label (target -1) are left out. Raises UserError for a target that is not a class.
     """
     targets = targets.to(clusters.device, torch.int64)
     if len(targets) and int(targets.max()) >= num_classes:

@@ -5,7 +5,7 @@ from typing import Any
 
 from data import cifar, digits, folder, imagenet, stl
 
-# build(directory, split, size, /, **options): `directory` is where data sets lie, `split` "train" or "val" (and
+# build(directory, split, size, /, **options): `directory` is where data sets are, `split` "train" or "val" (and
 # "train+unlabeled" of stl-10), `size` the side that images of no fixed size are brought to. The options are what a
 # config may give as train_db_kwargs and val_db_kwargs.
 DATASETS: dict[str, Callable[..., Any]] = {

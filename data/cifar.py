@@ -69,7 +69,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         reason = f"it is {what}" if what and not what.startswith("a pickle") else error
         raise UserError(f"{path} is not a CIFAR file ({reason}); {ANEW}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not a CIFAR file (no dict); {ANEW}")
+        raise UserError(f"{path} is not a CIFAR file (not a dict); {ANEW}")
     return content
 
 
@@ -112,7 +112,7 @@ def build_cifar10(directory: Path, split: str, size: int, /, *, root: GivenPath 
     """Build CIFAR-10, batches 1 to 5 in order or the test batch; 32x32 whatever `size` is.
 
     Args:
-        root: the directory where it lies; by default that of env.yml.
+        root: the directory with its files; by default that of env.yml.
 
     Raises:
         UserError: the files are damaged, or missing and cannot be downloaded.
@@ -124,7 +124,7 @@ def build_cifar20(directory: Path, split: str, size: int, /, *, root: GivenPath 
     """Build CIFAR-100 with its 20 coarse labels; 32x32 whatever `size` is.
 
     Args:
-        root: the directory where it lies; by default that of env.yml.
+        root: the directory with its files; by default that of env.yml.
 
     Raises:
         UserError: the files are damaged, or missing and cannot be downloaded.

@@ -65,7 +65,7 @@ class LabeledImages(Dataset[dict[str, Any]]):
         raise NotImplementedError
 
     def fingerprint(self) -> str:
-        """Hex digest that tells data sets, and their orders, apart."""
+        """Hex digest that differs between data sets, and between orders of one."""
         raise NotImplementedError
 
     @property

@@ -41,7 +41,7 @@ def build(
 ) -> ImageDataset | StreamDataset:
     """Build a data set of a directory (`root` or else `directory`), read recursively.
 
-    If every image lies in a sub-directory, the first level names its class, numbered in sorted order or, with
+    If every image is in a sub-directory, the first level names its class, numbered in sorted order or, with
     `classes`, as given there; otherwise there are no labels.
 
     Args:
@@ -109,7 +109,7 @@ def find_images(
 def find_labels(paths: Sequence[str], classes: Sequence[str] | None) -> tuple[list[str] | None, str]:
     """The class of every image of a directory, by the first level that holds several; None, and why, without labels.
 
-    Folders are no classes when there is one alone, when none holds two images, or when they are the splits of a data
+    Folders are not classes when there is one alone, when none holds two images, or when they are the splits of a data
     set. Where the `classes` of a training split are given, folders with their names always are.
     """
     folders = [path.split("/")[:-1] for path in paths]
@@ -118,7 +118,7 @@ def find_labels(paths: Sequence[str], classes: Sequence[str] | None) -> tuple[li
     depth = len(_wrappers(paths))
     if not all(len(parts) > depth for parts in folders):
         alone = depth and not any(len(parts) > depth for parts in folders)
-        return None, " (they lie in one folder)" if alone else ""
+        return None, " (they are in one folder)" if alone else ""
     labels = [printable(parts[depth]) for parts in folders]
     if not classes and max(Counter(labels).values()) == 1:
         return None, " (every folder holds one image)"
@@ -128,7 +128,7 @@ def find_labels(paths: Sequence[str], classes: Sequence[str] | None) -> tuple[li
 
 
 def _wrappers(paths: Sequence[str]) -> list[str]:
-    """The folders that lie alone around all the others."""
+    """The folders that are alone around all the others."""
     around = os.path.commonpath([path.rpartition("/")[0] for path in paths])
     return around.split("/") if around else []
 
@@ -147,5 +147,5 @@ def _warn_of_splits(root: Path, paths: Sequence[str]) -> None:
 
 
 def printable(name: str) -> str:
-    """A directory's name as text that can be written anywhere: bytes that are no UTF-8 are escaped."""
+    """A directory's name as text that can be written anywhere: bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -94,7 +94,7 @@ def build(
     """Build `imagenet` or a subset; short side 256 (or `resize`), streamed unless `stream` is false.
 
     Args:
-        root: the directory where it lies; by default that of env.yml.
+        root: the directory with its files; by default that of env.yml.
         subset_file: the list of a subset's classes; by default `data/imagenet_subsets/<name>.txt`.
         resize: what the short side is scaled to; by default 256, or the crop size where that is larger.
         stream: whether images are decoded while training; auto: yes.

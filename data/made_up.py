@@ -1,4 +1,4 @@
-"""Images of a data set's shape, for trying a run where the data set itself is not at hand."""
+"""Images of a data set's shape, to try a run where the data set itself is not there."""
 
 import torch
 

@@ -65,7 +65,7 @@ def build(directory: Path, split: str, size: int, /, *, root: GivenPath | None =
     96x96 whatever `size` is.
 
     Args:
-        root: the directory where it lies; by default that of env.yml.
+        root: the directory with its files; by default that of env.yml.
 
     Raises:
         UserError: files have a wrong size, or are missing and cannot be downloaded.

@@ -17,7 +17,7 @@ from utils.schema import CARRIED_OUT, SETUPS, Config, Environment
 from utils.tables import TABLES, Table
 
 PATH = Path(__file__).with_suffix(".md")
-UNBOUNDED = 2**31  # bounds that only keep slips from asking for all memory are not worth a word
+UNBOUNDED = 2**31  # bounds that only keep slips from asking for all memory are not shown
 BLOCKS = re.compile(r"^(Args|Shape|Raises|Example|Returns):", re.MULTILINE)
 HEADINGS = {
     "train_db_name": "Data sets: `train_db_name`, `val_db_name`",
@@ -156,7 +156,7 @@ def render() -> str:
     for table in TABLES:
         if table.key in HEADINGS:
             options = OPTIONS.get(table.key, f"`{table.kwargs}`")
-            lines += [f"## {HEADINGS[table.key]}\n", f"The options stand in {options}.\n", *entries_of(table)]
+            lines += [f"## {HEADINGS[table.key]}\n", f"The options are in {options}.\n", *entries_of(table)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -37,6 +37,12 @@ class SCANLoss(nn.Module):
     Shape:
         anchor_logits, neighbor_logits: [B, C], of the global batch.
         result: three scalars, float32 (float64 for float64 logits).
+
+    Example:
+        >>> model = nn.Linear(16, 10)  # features to logits of 10 clusters
+        >>> anchors, neighbors = model(torch.rand(2, 8, 16))  # 8 images and one neighbor of each
+        >>> total, consistency, entropy = SCANLoss(entropy_weight=5.0)(anchors, neighbors)
+        >>> total.backward()
     """
 
     def __init__(self, entropy_weight: Annotated[float, Field(ge=0)] = 2.0) -> None:

@@ -34,6 +34,12 @@ class ConfidenceBasedCE(nn.Module):
     Shape:
         weak_logits, strong_logits: [B, C], of the global batch; no gradient flows into the weak ones.
         loss: a scalar, float32 (float64 for float64 logits).
+
+    Example:
+        >>> model = nn.Linear(16, 10)  # features to logits of 10 clusters
+        >>> weak_logits, strong_logits = model(torch.rand(2, 8, 16))  # a plain and a strong view of 8 images
+        >>> loss = ConfidenceBasedCE(threshold=0.1)(weak_logits, strong_logits)
+        >>> loss.backward()
     """
 
     def __init__(self, threshold: float, apply_class_balancing: bool = True) -> None:

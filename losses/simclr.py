@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 class SimCLRLoss(nn.Module):
-    """Tell each image's second view apart from all other embeddings of the batch.
+    """Pick out each image's second view among all other embeddings of the batch.
 
     loss = -mean_i log( exp(z_i·z_i'/t) / sum_{j != i} exp(z_i·z_j/t) ) over the B first views i; the sum runs
     over the 2B embeddings but the anchor itself. Identical features give log(2B - 1).
@@ -23,6 +23,12 @@ class SimCLRLoss(nn.Module):
 
     Raises:
         ValueError: features of another shape.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16))
+        >>> embeddings = functional.normalize(model(torch.rand(2 * 4, 3, 8, 8)), dim=1)  # two views of 4 images
+        >>> loss = SimCLRLoss(temperature=0.5)(embeddings.reshape(2, 4, 16).transpose(0, 1))
+        >>> loss.backward()
     """
 
     def __init__(self, temperature: Annotated[float, Field(gt=0)] = 0.1) -> None:

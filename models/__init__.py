@@ -25,7 +25,7 @@ def resnet18(
     Returns `{'backbone', 'dim'}`, dim = 512, or 8 · width.
 
     Args:
-        stem: what stands before the first stage.
+        stem: what comes before the first stage.
         width: channels of the first stage, by default 64; imagenet has no other.
     """
     return resnet.resnet18() if stem == "imagenet" else resnet_cifar.resnet18(width or 64, stem)
@@ -75,7 +75,7 @@ def backbone_options(
 def build_backbone(name: str, stem: str | None = None, width: int | None = None) -> dict[str, Any]:
     """Build a backbone, images `[B, 3, H, W]` to `[B, dim]`: `{'backbone': module, 'dim': int}`.
 
-    `stem` is what stands before the first stage, `width` the number of channels of the first stage (default: the
+    `stem` is what comes before the first stage, `width` the number of channels of the first stage (default: the
     published one). Raises ConfigError for a name, stem or width that does not exist.
     """
     return look_up(BACKBONES, name, "backbone")(**dict(backbone_options(name, stem, width)))

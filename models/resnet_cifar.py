@@ -85,7 +85,7 @@ def resnet8(width: Width = 16, stem: Stem = "cifar") -> dict[str, Any]:
     """He et al.'s smallest CIFAR network, one block a stage: `{'backbone', 'dim'}`, dim = 4 · width.
 
     Args:
-        stem: what stands before the first stage.
+        stem: what comes before the first stage.
         width: channels of the first stage.
     """
     return _describe(ResNet((1, 1, 1), width, stem))
@@ -95,7 +95,7 @@ def resnet18(width: Width = 64, stem: Stem = "cifar") -> dict[str, Any]:
     """ResNet-18 without early downsampling, for 32x32 images: `{'backbone', 'dim'}`, dim = 8 · width.
 
     Args:
-        stem: what stands before the first stage.
+        stem: what comes before the first stage.
         width: channels of the first stage.
     """
     return _describe(ResNet((2, 2, 2, 2), width, stem))
@@ -105,7 +105,7 @@ def resnet20(width: Width = 16, stem: Stem = "cifar") -> dict[str, Any]:
     """He et al.'s CIFAR network with three blocks a stage: `{'backbone', 'dim'}`, dim = 4 · width.
 
     Args:
-        stem: what stands before the first stage.
+        stem: what comes before the first stage.
         width: channels of the first stage.
     """
     return _describe(ResNet((3, 3, 3), width, stem))

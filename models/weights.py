@@ -2,7 +2,7 @@
 
 The forms: a bare state_dict (pretext, self-label); `{'model', 'head'}` (scan); resumable `{'optimizer',
 'model', 'epoch', …}` with numpy scalars and keys that begin with `module.`; MoCo v2's release, whose query
-encoder lies under `state_dict`; the state_dict of a plain backbone, such as torchvision's.
+encoder is under `state_dict`; the state_dict of a plain backbone, such as torchvision's.
 """
 
 from collections.abc import Iterable
@@ -208,7 +208,7 @@ def best_head(weights: Weights) -> int:
     """
     if weights.num_heads == 0:
         raise UserError(
-            f"{weights.path} is no clustering model: it has no cluster head; give a scan or self-label model"
+            f"{weights.path} is not a clustering model: it has no cluster head; give a scan or self-label model"
         )
     if weights.head is None and weights.num_heads > 1:
         raise UserError(

@@ -95,7 +95,7 @@ class _Plain(yaml.SafeDumper):
 class Project:
     """An output folder: `cluster.json`, `configs/`, `runs/{pretext,scan,selflabel}`, and the results.
 
-    What lies in it is told from it, so that it may be moved or copied as a whole.
+    What is in it is stored relative to it, so that it may be moved or copied as a whole.
     """
 
     def __init__(self, folder: Path, request: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ class Project:
             "stages": list(STAGES),
         }
         self.moved: list[str] = []
-        """Words that tell the stages' configs where what they name lies now."""
+        """Words that give the stages' configs where what they name is now."""
 
     @property
     def stages(self) -> list[str]:
@@ -119,7 +119,7 @@ class Project:
     def hold(self) -> Iterator[None]:
         """Lock the folder before it is looked at; a new one in which nothing came to be is removed again.
 
-        Raises UserError when another process is at work here.
+        Raises UserError when another process is running here.
         """
         made = not self.folder.exists()
         try:
@@ -223,7 +223,7 @@ class Project:
     def begin(self, files: ImageFiles, again: bool) -> None:
         """Start with these images; `again` removes what this program wrote here before, and nothing else.
 
-        Raises UserError when another process is at work here, or somebody else's files are in the way.
+        Raises UserError when another process is running here, or the user's files are in the way.
         """
         self.fingerprint, self.num_images = files.fingerprint(), len(files)
         self._adopt()
@@ -269,7 +269,7 @@ class Project:
 
     def write_configs(self, recipe: Recipe, words: list[str]) -> None:
         """Write the configs of a recipe, overridden by the user's words."""
-        heading = "# Where these results lie, relative to the folder of this file.\n"
+        heading = "# Where these results are, relative to the folder of this file.\n"
         write_text(self.env_path, heading + yaml.safe_dump({"root_dir": f"{HERE}/.."}), listed=True)
         for stage in recipe.configs:
             content = {**recipe.configs[stage], "db_alias": ALIAS}
@@ -279,7 +279,7 @@ class Project:
             content = apply_overrides(content, words_of(SETUPS[stage].stage, words))
             paths = [str(self.config_path(name).relative_to(self.folder)) for name in ("env", stage)]
             command = ["python", *_program(stage), "--config_env", paths[0], "--config_exp", paths[1]]
-            how = f"Run it, where the report lies, with: {quoted(command)}"
+            how = f"Run it, where the report is, with: {quoted(command)}"
             lines = [*(f"Chosen by cluster.py: {escape(reason)}." for reason in recipe.reasons), how]
             text = "".join(f"# {line}\n" for line in lines)
             text += yaml.dump(content, Dumper=_Plain, sort_keys=False)

@@ -178,7 +178,7 @@ def _curves(metrics: Mapping[str, charts.Lines]) -> tuple[dict[str, dict[str, An
 
 
 def _fill(**values: Any) -> str:
-    """Fill the template; style and scripts stand in the page itself, and no other script may run there."""
+    """Fill the template; style and scripts are in the page itself, and no other script may run there."""
     plotly, plotly_hash = _script(get_plotlyjs())
     script, script_hash = _script((FOLDER / "report.js").read_text(encoding="utf-8"))
     environment = Environment(
@@ -231,7 +231,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         "names": [cluster.name for cluster in clusters],
         "map": on_map.tolist(),
         "links": link_base,
-        # What a page cannot say in characters: where a file lies whose name is not UTF-8.
+        # What a page cannot say in characters: the place of a file whose name is not UTF-8.
         "addresses": {i: quote(os.fsencode(path)) for i, path in enumerate(data.paths) if paths[i] != path},
         "sprites": [sprite.facts() for sprite in sprites],
     }

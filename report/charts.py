@@ -150,7 +150,7 @@ def image_map(points: np.ndarray, clusters: np.ndarray, colors: list[str]) -> di
 
 
 def confusion_matrix(labels: Labels) -> dict[str, Any]:
-    """Heat map of classes × clusters, in percent of each class; the numbers stand in it while they fit."""
+    """Heat map of classes × clusters, in percent of each class; with numbers in it while they fit."""
     totals = labels.table.sum(axis=1, keepdims=True)
     shares = labels.table / np.maximum(totals, 1)
     num_rows, num_columns = shares.shape
@@ -183,7 +183,7 @@ def confusion_matrix(labels: Labels) -> dict[str, Any]:
 
 
 def class_accuracy(labels: Labels) -> dict[str, Any]:
-    """Bars: the share of each class's images that lie in the cluster matched with it."""
+    """Bars: the share of each class's images that are in the cluster matched with it."""
     names = [name for name, _, _ in labels.per_class]
     bars = go.Bar(
         x=list(range(len(names))),
@@ -213,7 +213,7 @@ FROM_ZERO = ("confident images", "confident images of each cluster", "skipped ba
 
 
 def _curves(lines: Lines, key: str) -> list[tuple[str, list[int], Sequence[float]]]:
-    """Name, epochs and values of what a key tells: one curve, or one a cluster where its values are lists."""
+    """Name, epochs and values of a key: one curve, or one a cluster where its values are lists."""
     having = [line for line in lines if key in line]
     epochs, values = [line["epoch"] for line in having], [line[key] for line in having]
     if values and isinstance(values[0], list):

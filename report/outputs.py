@@ -45,7 +45,7 @@ def rows(paths: Sequence[str], prediction: Prediction, top_k: int = 1) -> Iterat
 
 
 def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
-    """Rows as CSV; the bytes of a file name that are no UTF-8 stay as they are."""
+    """Rows as CSV; the bytes of a file name that are not UTF-8 stay as they are."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue().encode("utf-8", "surrogateescape")
@@ -89,7 +89,7 @@ class ParquetTable:
         self.writer = pyarrow.parquet.ParquetWriter(file, self.schema)
 
     def write(self, paths: Sequence[str], prediction: Prediction) -> None:
-        """Add the rows of a block; bytes of a file name that are no UTF-8 become the replacement character."""
+        """Add the rows of a block; bytes of a file name that are not UTF-8 become the replacement character."""
         columns = list(zip(*rows(paths, prediction, self.top_k), strict=True))
         columns[0] = tuple(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in columns[0])
         arrays = [self.arrow.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
@@ -124,7 +124,7 @@ class NpyRows:
         self.num_rows += len(rows)
 
     def close(self) -> None:
-        """Tell the number of rows in the header."""
+        """Write the number of rows into the header."""
         self.file.seek(0)
         if self._write_header() != self.length:  # numpy leaves room for the number of rows to grow
             raise UserError("this numpy writes .npy headers of varying length; use numpy 1.26 or later")
@@ -134,7 +134,7 @@ class NpyRows:
 class Sorter:
     """Files sorted into one folder a cluster, as copies or links; names that occur twice are numbered.
 
-    Until all are there, a list in the folder names what was put there. The same `request` goes on with an unfinished
+    Until all are there, a list in the folder names what was put there. The same `request` continues with an unfinished
     folder: the files get the same names, those that are whole stay, and what belongs nowhere now is removed.
     Raises UserError for a folder that holds anything else.
     """

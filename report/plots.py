@@ -24,7 +24,7 @@ from system.text import shown
 
 READABLE = 25  # rows or columns up to which every cell has its number and every tick its name
 LABEL_WIDTH = 16  # characters of a label that fit over an image
-NAME_LENGTH = 60  # characters of a name beside an axis
+NAME_LENGTH = 60  # characters of a name next to an axis
 DPI = 150
 
 

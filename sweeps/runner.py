@@ -1,4 +1,4 @@
-"""Run jobs as processes of their own, several at once, one per GPU; stop them in good order."""
+"""Run jobs as processes of their own, several at once, one per GPU; stop them cleanly."""
 
 import contextlib
 import os
@@ -117,7 +117,7 @@ class Runner:
         process = holder(job.folder())
         if process and job not in self._told:
             self._told.add(job)
-            say(f"{job.stage}/{job.name} is at work elsewhere ({process}); waiting for it to end")
+            say(f"{job.stage}/{job.name} is running elsewhere ({process}); waiting for it to end")
         return process is not None
 
     def _try_again_or_fail(self, job: Job, code: int, waiting: list[Job]) -> None:

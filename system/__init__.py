@@ -1,1 +1,1 @@
-"""What everything stands on: errors, the console, ranks, the device, files."""
+"""What everything else uses: errors, the console, ranks, the device, files."""

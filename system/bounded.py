@@ -1,4 +1,4 @@
-"""Files that nobody vouches for: their size, form and types are checked before anything is allocated for them.
+"""Untrusted files: their size, form and types are checked before anything is allocated for them.
 
 JSON records, lists in text and .npy arrays are read here; PyTorch files and pickles in `system.pickles`, YAML in
 `system.yaml_file`. What is wrong with a file becomes one UserError; a file that is missing is a FileNotFoundError.
@@ -70,7 +70,7 @@ def read_json(path: Path | str, kind: Any, max_bytes: int = MAX_RECORD) -> Any:
     data = read_bytes(path, max_bytes)
     try:
         return parse_json(data, kind)
-    except ValueError as error:  # among them what is no UTF-8
+    except ValueError as error:  # among them what is not UTF-8
         raise UserError(f"{path} is damaged ({error})") from error
 
 
@@ -127,7 +127,7 @@ def map_array(path: Path | str) -> np.memmap[Any, Any]:
     """A .npy file of plain numbers, memory-mapped and not to be written to.
 
     Its header is no Python here: type, order and shape are looked for, and compared with the size of the file, before
-    anything is allocated. Raises UserError for all that is no such file.
+    anything is allocated. Raises UserError for all that is not such a file.
     """
     path = Path(path)
     try:

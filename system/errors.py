@@ -6,7 +6,7 @@ from system.text import one_line
 
 
 class UserError(Exception):
-    """A run cannot go on: a data set, model or neighbor file is missing or does not fit, a device is absent."""
+    """A run cannot continue: a data set, model or neighbor file is missing or does not fit, a device is absent."""
 
     exit_code = 1
 
@@ -32,7 +32,7 @@ _WANTED = re.compile(r"allocate (?:(\d+) bytes|([\d.,]+ ?[KMGTP]i?B))")
 def out_of_memory(error: BaseException) -> str | None:
     """One sentence where an error says that the memory of the machine or of its device is full; None for any other."""
     text = str(error)
-    on_device = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for an error's sake
+    on_device = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported only for this
     on_host = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _HOST_IS_FULL.search(text))
     if not on_device and not on_host:
         return None

@@ -5,7 +5,7 @@ the checksum goes to `manifest.json` in the same folder. Around the rename the m
 file, so that a kill between any two steps leaves a file that verifies. The manifest holds its own checksum too.
 
 The manifest is also the list of what this program wrote in a folder (`is_own`): a name without a checksum is a file
-that nobody reads again. What is not on it is somebody else's, and `system.owned` neither removes nor replaces it.
+that is not read again. What is not on it is the user's, and `system.owned` neither removes nor replaces it.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # it is somebody else's, or no number of a process
+    except (OSError, OverflowError):  # it is the user's, or no number of a process
         return True
     return True
 
@@ -199,7 +199,7 @@ def _check_target(path: Path, listed: bool) -> None:
     if not os.path.lexists(path):
         return
     if not path.is_file() and not path.is_symlink():
-        raise UserError(f"cannot write {path}: it is no regular file; give another name")
+        raise UserError(f"cannot write {path}: it is not a regular file; give another name")
     if listed and not is_own(path):
         what = "is a link" if path.is_symlink() else "was not written by this program"
         raise UserError(f"{path} {what}, so it is not replaced; move it away, or write to another folder")
@@ -219,7 +219,7 @@ def write_file(
 
     A file that is read again is recorded: its checksum and `facts` (JSON values) go to the folder's manifest. One that
     is only looked at, under a name that the user did not choose, is `listed` there without (`record` is then false),
-    and never takes the place of somebody else's file. Anything else is a file that the user named: it is written
+    and never takes the place of a file of the user's. Anything else is a file that the user named: it is written
     where a link leads.
     `num_bytes` is about what will be written; room for it is checked first. The file that was there before takes the
     name `keep` in the same folder, if one is given.

@@ -105,7 +105,7 @@ def _open(folder: Path, path: Path, advice: str) -> tuple[IO[str], bool]:
                     f"{folder} is in use by another run ({holder}); wait for it to end, or {advice}"
                 ) from error
             except OSError as error:  # some network file systems know no locks
-                warn(f"{folder} cannot be locked ({error.strerror}); see to it that only one run uses it at a time")
+                warn(f"{folder} cannot be locked ({error.strerror}); make sure that only one run uses it at a time")
                 guarded = False
         if _is_at(file, path):
             return file, guarded

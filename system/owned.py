@@ -1,6 +1,6 @@
 """What may be removed or replaced in a folder of this program: what it wrote there itself, by the list that it keeps.
 
-Every script asks here. A file that is not on the folder's list (`system.files`) is somebody else's, whatever its name;
+Every script asks here. A file that is not on the folder's list (`system.files`) is the user's, whatever its name;
 nothing is removed through a link.
 """
 
@@ -16,7 +16,7 @@ APART = "move it away, or keep this run apart with a run_name of its own"
 
 
 def require_own(folder: Path, names: Iterable[str], advice: str = APART) -> None:
-    """Raise UserError when one of the names that are going to be written in a folder is there as somebody else's."""
+    """Raise UserError when one of the names that are going to be written in a folder is there as the user's."""
     for name in names:
         path = folder / name
         if os.path.lexists(path) and not files.is_own(path):
@@ -37,7 +37,7 @@ def require_no_link(folder: Path, above: Path, advice: str) -> None:
 def adopt(folder: Path, names: Iterable[str], again: bool = False) -> None:
     """List the files of a folder that an earlier version wrote without listing them; does it once.
 
-    To be called where something tells that the folder is ours. A damaged list is made anew with `again`; otherwise it
+    To be called where something shows that the folder is ours. A damaged list is made again with `again`; otherwise it
     raises UserError.
     """
     try:

@@ -1,4 +1,4 @@
-"""Loading a checkpoint that somebody else may have written: tensors and numbers, and nothing is executed."""
+"""Loading an untrusted checkpoint: tensors and numbers, and nothing is executed."""
 
 import copy
 import io

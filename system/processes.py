@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent ends
-LOOK_EVERY = 1.0  # seconds; where the system does not tell
+LOOK_EVERY = 1.0  # seconds; where the system sends no signal
 
 
 def end_with_parent(parent: int) -> None:

@@ -48,7 +48,7 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device={name} is no device; use auto, cpu, cuda, cuda:N or mps") from error
+        raise ConfigError(f"device={name} is not a device; use auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", distributed.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -186,7 +186,7 @@ class Runtime:
         return torch.amp.GradScaler(self.device.type, enabled=self.training == torch.float16)
 
     def holds(self, num_bytes: int) -> bool:
-        """Whether a tensor of this size may lie in the device's memory: it should take but a third of what is free."""
+        """Whether a tensor of this size may be in the device's memory: it should take but a third of what is free."""
         return 3 * num_bytes <= free_bytes(self.device)
 
     def place(self, module: Any) -> Any:
@@ -206,7 +206,7 @@ class Runtime:
         return [head.float() for head in outputs] if isinstance(outputs, list) else outputs.float()
 
     def expect(self, num_pixels: int) -> None:
-        """Decide `compile: auto` by the pixels of views that lie ahead: compiling takes about a minute, once."""
+        """Decide `compile: auto` by the pixels of the views to come: compiling takes about a minute, once."""
         if self.compile == "auto":
             self.compiles = num_pixels >= WORTH_COMPILING and can_compile(self.device)
 
@@ -228,7 +228,7 @@ class Runtime:
                     if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                         raise
                     failed = True
-                    warn(f"torch.compile failed ({str(error).splitlines()[0]}); going on without it")
+                    warn(f"torch.compile failed ({str(error).splitlines()[0]}); continuing without it")
             return function(*args, **named)
 
         return call

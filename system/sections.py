@@ -150,7 +150,7 @@ def check(
 ) -> AnySection:
     """A section made of the content of a config, or ConfigError: one sentence with the key, the value, what is allowed.
 
-    `prefix` stands before the keys ("optimizer_kwargs."), `source(key)` tells where a dotted key came from, `owner` is
+    `prefix` stands before the keys ("optimizer_kwargs."), `source(key)` says where a dotted key came from, `owner` is
     whose options these are, and `also_known` names keys that are handled elsewhere.
     """
     try:
@@ -198,7 +198,7 @@ def _explain(
     if first["type"] == "missing":
         return f"{start}: the key '{key}' is missing"
     if "[key]" in place:
-        return f"{start}: the key '{key}' is no word"
+        return f"{start}: the key '{key}' is not a word"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     message = message.replace("an instance of Sequence", "a list")
     message = (message[0].lower() + message[1:]).replace(" after validation", "")

@@ -38,7 +38,7 @@ def stop(number: int, again: bool) -> None:
 def leave(number: int, again: bool) -> None:
     """End the process at once: nothing is left to tidy up."""
     for stream in (sys.stdout, sys.stderr):
-        # Absent, closed, full, or just in the middle of a write: in every case there is nobody to tell.
+        # Absent, closed, full, or just in the middle of a write: in every case nobody reads it.
         with contextlib.suppress(AttributeError, ValueError, OSError, RuntimeError):
             stream.flush()
     os._exit(128 + number)
@@ -57,7 +57,7 @@ _state = _State()
 
 
 def catch(handler: Handler = stop) -> None:
-    """Answer both signals by `handler(number, again)` from now on; `again` tells that one came before.
+    """Answer both signals by `handler(number, again)` from now on; `again` says that one came before.
 
     The handler raises `Stopped` to unwind. Nothing happens outside the main thread, where Python allows no handlers.
     """

@@ -20,7 +20,7 @@ MARKS = {  # at the beginning of a text; the longer ones first
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-HEAD = 1 << 13  # bytes that tell how a list is written: more than any path, so that the first one ends within
+HEAD = 1 << 13  # bytes that show how a list is written: more than any path, so that the first one ends within
 CHUNK = 1 << 16
 
 

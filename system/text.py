@@ -33,7 +33,7 @@ def escape(text: str) -> str:
 def _cut(text: str, most: int) -> str:
     if len(text) <= most:
         return text
-    tail = most // 3  # the end of a path tells as much as its beginning
+    tail = most // 3  # the end of a path says as much as its beginning
     return f"{text[: most - tail - 3]}...{text[-tail:]}"
 
 

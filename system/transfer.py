@@ -15,7 +15,7 @@ Layout = Sequence[tuple[str, int, torch.dtype, torch.Size]]
 
 
 def pack(tensors: Mapping[str, Tensor], pinned: bool = False) -> tuple[Tensor, Layout]:
-    """Copy CPU tensors into one buffer uint8 `[n]`; returns it and where each lies: name, offset, dtype, shape."""
+    """Copy CPU tensors into one buffer uint8 `[n]`; returns it and where each is: name, offset, dtype, shape."""
     layout, end = [], 0
     for name, tensor in tensors.items():
         layout.append((name, end, tensor.dtype, tensor.shape))

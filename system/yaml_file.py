@@ -1,4 +1,4 @@
-"""YAML that somebody else may have written: plain values, of a reasonable size, or one clear error."""
+"""Untrusted YAML: plain values, of a reasonable size, or one clear error."""
 
 import os
 import re
@@ -119,7 +119,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def load_placed(path: Path) -> dict[str, Any]:
-    """A config file's content; `{here}` at the beginning of a value is the folder of the file, wherever that lies."""
+    """A config file's content; `{here}` at the beginning of a value is the folder of the file, wherever that is."""
 
     def placed(value: Any) -> Any:
         if isinstance(value, dict):

@@ -109,7 +109,7 @@ def write_cifar10(root, num_train=60, num_val=30, splits=("train", "val"), seed=
 
 
 def write_env(root, **more):
-    """An env.yml whose results and data sets lie in a directory."""
+    """An env.yml whose results and data sets are in a directory."""
     path = root / "env.yml"
     path.write_text(yaml.safe_dump({"root_dir": str(root / "results"), "data_root": str(root / "data"), **more}))
     return str(path)

@@ -80,7 +80,7 @@ def _adopt(module: Any) -> _GlobalBatchNorm:
 
 
 def synchronize_batchnorm(model: nn.Module) -> nn.Module:
-    """Let every BatchNorm of a model that lies on its device share its statistics between the ranks.
+    """Let every BatchNorm of a model that is on its device share its statistics between the ranks.
 
     nn.SyncBatchNorm on CUDA, one of KINDS elsewhere; state_dict keys and parameters stay the same.
     """

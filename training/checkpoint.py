@@ -50,7 +50,7 @@ def load(folder: Path) -> dict[str, Any] | None:
             state = _read(previous)
         except UserError as other:
             raise UserError(f"{error}; neither is the one before it ({other}); overwrite=true starts again") from other
-        warn(f"{error}; going on from {PREVIOUS} (epoch {state['epoch'] + 1}, step {state['step'] + 1}) instead")
+        warn(f"{error}; continuing from {PREVIOUS} (epoch {state['epoch'] + 1}, step {state['step'] + 1}) instead")
         files.remove(newest)
         return state
 

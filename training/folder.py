@@ -28,19 +28,19 @@ from training.board import EVENTS, FOLDER
 CONFIG, RECORD, METRICS = "config.yml", "run.json", "metrics.jsonl"
 MODEL = "model.pth.tar"
 FIRST = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
-"""What a run could go on from: when a folder is cleared, it goes first."""
+"""What a run could continue from: when a folder is cleared, it goes first."""
 PER_SPLIT = ("topk-{}-neighbors.npy", "features-{}.npy", "neighbors-{}.png", "purity-{}.png", "images-{}.npy")
 KEPT = (
     *(*FIRST, "model-best.pth.tar", METRICS, RECORD, CONFIG),
     *(form.format(split) for split in ("train", "val") for form in PER_SPLIT),
 )
-"""What a run leaves in its folder without being asked; somebody else's file of such a name stops it at its start."""
+"""What a run leaves in its folder without being asked; a file of the user's of such a name stops it at its start."""
 WRITTEN = (*KEPT, "confusion_matrix.png", "prototypes.png", "report.html", "trace.json")
 """All that this program may write into a run's folder, besides its list and TensorBoard's files."""
 
 
 PATHS = ("_dir", "_checkpoint", "_model", "_path")
-"""How keys end that say where results lie."""
+"""How keys end that say where results are."""
 EARLIER = {"stream": "auto", "on_bad_image": "error"}
 """Defaults that earlier versions wrote for every data set, also for those without such options."""
 
@@ -96,7 +96,7 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list
         whole = {**keys.defaults, **config}
         kept = {key: value for key, value in whole.items() if key not in keys.carried_out}
         flat = _flatten({key: value for key, value in kept.items() if not key.endswith(PATHS)})
-        # A cache changes what images are like, but not where it lies.
+        # A cache changes what images are like, but not where it is.
         flat |= {key: bool(value) or None for key, value in flat.items() if key.endswith("_db_kwargs.cache_dir")}
         return {key: value for key, value in flat.items() if EARLIER.get(key.partition("_db_kwargs.")[2]) != value}
 
@@ -245,7 +245,7 @@ class RunFolder:
         return [key for key in differing if key not in images.keys]
 
     def _relative(self) -> dict[str, Any]:
-        """The config with what lies in the results' folder told from the run's folder, so that both may be moved."""
+        """The config with paths in the results' folder relative to the run's folder, so that both may be moved."""
         root = Path(self.config["root_dir"]).absolute()
 
         def relative(key: str, value: Any) -> Any:
@@ -261,7 +261,7 @@ class RunFolder:
         path = self.folder / CONFIG
         if not path.exists() or not self._has_begun:
             return  # a run that kept nothing yet has nothing to lose
-        advice = f"delete {CONFIG} to go on with the config given now, or start again with overwrite=true"
+        advice = f"delete {CONFIG} to continue with the config given now, or start again with overwrite=true"
         try:
             files.verify_file(path)
             old = load_yaml(path)
@@ -278,12 +278,12 @@ class RunFolder:
             )
         for key in ("device", "precision"):
             if old.get(key) != self.config[key]:
-                say(f"this run began with {key}={old.get(key)} and goes on with {key}={self.config[key]}")
+                say(f"this run began with {key}={old.get(key)} and continues with {key}={self.config[key]}")
 
     def make_ready(self, locked: bool) -> None:
-        """See to it that what will be written takes the place of nobody's file; remove what a killed run left.
+        """Make sure that what will be written replaces no file of the user's; remove what a killed run left.
 
-        `locked` says that no other process can be at work here. Raises UserError where a file of somebody else stands
+        `locked` says that no other process can be at work here. Raises UserError where a file of the user's stands
         in the way.
         """
         adopt(self.folder, again=self.config["overwrite"])
@@ -297,7 +297,7 @@ class RunFolder:
             self.folder, Path(self.config["root_dir"]), "name the folder that it leads to, with root_dir=DIR"
         )
         owned.clear(self.folder, FIRST)
-        owned.adopt(self.folder, ())  # an empty list: what comes from here on is listed, or somebody else's
+        owned.adopt(self.folder, ())  # an empty list: what comes from here on is listed, or the user's
         owned.clear(self.folder / FOLDER)
         owned.remove_if_empty(self.folder / FOLDER)
 
@@ -313,7 +313,7 @@ class RunFolder:
         files.write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
-        """Write metrics.jsonl anew, whole; a killed run may have left lines that come after its last checkpoint."""
+        """Write metrics.jsonl again, whole; a killed run may have left lines that come after its last checkpoint."""
         files.write_text(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines), listed=True)
 
 

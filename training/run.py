@@ -1,7 +1,7 @@
 """A run: its keys of randomness, its steps, its metrics, its checkpoints.
 
-The loop stands in the stage script. `Run` is what lies behind it: it continues an interrupted run at the very step,
-counts on the device without waiting for it, and stops in good order.
+The loop is in the stage script. `Run` does the rest: it continues an interrupted run at the very step,
+counts on the device without waiting for it, and stops cleanly.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Run:
     """One stage's run; made by `Run.start`. `result` is set when the run was finished before.
 
     `config` holds what the schema of a config does, and `keys` is what is known of it. `stage` is what the run is
-    called, `folder` where its files lie.
+    called, `folder` where its files are.
     """
 
     def __init__(self, config: dict[str, Any], runtime: Runtime, stage: str, folder: Path, keys: Keys) -> None:
@@ -226,7 +226,7 @@ class Run:
         for batch in progress(batches, total - self.step_in_epoch, description):
             self._set_rate(self.step_in_epoch / total)
             yield batch
-            # The body is through with this step, an EMA's update included: what is saved now is consistent.
+            # The body has finished this step, an EMA's update included: what is saved now is consistent.
             self.step_in_epoch += 1
             if self._profiler:
                 self._profiler.step()
@@ -319,7 +319,7 @@ class Run:
         done = f"epoch {self.epoch + 1}, step {self.step_in_epoch}" if self._training else "the last checkpoint"
         again = "the command without overwrite=true" if self.config["overwrite"] else "the same command"
         with contextlib.suppress(RuntimeError):  # the signal came in the middle of a write to the same stream
-            warn(f"stopped by a signal; everything up to {done} is in {self.folder}; {again} goes on from there")
+            warn(f"stopped by a signal; everything up to {done} is in {self.folder}; {again} continues from there")
         raise signals.Stopped(128 + (self._signal or signals.SIGTERM))
 
 

@@ -27,7 +27,7 @@ def cosine(base: float, epoch: int, epochs: int, lr_decay_rate: Fraction = 0.1) 
 def step(
     base: float, epoch: int, epochs: int, lr_decay_epochs: Sequence[Count], lr_decay_rate: Fraction = 0.1
 ) -> float:
-    """`base · lr_decay_rate^n` where n milestones lie before this epoch.
+    """`base · lr_decay_rate^n` where n milestones are before this epoch.
 
     Args:
         lr_decay_epochs: the milestones, counted from 0.

@@ -19,7 +19,7 @@ NUM_TRIED = 64  # images
 
 
 class TrialOver(Exception):
-    """Ends the training that a trial stands behind."""
+    """Ends the training that a trial runs."""
 
 
 class Trial(Run):

@@ -42,7 +42,7 @@ def load_with_bases(path: Path) -> tuple[dict[str, Any], Origins]:
     """A config with its `base:` (a file's path relative to it, or a list of them) below it, and its keys' origins.
 
     Later bases override earlier ones, the file overrides all, nested mappings key by key. Raises ConfigError for what
-    is no path, is named twice, cannot be read, or has a base of its own.
+    is not a path, is named twice, cannot be read, or has a base of its own.
     """
     content, origins = load_placed(path), Origins(path)
     named = content.pop("base", None)

@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
     """The parser of every script, whose description is its docstring.
 
     Options are known by `--num-clusters` as by `--num_clusters`; all words after `--` are plain ones; an unknown option
-    is told with the nearest known one, in one sentence, and exit code 2.
+    is named with the nearest known one, in one sentence, and exit code 2.
     """
 
     def __init__(self, doc: str | None) -> None:
@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _known(self, word: str) -> str:
-        """A word as argparse knows it; ends the program for an option that nobody knows."""
+        """A word as argparse knows it; ends the program for an unknown option."""
         options = self._option_string_actions
         name, sign, value = word.partition("=")
         if not word.startswith("-") or len(word) == 1 or " " in name or word[1].isdecimal():
@@ -92,7 +92,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def base_parser(doc: str, **first: str) -> Parser:
-    """A parser for any number of `key=value` words, after a `first` one, by its name and help, that is no such word.
+    """A parser for any number of `key=value` words, after a `first` one, by its name and help, that is not such a word.
 
     `doc` is the script's docstring.
     """
@@ -112,7 +112,7 @@ def parser(doc: str, **first: str) -> Parser:
     """A parser that also takes `--config_env` and `--config_exp`."""
     made = base_parser(doc, **first)
     made.add_argument(
-        "--config_env", type=path, metavar="FILE", help="where results and data lie (default: configs/env.yml)"
+        "--config_env", type=path, metavar="FILE", help="where results and data are (default: configs/env.yml)"
     )
     made.add_argument("--config_exp", type=path, metavar="FILE", required=True, help="the experiment's YAML")
     return made
@@ -174,7 +174,7 @@ def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
             return _complain(full, 1)
         if not isinstance(error, RuntimeError) or not distributed.lost_a_rank(error):
             raise
-        return _complain("another rank has ended, so this one cannot go on; what ended it stands in its own message", 1)
+        return _complain("another rank has ended, so this one cannot continue; its own message says what ended it", 1)
     except BrokenPipeError:
         silence(sys.stdout)
         return 1

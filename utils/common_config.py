@@ -196,7 +196,7 @@ def read_by(folder: Path) -> Reading | None:
     try:
         return None if recorded is None else Reading.from_record(recorded)
     except ValueError:
-        warn(f"{folder / RECORD} does not say how images were read; it is found out again")
+        warn(f"{folder / RECORD} does not say how images were read; it is determined again")
         return None
 
 
@@ -241,7 +241,7 @@ def looked_at(p: Any) -> Values | None:
         facts = read_json(Path(p["root_dir"]) / IMAGES, dict[str, Any])
         return values_of(facts["values"]) if facts["root"] == str(Path(expand_path(root)).resolve()) else None
     except (OSError, UserError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # it is found out again
+        return None  # it is determined again
 
 
 def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:
@@ -251,7 +251,7 @@ def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more
     try:
         return DATASETS[name](Path(root), split, get_crop_size(p), *known, **given)
     except NotHereError as error:  # in a dry run
-        say(f"{error}, and a dry run downloads nothing: made-up images of its shape stand in its place")
+        say(f"{error}, and a dry run downloads nothing: made-up images of its shape are used instead")
         return make_up(name, split)
     except NoImagesError as error:
         raise UserError(f"{error}: {where_key(p, name, 'val' if split == 'val' else 'train')}") from error

@@ -80,7 +80,7 @@ def database_name(config: dict[str, Any]) -> str:
     try:
         return Path(expand_path(root)).resolve().name or "folder"
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"train_db_kwargs.root is {shown(root)}, which is no directory: {error}") from error
+        raise ConfigError(f"train_db_kwargs.root is {shown(root)}, which is not a directory: {error}") from error
 
 
 def add_paths(config: EasyDict) -> EasyDict:
@@ -110,7 +110,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     exp_words = [word for word in overrides if word not in env_words]
     env, exp = expand_path(env), expand_path(exp)
     if "base" in first_keys.values():
-        raise ConfigError(f"{COMMAND_LINE}: base belongs into the config file, which is read before other keys")
+        raise ConfigError(f"{COMMAND_LINE}: base belongs in the config file, which is read before other keys")
     content, origins = load_placed(Path(env)), Origins(env)
     origins.add_words(env_words)
     environment = _check(schema.Environment, apply_overrides(content, env_words), origins)

@@ -42,7 +42,7 @@ class RunImages:
             raise UserError(f"{error}: {where_key(self.p, 'folder', split)}") from error
 
     def changes(self, folder: Path, finished: bool = False) -> str:
-        """How the images differ from those noted in a run folder, in words; empty when nothing tells that they do.
+        """How the images differ from those noted in a run folder, in words; empty when nothing says that they do.
 
         Those of a `finished` run may be gone. Raises UserError when the others are.
         """
@@ -74,7 +74,7 @@ class RunImages:
                 if not sources.are_same(list_files(root), self._list(split)):
                     return False
             except NoImagesError:
-                warn(f"the images of this run were in {root}; those in {self.roots[split]} are taken for the same")
+                warn(f"the images of this run were in {root}; those in {self.roots[split]} are taken to be the same")
         return True
 
     def _path(self, folder: Path, split: str) -> Path:
@@ -82,7 +82,7 @@ class RunImages:
 
 
 def list_files(root: Path) -> ImageFiles:
-    """The image files of a folder, without a word about them; raises NoImagesError when there are none."""
+    """The image files of a folder, without a message about them; raises NoImagesError when there are none."""
     paths = list_images(root).paths
     if not paths:
         raise NoImagesError(f"{root} holds no images; give the directory that holds them")

@@ -24,7 +24,7 @@ def words_of(stage: str, words: Sequence[str]) -> list[str]:
 def split_values(word: str) -> tuple[str, list[str]]:
     """A key and its values: `seed=0,1,2` → seed, [0, 1, 2]; commas inside brackets or quotes belong to a value.
 
-    Raises ConfigError for what is no `key=value`, and for an empty value between commas.
+    Raises ConfigError for what is not `key=value`, and for an empty value between commas.
     """
     key, sign, text = word.partition("=")
     if not sign or not key or not all(key.split(".")):

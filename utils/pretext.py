@@ -257,6 +257,6 @@ def find_val_neighbors(p: EasyDict, dataset: Any, model: Any, runtime: Runtime) 
     path = p.topk_neighbors_val_path
     if distributed.from_main(Path(path).exists()):
         return load_val_neighbors(p, dataset)
-    say(f"{path} is missing; the validation loss goes by neighbors in the scan model's own features instead")
+    say(f"{path} is missing; the validation loss uses neighbors in the scan model's own features instead")
     features = get_embedder(p, runtime).embed(model.backbone, dataset, desc="features of val")
     return torch.from_numpy(mine_neighbors(features, num_val_neighbors(dataset), p.neighbors))

@@ -20,12 +20,8 @@ from utils import schema
 from utils.common_config import read_by
 from utils.config import load_config, require
 
-WITHIN = (
-    "",
-    "runs/candidates",
-    "runs/selflabel",
-    "runs/scan",
-)  # where in a run folder, or in cluster.py's output, a model lies
+WITHIN = ("", "runs/candidates", "runs/selflabel", "runs/scan")
+"""Where in a run folder, or in cluster.py's output, a model is."""
 
 
 def find_model(given: Path) -> Path:
@@ -93,9 +89,9 @@ def relative_config(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def anchor(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A run's config with its paths of results as they are now that the run lies in `folder`.
+    """A run's config with its paths of results as they are now that the run is in `folder`.
 
-    They are told from the run's folder; earlier versions wrote whole paths, and results may have been moved since.
+    They are relative to the run's folder; earlier versions wrote whole paths, and results may have been moved since.
     """
     setup = schema.SETUPS.get(str(content.get("setup")))
     own = content.get(f"{setup.stage}_dir") if setup else None
@@ -106,7 +102,7 @@ def anchor(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def reading(p: EasyDict, model: Path) -> Reading:
-    """How the stage read its images: as its run recorded it, or else, for earlier outputs, as its config tells."""
+    """How the stage read its images: as its run recorded it, or else, for earlier outputs, as its config says."""
     recorded = read_by(model.parent)
     if recorded is not None:
         return recorded

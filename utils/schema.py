@@ -101,14 +101,14 @@ def stage_of(word: str) -> str | None:
 
 
 class Environment(Section):
-    """env.yml: where results go and where data sets lie."""
+    """env.yml: where results go and where data sets are."""
 
     root_dir: Folder
     """Where results go: `{root_dir}/{data set}/{pretext,scan,selflabel}`."""
     data_root: Folder = "datasets"
     """Where data sets are looked for, and downloaded to."""
     data_paths: dict[str, Folder] = {}
-    """Data sets that lie elsewhere: `{cifar-10: /data/cifar}`."""
+    """Data sets that are elsewhere: `{cifar-10: /data/cifar}`."""
 
 
 class CheckpointEvery(Section):
@@ -148,7 +148,7 @@ class Config(Section):
     offline: bool = False
     """Nothing is downloaded."""
     stem: str | None = None
-    """What stands before the backbone's first stage; by default what suits the data set."""
+    """What comes before the backbone's first stage; by default what suits the data set."""
     width: int | None = None
     """Channels of the backbone's first stage; by default the network's own."""
     model_kwargs: dict[str, Any] = {}

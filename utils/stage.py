@@ -1,4 +1,4 @@
-"""What stands before and after every stage's training: the command line, the run's folder, the report.
+"""What comes before and after every stage's training: the command line, the run's folder, the report.
 
 A stage script is `train` and `step`; `run_stage` calls it.
 """

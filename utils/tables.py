@@ -53,7 +53,7 @@ _PROGRESS = ("base", "epoch", "epochs", "scheduler", "progress")
 
 TABLES = (
     Table("setup", SETUPS),
-    # A folder's class numbers are told by the split that came before.
+    # A folder's class numbers come from the split that was built before.
     Table("train_db_name", DATASETS, "train_db_kwargs", not_options=("classes", "values"), with_defaults=True),
     Table("val_db_name", DATASETS, "val_db_kwargs", not_options=("classes", "values"), with_defaults=True),
     Table("backbone", BACKBONES),

@@ -35,7 +35,7 @@ def random_resized_box(
 
 
 def central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The largest central box whose aspect lies within ratio: what is cut when no try fitted."""
+    """The largest central box whose aspect is within ratio: what is cut when no try fitted."""
     box_height, box_width = height, width
     if width / height < ratio[0]:
         box_height = round(width / ratio[0])

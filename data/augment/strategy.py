@@ -2,7 +2,7 @@
 
 A strategy draws, `draw(num_images, generator)`, and does to images what was drawn: `box` says what is cut out, which
 workers may do where images are streamed, `crop` cuts it, `finish` does the rest; `apply` is `finish` of `crop`. All are
-pure. The draws live on the processor and hang on nothing but the generator, so that a part of every parameter is the
+pure. The draws live on the processor and depend on nothing but the generator, so that a part of every parameter is the
 same part of the batch.
 """
 
@@ -105,7 +105,7 @@ class Strategy:
         device = images.device
         wanted = {name: value for name, value in params.items() if name not in self.host_params}
         params = params | send_all(wanted, device)
-        self._constants(device)  # a compiled graph that made them itself would be compiled anew once they are there
+        self._constants(device)  # a compiled graph that made them itself would be compiled again once they are there
         if device.type != "cpu":
             return function(images, params)
         # Chunks of the same size, as far as it goes: a compiled graph holds for one.

@@ -75,4 +75,4 @@ class Strong(Strategy):
         return self.normalize(images.float()).masked_fill_(holes, 0)
 
     def compile(self, compiler: Callable[..., Any] | None = None) -> None:
-        """Nothing: the groups change size with every batch, and a graph would be compiled anew each time."""
+        """Nothing: the groups change size with every batch, and a graph would be compiled again each time."""

@@ -94,7 +94,7 @@ def _read_facts(path: Path, files: ImageFiles, read: Reading) -> dict[str, Any] 
     except UserError:
         current = False
     if not current:
-        say(f"the cache {shown(path)} is not of these images as they are now; it is made anew")
+        say(f"the cache {shown(path)} is not of these images as they are now; it is written again")
     return facts if current else None
 
 
@@ -105,7 +105,7 @@ def _values_of(read: Reading) -> Any:
 
 def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> dict[str, Any]:
     num_bytes = len(files) * 3 * read.side**2
-    for written in (path, path.with_suffix(".json")):  # their names, by a digest, are nobody else's
+    for written in (path, path.with_suffix(".json")):  # their names, by a digest, are used by nothing else
         if written.is_symlink():
             raise UserError(f"{shown(written)} is a link, and nothing is replaced through one; give another cache_dir")
     path.with_suffix(".json").unlink(missing_ok=True)  # never an old record next to a new file

@@ -1,4 +1,4 @@
-"""Image files that nobody vouches for: any format, mode, orientation in, upright RGB out, or a BadImageError.
+"""Untrusted image files: any format, mode, orientation in, upright RGB out, or a BadImageError.
 
 Every image is resampled once, straight from what the decoder gives: a crop box in the frame that the image
 would have after resizing its short side is mapped back to the decoded pixels, and PIL resizes from there.
@@ -74,7 +74,7 @@ def _reason(error: Exception, path: str) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a broken EXIF block is no reason to refuse the pixels
+    except Exception:  # a broken EXIF block is not a reason to refuse the pixels
         return 1
 
 

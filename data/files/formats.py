@@ -96,7 +96,7 @@ def check_cost(image: Image.Image, whole: tuple[int, int], times: int = 1) -> No
     if image.format == "JPEG" and image.info.get("progressive"):
         num_bytes += _bytes_of_coefficients(image, *whole)
         if _num_scans(image) * whole[0] * whole[1] > MOST_SCANNED:
-            raise BadImageError("a JPEG of too many scans; save it anew")
+            raise BadImageError("a JPEG with too many scans; save it again")
     tile = getattr(image, "tile", None)
     if image.format == "PPM" and tile and tile[0][0] != "raw" and pixels * len(image.getbands()) > SLOW_SAMPLES:
         raise BadImageError(f"more than {SLOW_SAMPLES:,} values in a slow form of PNM; save it as PNG")
@@ -145,7 +145,7 @@ def _bytes_of_coefficients(image: Any, width: int, height: int) -> float:
 
 
 def _what_it_is(head: bytes) -> str:
-    """What the first bytes of a file that is no image here tell."""
+    """What the first bytes say of a file that is not read as an image."""
     name = ""
     if head[4:8] == b"ftyp":
         brand = head[8:12]

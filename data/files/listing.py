@@ -21,7 +21,7 @@ SYSTEMS = frozenset(
     {"@eadir", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "$recycle.bin", "recycler"}
     | {"system volume information", "lost+found", "__macosx"}
 )
-"""Directories, in lower case, that network storages, Windows, Linux and macOS make beside a user's own."""
+"""Directories, in lower case, that network storages, Windows, Linux and macOS make next to a user's own."""
 
 
 class NoImagesError(UserError):
@@ -64,7 +64,7 @@ class ImageFiles:
 
 
 class Listing(NamedTuple):
-    """What lies below a directory, as paths relative to it."""
+    """What is below a directory, as paths relative to it."""
 
     paths: list[str]
     """Images, sorted by first-level directory, then by path."""
@@ -77,7 +77,7 @@ class Listing(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What is no image, or was left out, in words; empty when there is nothing."""
+        """What is not an image, or was left out, in words; empty when there is nothing."""
         parts = []
         if num_others := self.others.total():
             common = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))[:NUM_SHOWN]
@@ -169,7 +169,7 @@ def _identity(path: Path | str) -> tuple[int, int]:
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     if entry.is_symlink():
-        return Path(entry.path).is_dir()  # a link to itself is no error here, as it would be in DirEntry's method
+        return Path(entry.path).is_dir()  # a link to itself is not an error here, as it would be in DirEntry's method
     return entry.is_dir(follow_symlinks=False)
 
 

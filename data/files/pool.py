@@ -21,7 +21,7 @@ _started: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def options(num_workers: int) -> dict[str, Any]:
-    """What a DataLoader with `num_workers` processes is to be told; 0 stands for none."""
+    """The arguments of a DataLoader with `num_workers` processes; 0 means none."""
     if num_workers == 0:
         return {"num_workers": 0}
     return {

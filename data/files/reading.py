@@ -1,4 +1,4 @@
-"""How a folder's images are read: found out when it is looked at, told, and kept for every later command."""
+"""How a folder's images are read: found when the folder is looked at, printed, and stored for every later command."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the files of a folder were when a run began with them, and whether they still are, wherever they lie now."""
+"""What the files of a folder were when a run began with them, and whether they still are, wherever they are now."""
 
 import hashlib
 import os

@@ -2,7 +2,7 @@
 
 Whole numbers from 0 to 65535 are shown by the bit depth that their largest value needs, floats within 0..1 by 0..1.
 Where the values fill less than a quarter of that, and for all others, it is the lowest and the highest value there is.
-Values that are no measurements do not take part: NaN, infinities, what is beyond 1e30, what a TIFF names as missing,
+Values that are not measurements do not take part: NaN, infinities, what is beyond 1e30, what a TIFF names as missing,
 -9999 and -32768 where they are the lowest, and, among floats and numbers beyond 16 bits, a lowest or highest value that
 is farther from the next than the others are from each other.
 """
@@ -136,7 +136,7 @@ def shown_range(found: Range, floats: bool) -> Range:
 def range_of_all(ranges: Iterable[Range], floats: bool) -> Range | None:
     """What is black and what white in a folder, by the ranges of its images; None when there are none.
 
-    Images of one value tell nothing of a range of floats, as long as there are others.
+    Images of one value say nothing about a range of floats, as long as there are others.
     """
     found = list(ranges)
     found = [own for own in found if own[0] < own[1] or not floats] or found

@@ -8,37 +8,43 @@ RESULTS = tables.RESULTS
 MARKED = "before\n<!-- table:digits -->\nold\n<!-- end -->\nbetween\n<!-- table:digits -->\n<!-- end -->\nafter\n"
 
 
-@pytest.fixture
-def results(tmp_path):
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
     score = {"mean": 0.98349, "std": 0.0031, "values": [0.98, 0.99]}
     result = {
         "num_test_images": 360,
         "seeds": [0, 1],
         "rows": {"scan": {"title": "SCAN", "acc": score, "nmi": score, "ari": score}},
         "seconds": {"pretext": {"mean": 20.4, "std": 1, "values": [20.4]}},
-        "machine": {"cpu": "a CPU", "threads": 1, "cores": 2, "commit": "abc", "versions": {"torch": "2.0"}},
+        "machine": {
+            "cpu": "a CPU",
+            "device": "cpu, 1 threads",
+            "threads": 1,
+            "cores": 2,
+            "commit": "abc",
+            "versions": {"torch": "2.0"},
+        },
     }
     (tmp_path / "digits.json").write_text(json.dumps(result))
-    return tmp_path
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
 
 
-def test_fills_every_marked_table_and_nothing_else(results):
-    filled = tables.fill(MARKED, results)
+def test_fills_every_marked_table_and_nothing_else():
+    filled = tables.fill(MARKED)
     assert filled.count("| SCAN | 98.3 ± 0.3 | 98.3 ± 0.3 | 98.3 ± 0.3 |\n") == 2
     assert "old" not in filled
     assert filled.startswith("before\n<!-- table:digits -->\n") and filled.endswith("<!-- end -->\nafter\n")
     assert "\nbetween\n" in filled
-    assert tables.fill(filled, results) == filled
+    assert tables.fill(filled) == filled
 
 
-def test_check_changes_nothing_and_tells_by_its_exit_code(results):
-    path = results / "page.md"
-    words = [str(path), "--results", str(results)]
+def test_check_changes_nothing_and_says_by_its_exit_code(tmp_path):
+    path = tmp_path / "page.md"
     path.write_text(MARKED)
-    assert tables.main([*words, "--check"]) == 1
+    assert tables.main([str(path), "--check"]) == 1
     assert path.read_text() == MARKED
-    assert tables.main(words) == 0
-    assert tables.main([*words, "--check"]) == 0
+    assert tables.main([str(path)]) == 0
+    assert tables.main([str(path), "--check"]) == 0
 
 
 def test_an_unknown_table_is_an_error():
@@ -46,5 +52,57 @@ def test_an_unknown_table_is_an_error():
         tables.fill("<!-- table:nothing -->\n<!-- end -->\n")
 
 
-def test_readme_tells_the_committed_results():
+def test_the_pages_show_the_committed_results(monkeypatch):
+    monkeypatch.setattr(tables, "RESULTS", RESULTS)
     assert tables.main(["--check"]) == 0
+
+
+def test_every_table_is_on_a_page():
+    shown = "".join(page.read_text(encoding="utf-8") for page in tables.PAGES)
+    for name in tables.TABLES:
+        assert f"<!-- table:{name} -->\n| " in shown
+
+
+def test_a_line_names_the_device_and_changes_that_are_not_in_the_commit():
+    machine = {"device": "GPU X", "cpu": "a CPU", "threads": 1, "cores": 2, "versions": {"torch": "2.0"}}
+    assert tables.where(machine | {"commit": "abc"}) == "GPU X, torch 2.0, commit abc"
+    assert tables.where(machine | {"commit": "abc-dirty"}).endswith("commit abc with uncommitted changes")
+    assert tables.where(machine | {"device": "cpu, 1 threads", "commit": "abc"}).startswith("a CPU, 1 of 2 cores, ")
+
+
+def test_failed_checks_and_what_kills_left_are_shown(monkeypatch):
+    machine = {"device": "GPU X", "commit": "abc", "versions": {"torch": "2.0"}}
+    results = {
+        "gpu-smoke.json": {
+            "machine": machine,
+            "checks": {"one": {"passed": True}, "two": {"passed": False, "error": "AssertionError: 0.123456 apart"}},
+        },
+        "crash.json": {
+            "machine": machine,
+            "kills": 5,
+            "kills_by_stage": {"scan": 5},
+            "stray_files": ["a"],
+            "files_differing_from_the_reference": [],
+            "failed": ["b", "c"],
+            "seconds_lost_per_kill": {"median": 0.5, "max": 2.0},
+            "seconds_between_checkpoints": 0.3,
+            "bit_flips": {"flips": 9, "noticed": 8},
+            "writing_a_checkpoint": {"mib": 85.2, "seconds": {"median": 0.25}},
+            "commands": {
+                "machine": machine,
+                "kills": 7,
+                "kills_by_command": {"cache": 3, "sweep.py": 4},
+                "orphans": ["p"],
+                "orphans_after_seconds": 5.0,
+                "stray_files": [],
+                "files_differing_from_the_reference": ["x", "y", "z"],
+                "failed": [],
+            },
+        },
+    }
+    monkeypatch.setattr(tables, "read", results.__getitem__)
+    smoke, crash = tables.gpu_smoke(), tables.crash()
+    assert "| one | passed |\n| two | failed: 0.123 apart |\n" in smoke and "\n1 of 2 checks passed." in smoke
+    assert "| stages: scan 5 | 5 | not counted | 1 | 0 | 2 |\n" in crash
+    assert "| commands: cache 3, sweep.py 4 | 7 | 1 | 0 | 3 | 0 |\n" in crash
+    assert "Flipped bits noticed: 8 of 9." in crash

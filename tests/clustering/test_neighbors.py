@@ -106,7 +106,7 @@ def test_float32_alone_would_be_wrong(monkeypatch):
 
 
 def test_bfloat16_hands_on_what_it_cannot_prove(monkeypatch):
-    """90 points on a circle, 4 degrees apart or 10^-4 of that: bfloat16 tells the former apart, not the latter."""
+    """90 points on a circle, 4 degrees apart or 10^-4 of that: bfloat16 distinguishes the former, not the latter."""
     handed_on = []
     search = clustering.mining._search
 

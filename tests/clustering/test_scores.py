@@ -172,7 +172,7 @@ def test_validation_loss_of_certain_predictions():
 
 
 def test_prototypes_by_hand():
-    """Twelve samples in cluster 0: the two least confident lie where the mean of all would be, and do not count."""
+    """Twelve samples in cluster 0: the two least confident are where the mean of all would be, and do not count."""
     confidence = torch.tensor([*[0.9] * 10, 0.6, 0.6, 0.4, 0.45])
     probabilities = torch.stack([confidence, 1 - confidence, torch.zeros(14)], dim=1)
     features = torch.zeros(14, 2)

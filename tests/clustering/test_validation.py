@@ -1,4 +1,4 @@
-"""What is told of a clustering stage while it trains."""
+"""What is printed of a clustering stage while it trains."""
 
 from types import SimpleNamespace
 

@@ -296,7 +296,7 @@ def run_stages(rank, world_size, ports, root):
         join(rank, world_size, port)
         with contextlib.redirect_stderr(told):
             code = stages.command(script, *words_of(script, root, *more))
-        assert code == expected, told.getvalue()  # a rank that went on alone would wait for ever
+        assert code == expected, told.getvalue()  # a rank that went on alone would wait forever
     Path(f"{root}/rank{rank}.txt").write_text(told.getvalue())
 
 

@@ -52,7 +52,7 @@ HUE = {"worst": 20, "share": 0.06, "mean": 0.07}
 def _levels_apart(
     strategy: Strategy, device: torch.device, compiler: Any = None, **changed: Callable[[Tensor], Tensor]
 ) -> dict[str, float]:
-    """How far the device's views lie from the CPU's; changed: what becomes of single draws."""
+    """How far the device's views are from the CPU's; changed: what becomes of single draws."""
     images = make_images(256).images
     draws = strategy.draw(len(images), torch.Generator().manual_seed(0))
     draws |= {name: change(draws[name]) for name, change in changed.items()}
@@ -94,7 +94,7 @@ def augmentations(runtime: Runtime) -> dict[str, Any]:
 def _gradient(runtime: Runtime, dtype: torch.dtype) -> tuple[float, Tensor]:
     step = Step("scan", Runtime(runtime.device, dtype, dtype), ["batch_size=64", "width=16"], 128)
     noise = torch.randn(128, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(runtime.device)
-    # A loss whose gradient is no difference of nearly equal terms, as that of untrained features among themselves is.
+    # A loss whose gradient is not a difference of nearly equal terms, as it is for untrained features.
     loss = torch.nn.functional.cross_entropy(step.forward(noise)[0], torch.arange(128, device=noise.device) % 10)
     loss.backward()
     return loss.item(), torch.cat([p.grad.flatten() for p in step.model.parameters() if p.grad is not None]).cpu()

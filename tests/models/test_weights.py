@@ -186,7 +186,7 @@ def test_loading_one_part_leaves_the_others(tmp_path):
 
 def test_self_labeling_keeps_the_best_head_as_head_0(tmp_path):
     source = clustering(nheads=12)
-    content = {"model": source.state_dict(), "head": 1}  # beside heads 10 and 11, whose numbers begin alike
+    content = {"model": source.state_dict(), "head": 1}  # next to heads 10 and 11, whose numbers begin alike
     weights = read_weights(save(tmp_path / "model.pth.tar", content))
     for kept, number in ((keep_head(weights), 1), (keep_head(weights, 11), 11)):
         target = clustering(seed=4)
@@ -262,7 +262,7 @@ def test_a_model_of_another_stage(tmp_path):
     pretext = read_weights(save(tmp_path / "pretext.pth.tar", contrastive().state_dict()))
     scan = read_weights(save(tmp_path / "scan.pth.tar", {"model": clustering().state_dict(), "head": 0}))
     for call in ((load_clusters, clustering(), pretext), (keep_head, pretext)):
-        assert "pretext.pth.tar is no clustering model: it has no cluster head" in message(*call)
+        assert "pretext.pth.tar is not a clustering model: it has no cluster head" in message(*call)
     assert "scan.pth.tar is not a pretext model: it has no contrastive" in message(
         load_contrastive, contrastive(), scan
     )

@@ -323,7 +323,7 @@ def test_a_model_of_another_stage(site, tmp_path, capsys):
 
 
 def test_a_validation_folder_that_lacks_a_class(tmp_path):
-    """Class numbers follow the names that training has: gray levels tell the classes apart, so the vote is right."""
+    """Class numbers follow the names that training has: gray levels separate the classes, so the vote is right."""
     for split, classes in (("train", "abc"), ("val", "bc")):
         for name in classes:
             (tmp_path / split / name).mkdir(parents=True)

@@ -39,7 +39,7 @@ CONFIG = {
 
 
 def make_run(base, **changes):
-    """A scan run that was never trained: model.pth.tar and the resolved config beside it."""
+    """A scan run that was never trained: model.pth.tar and the resolved config next to it."""
     config = {**CONFIG, **changes}
     kwargs = {"root": str(base / "images"), **config.pop("train_db_kwargs", {})}
     (base / "env.yml").write_text(yaml.safe_dump({"root_dir": str(base)}))

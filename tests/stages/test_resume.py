@@ -128,7 +128,7 @@ def outcome(folder):
 
 
 def assert_ends_the_same(reference, root, name="scan"):
-    """The same command goes on with run x, which leaves what an uninterrupted run leaves."""
+    """The same command continues with run x, which leaves what an uninterrupted run leaves."""
     assert stage(name, root, "run_name=x") == 0
     assert outcome(root / "digits" / name / "x") == outcome(reference / name)
 
@@ -276,7 +276,7 @@ def test_a_run_that_kept_nothing_holds_nobody_up(root):
 def test_another_precision_is_noted(root, capsys):
     assert interrupted("scan", root, "end_epoch", 2, kill) == 137
     assert stage("scan", root, "run_name=x", "device=cpu") == 0
-    assert "this run began with device=auto and goes on with device=cpu" in capsys.readouterr().out
+    assert "this run began with device=auto and continues with device=cpu" in capsys.readouterr().out
 
 
 # Damage
@@ -357,7 +357,7 @@ def killed(root):
 def test_a_damaged_newest_checkpoint_costs_a_step_not_the_run(reference, root, killed, capsys):
     flip(killed / checkpoint.NEWEST)
     assert_ends_the_same(reference, root)
-    assert "going on from checkpoint-previous.pth.tar (epoch 2, step 1) instead" in capsys.readouterr().err
+    assert "continuing from checkpoint-previous.pth.tar (epoch 2, step 1) instead" in capsys.readouterr().err
 
 
 def test_both_checkpoints_damaged_is_an_error(root, killed, capsys):

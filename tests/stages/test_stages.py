@@ -245,7 +245,7 @@ def test_a_released_pretext_model_is_mined_and_clustered(site, tmp_path):
     published.assert_nearest(np.load(folder / "topk-train-neighbors.npy"), features, 30)
     assert command("scan", *words, *scan, "num_neighbors=30") == 0
 
-    # A resumable checkpoint laid over it, with other weights, keys as data-parallel training names them.
+    # A resumable checkpoint in its place, with other weights, keys as data-parallel training names them.
     with torch.no_grad():
         model.backbone.conv1.weight.add_(1)
     state = {f"module.{key}": value for key, value in model.state_dict().items()}

@@ -28,7 +28,7 @@ from utils.schema import SETUPS
 SELFLABEL = str(REPOSITORY / "configs/selflabel/selflabel_digits.yml")
 SCAN = str(REPOSITORY / "configs/scan/scan_digits.yml")
 
-# Stands in for a stage script: finishes as a run does, with what a file beside it tells for each run's name.
+# Stands in for a stage script: finishes as a run does, with what a file next to it tells for each run's name.
 FAKE = """
 import json, pathlib, sys, time
 here = pathlib.Path(__file__).parent
@@ -265,7 +265,7 @@ sys.stdin.read()
 @pytest.mark.slow
 @pytest.mark.parametrize("finishes", [True, False])
 def test_a_run_that_another_process_is_at_is_waited_for(env, fake, tmp_path, capsys, finishes):
-    """Its result is taken; where it leaves none, the sweep goes on with the run itself."""
+    """Its result is taken; where it leaves none, the sweep continues with the run itself."""
     plan = plan_of(env, "seed=0,1")
     held, other = plan.jobs
     calls = fake(plan.jobs)
@@ -287,8 +287,8 @@ def test_a_run_that_another_process_is_at_is_waited_for(env, fake, tmp_path, cap
     thread.join()
     process.communicate()
     said = capsys.readouterr()
-    assert f"{held.name} is at work elsewhere (process {process.pid} on" in said.out
-    assert said.out.count("at work elsewhere") == 1 and said.err == ""
+    assert f"{held.name} is running elsewhere (process {process.pid} on" in said.out
+    assert said.out.count("running elsewhere") == 1 and said.err == ""
     assert not made.failed and all(runner.is_finished(job) for job in plan.jobs)
     assert calls.read_text().split() == [other.name] + ([] if finishes else [held.name])
 

@@ -1,4 +1,4 @@
-"""Readers of files that nobody vouches for: what fits is read, all else is one sentence, and nothing is allocated."""
+"""Readers of untrusted files: what fits is read, all else is one sentence, and nothing is allocated."""
 
 import io
 import json

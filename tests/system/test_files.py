@@ -238,7 +238,7 @@ def test_killed_between_any_two_lines_of_a_later_write(tmp_path, unsynced):
 
 @pytest.mark.slow
 def test_killed_between_any_two_lines_two_files_are_kept(tmp_path, unsynced):
-    """Of 0, 1 and then 2, at every instant 1 is there whole, and 0 or 2 beside it."""
+    """Of 0, 1 and then 2, at every instant 1 is there whole, and 0 or 2 next to it."""
 
     def prepare(folder):
         for number in range(2):
@@ -317,7 +317,7 @@ def test_a_manifest_that_somebody_else_made(tmp_path, content):
 
 
 def test_damage_during_a_kill_is_not_taken_for_the_old_file(tmp_path):
-    """After a kill the manifest knows two files; a third one that lies there is neither, and stays so."""
+    """After a kill the manifest knows two files; a third one that is there is neither, and stays so."""
     put(tmp_path / "a", OLD, number=1)
     manifest = files._read_manifest(tmp_path)
     manifest["a"].insert(0, {"number": 2, "sha256": "0" * 64})

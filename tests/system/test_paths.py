@@ -82,7 +82,7 @@ def test_only_regular_files_are_opened(place):
             except OSError as error:
                 failed.append(error.strerror)
 
-        thread = threading.Thread(target=open_it, daemon=True)  # a pipe without a writer would hold it for ever
+        thread = threading.Thread(target=open_it, daemon=True)  # a pipe without a writer would hold it forever
         thread.start()
         thread.join(20)
         assert failed and failed[0]

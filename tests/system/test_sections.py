@@ -1,4 +1,4 @@
-"""A schema told by a signature: what is an option, what is allowed, and the sentence for what is not."""
+"""A schema given by a signature: what is an option, what is allowed, and the sentence for what is not."""
 
 from functools import partial
 from typing import Annotated, Any, Literal

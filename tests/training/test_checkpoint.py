@@ -72,7 +72,7 @@ def test_a_damaged_newest_one_falls_back_with_a_warning(tmp_path, capsys):
         assert checkpoint.load(folder)["epoch"] == 0
         said = capsys.readouterr().err
         assert "checkpoint.pth.tar is not the file that was written" in said
-        assert f"going on from {PREVIOUS} (epoch 1, step 3)" in said
+        assert f"continuing from {PREVIOUS} (epoch 1, step 3)" in said
     for tenth in range(10):
         folder = saved(tmp_path / f"truncated{tenth}", 0, 1)
         os.truncate(folder / NEWEST, size * tenth // 10)

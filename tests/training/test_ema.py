@@ -11,7 +11,7 @@ def parameters(*values):
 
 
 def test_three_updates_by_hand():
-    """α = 0.75: the shadow moves a quarter of the way, and the parameter goes on from there."""
+    """α = 0.75: the shadow moves a quarter of the way, and the parameter continues from there."""
     (weight,) = parameters([8.0, -8.0])
     average = EMA([weight], 0.75)
     for step, expected in ((4.0, 9.0), (-4.0, 8.0), (8.0, 10.0)):

@@ -64,5 +64,5 @@ def test_bases_that_do_not_work(write, tmp_path, exp, words):
 
 
 def test_a_base_is_no_word_of_the_command_line(write):
-    assert "the command line: base belongs into the config file" in error(write(PUBLISHED), "base=plain.yml")
+    assert "the command line: base belongs in the config file" in error(write(PUBLISHED), "base=plain.yml")
     assert "unknown key 'bsae'; did you mean 'base'?" in error(write("bsae: x\n" + PUBLISHED))

@@ -1,4 +1,4 @@
-"""Command lines: options by either spelling, words after `--`, and what is unknown told with the nearest."""
+"""Command lines: options by either spelling, words after `--`, and what is unknown is named with the nearest."""
 
 import pytest
 from hypothesis import given

@@ -199,7 +199,7 @@ def test_a_folder_is_called_by_its_directory_or_alias(write, tmp_path):
         ({"backbone": "resnet19"}, "backbone is 'resnet19', but must be one of"),
         ({"run_name": "../up"}, "run_name is ../up; "),
         ({"run_name": "a\n"}, "run_name is 'a\\n'; "),
-        ({"augmentation_kwargs": {1: 2}}, "exp.yml: the key 'augmentation_kwargs.1' is no word"),
+        ({"augmentation_kwargs": {1: 2}}, "exp.yml: the key 'augmentation_kwargs.1' is not a word"),
         ({"precision": "fp8"}, "precision is fp8; "),
         ({"compile": "yes"}, "compile"),
     ],

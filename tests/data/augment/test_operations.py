@@ -29,7 +29,7 @@ PIL_OPERATIONS = {
 
 
 def special_images():
-    """Flat, two-level, dark, bright and nearly empty histograms beside ordinary images."""
+    """Flat, two-level, dark, bright and nearly empty histograms next to ordinary images."""
     images = textured(64, 32, 32)
     images[0] = 77
     images[1] = images[1] // 128 * 255
