@@ -14,6 +14,12 @@ class BYOLLoss(nn.Module):
     Shape:
         predictions, targets: [B, 2, D], both views of every image of the global batch, of any length.
         loss: a scalar, float32 (float64 for float64 predictions).
+
+    Example:
+        >>> predictions = torch.randn(8, 2, 16, requires_grad=True)
+        >>> targets = torch.randn(8, 2, 16)
+        >>> loss = BYOLLoss()(predictions, targets)
+        >>> loss.backward()
     """
 
     def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:

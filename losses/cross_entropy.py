@@ -14,6 +14,12 @@ class CrossEntropy(nn.Module):
         logits: [B, K], of the global batch.
         targets: int64 [B], from 0 to K - 1.
         loss: a scalar, float32 (float64 for float64 logits).
+
+    Example:
+        >>> logits = torch.randn(8, 10, requires_grad=True)
+        >>> targets = torch.arange(8)
+        >>> loss = CrossEntropy()(logits, targets)
+        >>> loss.backward()
     """
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:

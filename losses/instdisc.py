@@ -23,6 +23,12 @@ class InstanceDiscrimination(nn.Module):
         features: [B, D], L2-normalised.
         bank: [N, D]; indices: int64 [B], which of its vectors are the images' own.
         losses: [B], float32 (float64 for float64 features).
+
+    Example:
+        >>> features = functional.normalize(torch.randn(8, 16), dim=1).requires_grad_()
+        >>> bank, indices = functional.normalize(torch.randn(50, 16), dim=1), torch.arange(8)
+        >>> loss = InstanceDiscrimination()(features, bank, indices)
+        >>> loss.mean().backward()
     """
 
     num_noise = 0
@@ -52,6 +58,12 @@ class InstanceNCE(nn.Module):
         chosen: int64 [B, 1 + m], the images' own vectors of the bank [N, D], and the noise.
         scale: Z, a scalar tensor.
         losses: [B], float32 (float64 for float64 features).
+
+    Example:
+        >>> scores = torch.randn(8, 17, requires_grad=True)
+        >>> criterion = InstanceNCE(num_noise=16)
+        >>> loss = criterion(scores, 50, torch.tensor(50.0))
+        >>> loss.mean().backward()
     """
 
     def __init__(
