@@ -29,44 +29,63 @@ def no_downloads() -> Iterator[None]:
         _forbidden = before
 
 
-def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: str) -> Path:
+def find(folder: Path, file: str) -> Path | None:
+    """A file of a data set as it lies in a folder: as it is, or packed by gzip; None where it is missing."""
+    return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
+
+
+def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: str | dict[str, str]) -> Path:
     """Find a published data set in `root/folder` (or in `root` itself), downloading it when it is missing.
 
-    Raises UserError when it is missing and cannot be downloaded, NotHereError where `no_downloads` forbids it.
+    `url` is that of an archive, and `md5` its digest; or of the place where packed files lie, each of them with its
+    digest: `{"x.gz": md5}`. Raises UserError when the data set is missing and cannot be downloaded, NotHereError where
+    `no_downloads` forbids it.
     """
     root = Path(expand_path(root))
+    packed = isinstance(md5, dict)
+
+    def missing(place: Path) -> list[str]:
+        return [file for file in files if not (find(place, file) if packed else (place / file).is_file())]
+
     for candidate in (root / folder, root):
-        if all((candidate / file).is_file() for file in files):
+        if not missing(candidate):
             return candidate
     if _forbidden:
-        raise NotHereError(f"{name} is not in {root} (no {folder}/{files[0]})")
+        raise NotHereError(f"{name} is not in {root} (no {folder}/{missing(root / folder)[0]})")
     try:
-        with locked(root / f".{folder}.lock"):
-            if not all((root / folder / file).is_file() for file in files):
-                _download(name, root, url, md5)
+        with locked(root / f".{folder.replace('/', '-')}.lock"):
+            lacking = missing(root / folder)
+            if isinstance(md5, dict):
+                wanted = {f"{url}{key}": md5[key] for file in lacking if (key := f"{file}.gz") in md5}
+                _download(name, root / folder, wanted)
+            elif lacking:
+                _download(name, root, {url: md5})
     except Exception as error:  # torchvision lets all through: no network, no room, no permission, a broken archive
         reason = " ".join(str(getattr(error, "reason", None) or error).split())
         raise UserError(
-            f"{name} is not in {root} (no {folder}/{files[0]}) and cannot be downloaded from {url} "
+            f"{name} is not in {root} (no {folder}/{missing(root / folder)[0]}) and cannot be downloaded from {url} "
             f"({reason}); put {folder} there yourself, or name the directory that holds it: "
             f"data_paths.{name}=DIR (or in env.yml)"
         ) from error
-    missing = [file for file in files if not (root / folder / file).is_file()]
-    if missing:
+    lacking = missing(root / folder)
+    if lacking:
         raise UserError(
-            f"{name} was downloaded to {root}, but {folder}/{missing[0]} was not in the archive; "
+            f"{name} was downloaded to {root}, but {folder}/{lacking[0]} was not in the archive; "
             "delete that folder to download it again"
         )
     return root / folder
 
 
-def _download(name: str, root: Path, url: str, md5: str) -> None:
-    from torchvision.datasets.utils import download_and_extract_archive
+def _download(name: str, root: Path, wanted: dict[str, str]) -> None:
+    """Fetch archives, which are unpacked, and packed files, which stay as they are: `{url: md5}`."""
+    from torchvision.datasets.utils import download_and_extract_archive, download_url
 
     say(f"downloading {name} to {root}")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
-        download_and_extract_archive(url, str(root), md5=md5)
+        for url, md5 in wanted.items():
+            fetch = download_and_extract_archive if url.endswith(".tar.gz") else download_url
+            fetch(url, str(root), md5=md5)
     finally:
         socket.setdefaulttimeout(before)

@@ -8,6 +8,7 @@ from data.dataset import ImageDataset
 SHAPES: dict[str, tuple[int, int, dict[str, int]]] = {
     "cifar-10": (32, 10, {"train": 50_000, "val": 10_000}),
     "cifar-20": (32, 20, {"train": 50_000, "val": 10_000}),
+    "mnist": (28, 10, {"train": 60_000, "val": 10_000}),
     "stl-10": (96, 10, {"train": 5_000, "train+unlabeled": 105_000, "val": 8_000}),
 }
 

@@ -6,12 +6,14 @@ from torch import nn
 
 from losses.byol import BYOLLoss
 from losses.cross_entropy import CrossEntropy
+from losses.iic import IICLoss
 from losses.instdisc import InstanceDiscrimination, InstanceNCE
 from losses.scan import SCANLoss
 from losses.selflabel import ConfidenceBasedCE
 from losses.simclr import SimCLRLoss
 from losses.temi import TEMILoss
 from losses.turtle import TURTLELoss
+from losses.ucc import UCCLoss
 
 # Losses that only a method of methods/ calls, with inputs of its own.
 METHOD_LOSSES: dict[str, Callable[..., nn.Module]] = {"temi": TEMILoss, "turtle": TURTLELoss}
@@ -25,4 +27,6 @@ CRITERIA: dict[str, Callable[..., nn.Module]] = {
     "cross-entropy": CrossEntropy,
     "instdisc": InstanceDiscrimination,
     "instdisc-nce": InstanceNCE,
+    "iic": IICLoss,
+    "ucc": UCCLoss,
 }

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from models import resnet, resnet_cifar
+from torch import nn
+
+from models import iic, resnet, resnet_cifar, ucc
 from models.pretrained import build_pretrained
 from system.sections import Section, Width, check, clash, look_up, section_of
 
@@ -41,17 +43,32 @@ def timm(name: str, /) -> dict[str, Any]:
     return build_pretrained(f"timm/{name}", load=False)
 
 
+def sobel(name: str, /, stem: str | None = None, width: Width | None = None) -> dict[str, Any]:
+    """Any backbone on the edges of the gray image instead of colors, as IIC has it: `sobel/resnet34`.
+
+    Args:
+        stem: what stands before the backbone's first stage.
+        width: channels of its first stage.
+    """
+    inner = build_backbone(name, stem, width)
+    return {"backbone": nn.Sequential(iic.Sobel(), inner["backbone"]), "dim": inner["dim"]}
+
+
 # Functions that return {'backbone': module, 'dim': length of its features}. Their parameters are the keys `stem` and
 # `width` of a config, where a network has them. An entry called "kind/" is given what follows as its first argument.
 BACKBONES: dict[str, Builder] = {
     "resnet8": resnet_cifar.resnet8,
     "resnet18": resnet18,
     "resnet20": resnet_cifar.resnet20,
+    "resnet34": resnet_cifar.resnet34,
     "resnet50": resnet.resnet50,
     "efficientnet_lite0": partial(pretrained, "efficientnet_lite0"),
     "efficientnet_lite2": partial(pretrained, "efficientnet_lite2"),
     "dinov2": partial(pretrained, "dinov2"),
     "timm/": timm,
+    "iic_cnn": iic.four_convolutions,
+    "sobel/": sobel,
+    "ucc/": ucc.encoder,
 }
 
 

@@ -109,3 +109,13 @@ def resnet20(width: Width = 16, stem: Stem = "cifar") -> dict[str, Any]:
         width: channels of the first stage.
     """
     return _describe(ResNet((3, 3, 3), width, stem))
+
+
+def resnet34(width: Width = 64, stem: Stem = "cifar") -> dict[str, Any]:
+    """ResNet-34 without early downsampling, for small images: `{'backbone', 'dim'}`, dim = 8 · width.
+
+    Args:
+        stem: what stands before the first stage.
+        width: channels of the first stage.
+    """
+    return _describe(ResNet((3, 4, 6, 3), width, stem))

@@ -161,11 +161,13 @@ def check(
 
 def checked(function: Function) -> Function:
     """A constructor whose calls are checked like a config, and given sections where plain dicts came."""
+    parameters = inspect.signature(function).parameters.values()
+    positional = {parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD}
 
     @functools.wraps(function)
     def call(self: Any, *args: Any, **kwargs: Any) -> None:
         section = section_of(function, left_out=("self",))
-        given = dict(zip(section.model_fields, args, strict=False))
+        given = dict(zip((name for name in section.model_fields if name in positional), args, strict=False))
         if len(given) < len(args) or given.keys() & kwargs.keys():
             return function(self, *args, **kwargs)  # raises Python's own TypeError
         name = type(self).__name__

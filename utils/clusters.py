@@ -18,7 +18,7 @@ from system.distributed import is_main
 from system.runtime import Runtime
 from system.yaml_file import load_yaml
 from training.board import Board
-from training.folder import CONFIG, read_finished, to_plain
+from training.folder import CONFIG, MODEL, read_finished, to_plain
 from utils.common_config import get_backbone, get_embedder
 from utils.schema import SETUPS, STAGES
 
@@ -116,7 +116,8 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
         say(result["trust"])
     best = {"best_loss", "best_epoch"} <= result.keys()
     if best and "scan_loss" not in result:
-        say(f"lowest validation loss {result['best_loss']:.4f} at epoch {result['best_epoch']}: {p.scan_model}")
+        path = Path(folder) / MODEL
+        say(f"lowest validation loss {result['best_loss']:.4f} at epoch {result['best_epoch']}: {path}")
     elif best and "last_loss" in result:
         say(
             f"validation loss (no labels, lower is better; negative is normal): scan {result['scan_loss']:.4f}, best "

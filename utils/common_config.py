@@ -39,7 +39,7 @@ from utils.overrides import merge
 from utils.schema import SETUPS, STAGES
 
 IMAGES = "images.json"  # in an output folder of cluster.py: how the folder of images is read
-STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "stl-10": "stl"}
+STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "mnist": "cifar", "stl-10": "stl"}
 
 
 # What reads all of a pretext model.
@@ -174,6 +174,7 @@ def get_view_kwargs(p: Any) -> dict[str, Any]:
     strategy = look_up(AUGMENTATIONS, p["augmentation_strategy"], "augmentation_strategy")
     given, evaluation = p.get("augmentation_kwargs") or {}, p.get("transformation_kwargs") or {}
     inherited = {name: evaluation[name] for name in ("crop_size", "normalize") if name in evaluation}
+    inherited |= {"crop_size": evaluation["zoom_to"]} if evaluation.get("zoom_to") else {}
     return merge(strategy.as_evaluated(**inherited), given) if len(inherited) == 2 else given
 
 

@@ -11,6 +11,7 @@ import data.folder
 import data.imagenet
 from data.files.reading import Reading
 from data.files.values import AS_BEFORE
+from data.made_up import SHAPES
 from system.console import warn
 from system.errors import ConfigError, UserError
 from system.files import verify_file
@@ -114,7 +115,8 @@ def reading(p: EasyDict, model: Path) -> Reading:
         num_images = num_training_images(p, model) if stream == "auto" else 0
         side, streamed = data.folder.reading(num_images, size, resize, stream)
     else:
-        return Reading(size, False, AS_BEFORE)
+        side = SHAPES[p.train_db_name][0] if p.train_db_name in SHAPES else size  # a crop may be smaller
+        return Reading(side, False, AS_BEFORE)
     return Reading(side, streamed and not kwargs.get("cache_dir"), AS_BEFORE)
 
 

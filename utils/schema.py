@@ -92,6 +92,8 @@ SETUPS = {
     "byol": Setup("methods.byol", "pretext", TRAINING_KEYS, num_mined=20),
     "scan": Setup("scan", "scan", (*TRAINING_KEYS, "num_classes"), starts_from="pretext"),
     "selflabel": Setup("selflabel", "selflabel", (*TRAINING_KEYS, "num_classes"), starts_from="scan"),
+    "iic": Setup("methods.iic", "iic", (*TRAINING_KEYS, "num_classes")),
+    "ucc": Setup("methods.ucc", "ucc", (*TRAINING_KEYS, "num_classes")),
 }
 
 

@@ -141,18 +141,37 @@ class Strategy:
 
 
 class Evaluation(Strategy):
-    """Centre crop, normalise.
+    """Centre crop, resized where that is asked for, normalise.
 
     Args:
         crop_size: side of the crop, in pixels.
+        zoom_to: side that the crop is resized to; by default it stays as it is.
     """
 
     is_fixed = True
 
+    def __init__(self, crop_size: Side, normalize: Normalize, *, zoom_to: Side | None = None):
+        super().__init__(zoom_to or crop_size, normalize)
+        self.cut = crop_size
 
-def build_evaluation(crop_size: int, normalize: Any) -> Strategy:
-    """The evaluation transform: centre crop, normalise; raises ConfigError for other values than it takes."""
-    return Evaluation(crop_size, normalize)
+    def box(self, params: Params, height: int, width: int) -> Tensor:
+        """The central square, one row for all images."""
+        geometry.require_room(height, width, self.cut)
+        top, left = round((height - self.cut) / 2), round((width - self.cut) / 2)
+        return torch.tensor([[top, left, self.cut, self.cut]])
+
+    def crop(self, images: Tensor, params: Params) -> Tensor:
+        """The central square, resized where it is asked for, in whole levels."""
+        box = self.box(params, *images.shape[-2:])
+        if self.cut != self.size:
+            return geometry.crop_resize(images, box.expand(len(images), 4).to(images.device), self.size)
+        top, left, side, _ = box[0].tolist()
+        return images[:, :, top : top + side, left : left + side].float()
+
+
+def build_evaluation(crop_size: int, normalize: Any, zoom_to: int | None = None) -> Strategy:
+    """The evaluation transform: centre crop, resize, normalise; raises ConfigError for other values than it takes."""
+    return Evaluation(crop_size, normalize, zoom_to=zoom_to)
 
 
 def uniform(draws: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:

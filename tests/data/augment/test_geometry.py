@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.augment import geometry
+from data.augment import build_evaluation, geometry
 from system.errors import UserError
 
 
@@ -144,3 +144,15 @@ def test_holes_span_the_center_and_are_clipped():
         for y, x in centers[i].tolist():
             expected[i, 0, max(0, y - half) : y + half, max(0, x - half) : x + half] = True
     assert torch.equal(geometry.hole_mask(length, centers, 10), expected)
+
+
+def test_the_evaluation_crop_may_be_resized():
+    """PIL's bilinear resize of the central crop, in whole levels."""
+    images = torch.randint(256, (3, 3, 28, 28), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    strategy = build_evaluation(20, {"mean": [0.0] * 3, "std": [1.0] * 3}, zoom_to=24)
+    found = strategy(images) * 255
+    assert strategy.size == 24
+    for image, view in zip(images, found, strict=True):
+        crop = Image.fromarray(image[:, 4:24, 4:24].permute(1, 2, 0).contiguous().numpy())
+        expected = np.asarray(crop.resize((24, 24), Image.Resampling.BILINEAR), np.float32)
+        assert np.abs(view.permute(1, 2, 0).numpy() - expected).max() <= 1.01

@@ -1,0 +1,152 @@
+"""IIC and UCC end to end on few digits: what they leave, go on from, and refuse; eval.py and predict.py take it."""
+
+import importlib
+import json
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.cluster import KMeans
+
+import eval as evaluation
+import predict
+from data import digits
+from tests.stages.test_resume import Killed, before, kill, outcome
+from training.run import Run
+from utils import cli
+from utils.config import REPOSITORY
+
+pytestmark = [pytest.mark.usefixtures("signals", "small_digits"), pytest.mark.slow]
+SPLITS = {"train": slice(0, 200), "val": slice(200, 344)}
+TINY = {
+    "iic": ["epochs=3", "batch_size=64", "width=2", "method_kwargs.over_clusters=15", "num_heads=2"],
+    "ucc": ["epochs=3", "batch_size=64", "width=2", "method_kwargs.bag_size=8"],
+}
+
+
+def config(name):
+    return str(REPOSITORY / f"configs/methods/{name}_digits.yml")
+
+
+def stage(name, root, *more):
+    main = importlib.import_module(f"methods.{name}").main
+    words = ["--config_exp", config(name), "num_workers=0", f"root_dir={root}", *TINY[name], *more]
+    try:
+        return cli.run(main, words)
+    except SystemExit as error:
+        return error.code
+
+
+@pytest.fixture(scope="module", params=TINY)
+def finished(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    assert stage(request.param, root) == 0
+    return request.param, root
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_eval_scores_what_the_run_left(finished, tmp_path):
+    name, root = finished
+    folder = root / "digits" / name
+    model = torch.load(folder / "model.pth.tar")
+    assert model.keys() == {"model", "head"}
+    assert {key.split(".")[0] for key in model["model"]} == {"backbone", "cluster_head"}
+    words = ["--config_exp", config(name), f"root_dir={root}", *TINY[name], "--json", str(tmp_path / "x.json")]
+    assert cli.run(evaluation.main, words) == 0
+    found = json.loads((tmp_path / "x.json").read_text())
+    result = json.loads((folder / "run.json").read_text())["result"]
+    assert {"acc", "nmi", "ari", "ami", "top5", "matching", "num_samples"} <= found.keys()
+    assert found["acc"] == result["acc"]
+
+
+def test_predict_takes_the_model(finished, tmp_path):
+    name, root = finished
+    Image.fromarray(torch.randint(256, (16, 16), dtype=torch.uint8).numpy()).save(tmp_path / "a.png")
+    output = tmp_path / "out.csv"
+    words = ["--model", str(root / "digits" / name), str(tmp_path / "a.png"), "--output", str(output)]
+    assert cli.run(predict.main, words) == 0
+    header, row = output.read_text().splitlines()
+    assert header == "path,cluster,confidence"
+    assert 0 <= int(row.split(",")[1]) < 10
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(finished, tmp_path):
+    name, root = finished
+    with pytest.MonkeyPatch.context() as patch:
+        before(patch, Run, "step", 5, kill)
+        with pytest.raises(Killed):
+            stage(name, tmp_path)
+    assert stage(name, tmp_path) == 0
+    assert outcome(tmp_path / "digits" / name) == outcome(root / "digits" / name)
+
+
+def test_the_epochs_of_iic_take_turns_and_its_best_head_is_kept(finished):
+    name, root = finished
+    if name != "iic":
+        pytest.skip("of IIC")
+    lines = metrics(root / "digits/iic")
+    assert [line["trained"] for line in lines] == ["A", "B", "B"]
+    assert [line["loss"] for line in lines[:1]] == [line["over_loss"] for line in lines[:1]]
+    for line in lines[1:]:
+        assert line["loss"] == pytest.approx((line["head_0"] + line["head_1"]) / 2, abs=2e-6)
+    lowest = min(lines, key=lambda line: min(line["head_0"], line["head_1"]))
+    assert torch.load(root / "digits/iic/model.pth.tar")["head"] == lowest["head"]
+
+
+def test_the_head_of_ucc_is_k_means_on_its_features(finished):
+    name, root = finished
+    if name != "ucc":
+        pytest.skip("of UCC")
+    from system.runtime import Runtime
+    from utils.clusters import load_clustering
+    from utils.common_config import get_embedder
+    from utils.config import load_config
+
+    p = load_config(None, config("ucc"), [f"root_dir={root}", *TINY["ucc"]])
+    model, head = load_clustering(p, root / "digits/ucc/model.pth.tar")
+    features = get_embedder(p, Runtime.of(p)).embed(model.backbone, digits.build(root, "train", 16))
+    expected = KMeans(10, n_init=10, random_state=0).fit(features.numpy())
+    assert model.cluster_head[head](features).argmax(1).tolist() == expected.labels_.tolist()
+    assert json.loads((root / "digits/ucc/run.json").read_text())["result"]["unseen_bag_acc"] >= 0
+
+
+REFUSED = {
+    "fewer clusters in the heads A": ("iic", ["method_kwargs.over_clusters=9"], 2, "over_clusters is 9"),
+    "an unknown option": ("iic", ["method_kwargs.over_cluster=9"], 2, "over_clusters"),
+    "another method's option": ("iic", ["method_kwargs={bag_size: 3}"], 2, "bag_size"),
+    "a value out of range": ("ucc", ["method_kwargs.most=1"], 2, "method_kwargs.most is 1"),
+    "fewer images than a bag": ("ucc", ["method_kwargs.bag_size=201", "batch_size=804"], 1, "fewer than a bag of 201"),
+    "a batch of broken bags": ("ucc", ["batch_size=60"], 2, "multiple of 32"),
+    "another network": ("ucc", ["backbone=resnet8"], 2, "ucc/SIDE"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_in_a_sentence(case, tmp_path, capsys):
+    name, words, code, text = REFUSED[case]
+    assert stage(name, tmp_path, *words) == code
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("error: ")
+    assert text in message
+
+
+def test_ucc_without_labels_is_refused_in_a_sentence(tmp_path, capsys, monkeypatch):
+    def unlabelled(*args):
+        dataset = build(*args)
+        dataset.targets.fill_(-1)
+        return dataset
+
+    from data import DATASETS
+
+    build = DATASETS["digits"]
+    monkeypatch.setitem(DATASETS, "digits", unlabelled)
+    assert stage("ucc", tmp_path) == 1
+    assert "digits has no labels" in capsys.readouterr().err
+
+
+def test_views_without_information_are_warned_of(tmp_path, capsys):
+    assert stage("iic", tmp_path, "epochs=1", "optimizer_kwargs.lr=1e-9") == 0
+    assert "as good as nothing is learned" in capsys.readouterr().err
