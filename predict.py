@@ -28,7 +28,7 @@ from data.files.unseen import list_inputs, read_blocks
 from report.outputs import TABLES, NpyRows, Sorter, copy_file, link_file
 from system.console import say, warn
 from system.errors import ConfigError, UserError
-from system.files import write_file
+from system.files import is_own, write_file
 from system.paths import expand_path
 from system.runtime import Runtime
 from system.streams import read_names, standard_input, standard_output
@@ -122,6 +122,8 @@ class Targets:
         for option, path in self.files.items():
             if self.folder and Path(path).is_relative_to(self.folder):
                 raise ConfigError(f"{option} is in the folder of {self.option}, which only holds images; move it out")
+            if is_own(Path(path)):
+                raise ConfigError(f"{option} is {given[option]}, a file of a run; give another name")
             for other in read:
                 if _is_same(path, other):
                     raise ConfigError(f"{option} is {given[option]}, which is read as the model; give another name")

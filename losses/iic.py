@@ -23,10 +23,10 @@ class IICLoss(nn.Module):
         ValueError: logits of different shapes.
 
     Example:
-        >>> logits = 1000 * torch.eye(4).repeat(3, 1)
-        >>> loss = IICLoss()(logits, logits)
-        >>> print(f"{loss:.4f}")  # -log 4
-        -1.3863
+        >>> model = nn.Linear(16, 10)  # features to logits of 10 clusters
+        >>> plain, transformed = model(torch.rand(2, 8, 16))  # 8 images and a transform of each
+        >>> loss = IICLoss()(plain, transformed)
+        >>> loss.backward()
     """
 
     def forward(self, logits: Tensor, transformed_logits: Tensor) -> Tensor:

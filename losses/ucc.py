@@ -23,10 +23,10 @@ class UCCLoss(nn.Module):
         loss: a scalar, float32 (float64 for float64 inputs).
 
     Example:
-        >>> logits, images = torch.zeros(8, 4), torch.ones(2, 3, 4, 4)
-        >>> loss = UCCLoss()(logits, torch.arange(8) % 4, images, images)
-        >>> print(f"{loss:.4f}")  # half of log 4
-        0.6931
+        >>> logits, images = torch.zeros(8, 4, requires_grad=True), torch.ones(2, 3, 4, 4)
+        >>> counts = torch.arange(8) % 4  # of 8 bags, from 0
+        >>> loss = UCCLoss()(logits, counts, images, images)
+        >>> loss.backward()
     """
 
     def __init__(self, reconstruction: Annotated[float, Field(ge=0, le=1)] = 0.5) -> None:

@@ -46,7 +46,7 @@ def read_head(p: EasyDict, path: Path) -> dict[str, Any]:
     if p.get("head_kwargs"):
         return p.head_kwargs
     own = path.parent / CONFIG
-    if SETUPS[p.setup].stage in STAGES or not own.exists():
+    if p.get("setup") not in SETUPS or SETUPS[p.setup].stage in STAGES or not own.exists():
         return {}
     found = load_yaml(own).get("head_kwargs")
     return found if isinstance(found, dict) else {}

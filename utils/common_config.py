@@ -83,7 +83,7 @@ def get_crop_size(p: Any) -> int:
 
 def get_backbone(p: Any) -> dict[str, Any]:
     """The backbone that a config names, untrained: `{'backbone': module, 'dim': int}`; raises ConfigError."""
-    if is_pretrained(p["backbone"]):
+    if is_pretrained(p.get("backbone") or ""):
         return build_pretrained(p["backbone"], side=get_crop_size(p), load=False)
     return build_backbone(p["backbone"], get_stem(p), p.get("width"))
 
@@ -187,7 +187,7 @@ def get_train_transformations(p: Any) -> Strategy:
 
 def get_val_transformations(p: Any) -> Strategy:
     """The evaluation transform: centre crop and normalisation; raises ConfigError when the config has none."""
-    build = Pretrained if is_pretrained(p["backbone"]) else build_evaluation
+    build = Pretrained if is_pretrained(p.get("backbone") or "") else build_evaluation
     return build(**_evaluation_kwargs(p))
 
 

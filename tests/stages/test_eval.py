@@ -316,7 +316,7 @@ def test_what_cannot_be_is_a_sentence(site, tmp_path, capsys, monkeypatch, words
 def test_a_model_of_another_stage(site, tmp_path, capsys):
     torch.save(ContrastiveModel(resnet18(width=4)).state_dict(), tmp_path / "model.pth.tar")
     assert evaluate(site, tmp_path, tmp_path / "model.pth.tar")[0] == 1
-    assert "no clustering model" in capsys.readouterr().err
+    assert "is not a clustering model" in capsys.readouterr().err
     torch.save(clustering().state_dict(), tmp_path / "model.pth.tar")
     assert evaluate(site, tmp_path, tmp_path / "model.pth.tar", content=published.SIMCLR)[0] == 1
     assert "not a pretext model" in capsys.readouterr().err

@@ -132,6 +132,11 @@ def test_an_earlier_output_is_finished_and_starts_again_without_touching_what_is
     words = [base / "images", base / "out"]
     record = json.loads((base / "out/cluster.json").read_text())
     record["request"]["folder"] = str(base / "images")
+    record["result"] = {"model": f"{base}/out/runs/selflabel/model.pth.tar", "scores": {}}
+    for facts, key in ((record["request"], "features"), (record, "stages")):
+        facts.pop(key, None)
+    for name in ("model.pth.tar", "config.yml", "run.json"):
+        (base / "out" / name).unlink(missing_ok=True)
     (base / "out/cluster.json").write_text(json.dumps(record))
     as_before(base / "out", base / "images")
     assert run(*words) == 0

@@ -161,7 +161,7 @@ def test_a_signal_saves_the_step_and_the_command_goes_on(reference, root, capfd,
     number, code = (signal.SIGINT, 130) if name == "scan" else (signal.SIGTERM, 143)
     assert interrupted(name, root, "step", 5, lambda patch: stop(patch, number)) == code
     folder = root / "digits" / name / "x"
-    assert f"everything up to epoch 2, step 2 is in {folder}; the same command goes on" in capfd.readouterr().err
+    assert f"everything up to epoch 2, step 2 is in {folder}; the same command continues" in capfd.readouterr().err
     assert interrupted(name, root, "step", 2, lambda _: pytest.fail("a step was done twice")) == 0
     assert outcome(folder) == outcome(reference / name)
 

@@ -65,10 +65,10 @@ def test_the_same_for_every_size_of_batch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"interpolation": "lanczos"}, "interpolation must be one of bilinear, bicubic, not 'lanczos'"),
-        ({"crop_mode": "border"}, "crop_mode must be one of center, squash, not 'border'"),
-        ({"crop": 0}, "crop must be a number in"),
-        ({"crop_size": 0}, "crop size must be a whole number"),
+        ({"interpolation": "lanczos"}, "interpolation is lanczos; it should be 'bilinear' or 'bicubic'"),
+        ({"crop_mode": "border"}, "crop_mode is border; it should be 'center' or 'squash'"),
+        ({"crop": 0}, "crop is 0; it should be greater than or equal to 0.1"),
+        ({"crop_size": 0}, "crop_size is 0; it should be greater than or equal to 1"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
