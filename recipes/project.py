@@ -152,7 +152,7 @@ class Project:
             more = " (overwrite=true removes the runs here and starts again)" if own else ""
             raise UserError(f"{error}, or not of this program; {advice}, or give another --output{more}") from error
         old = {"features": self.request.get("features"), **record["request"]}  # of earlier versions, too
-        facts = {key: record[key] for key in self.facts}
+        facts = {key: record[key] for key in self.facts if key in record}
         images = record["images"]
         same_images = images["fingerprint"] == self.fingerprint
         result = facts["result"] and {**facts["result"], "model": self._inside(facts["result"]["model"])}
@@ -164,7 +164,7 @@ class Project:
                 f"{self.folder} holds another clustering ({', '.join(f'{k} was {old.get(k)}' for k in differing)}); "
                 "give another --output to keep it (overwrite=true removes it and starts again)"
             )
-        self.facts = facts | {"result": result}
+        self.facts |= facts | {"result": result}
         if not same_images:
             self._refuse(f"{images.get('count')} images then, {self.num_images} now")
         self.check_unchanged(files)

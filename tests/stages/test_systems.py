@@ -83,10 +83,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(finished, tmp_path):
     assert outcome(tmp_path / "digits" / name) == outcome(root / "digits" / name)
 
 
+@pytest.mark.parametrize("finished", ["iic"], indirect=True)
 def test_the_epochs_of_iic_take_turns_and_its_best_head_is_kept(finished):
-    name, root = finished
-    if name != "iic":
-        pytest.skip("of IIC")
+    _, root = finished
     lines = metrics(root / "digits/iic")
     assert [line["trained"] for line in lines] == ["A", "B", "B"]
     assert [line["loss"] for line in lines[:1]] == [line["over_loss"] for line in lines[:1]]
@@ -96,10 +95,9 @@ def test_the_epochs_of_iic_take_turns_and_its_best_head_is_kept(finished):
     assert torch.load(root / "digits/iic/model.pth.tar")["head"] == lowest["head"]
 
 
+@pytest.mark.parametrize("finished", ["ucc"], indirect=True)
 def test_the_head_of_ucc_is_k_means_on_its_features(finished):
-    name, root = finished
-    if name != "ucc":
-        pytest.skip("of UCC")
+    _, root = finished
     from system.runtime import Runtime
     from utils.clusters import load_clustering
     from utils.common_config import get_embedder
