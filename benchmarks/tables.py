@@ -65,7 +65,7 @@ def recipe(result: dict[str, Any], unit: str) -> str:
     words = [word for word in result["overrides"] if not word.startswith("root_dir=")]
     return (
         markdown(["CIFAR-10 (JPEG copy), test split, %", "ACC", "NMI", "ARI", unit], rows)
-        + f"\nPurity of the 20 nearest neighbours: {100 * pretext['purity']['train']['20']:.1f} %, of raw pixels' "
+        + f"\nPurity of the 20 nearest neighbors: {100 * pretext['purity']['train']['20']:.1f} %, of raw pixels' "
         f"{100 * pretext['pixel_purity_20']:.1f} %. Seed {result['seed']}, "
         f"{', '.join([*result['recipe'], *words])}; {where(result['machine'])}.\n"
     )
@@ -179,7 +179,7 @@ def precision() -> str:
         [f"digits, {row['title']}, ACC", *(percent(digits["scores"][one][key]["acc"]) for one in precisions)]
         for key, row in digits["scores"][precisions[0]].items()
     ]
-    for key, title in {"knn_acc": "k-NN accuracy", "purity_20": "purity of 20 neighbours"}.items():
+    for key, title in {"knn_acc": "k-NN accuracy", "purity_20": "purity of 20 neighbors"}.items():
         values = {one: [run[key] for run in pretext["runs"] if run["precision"] == one] for one in precisions}
         cells = [percent(spread(found)) if found else "" for found in values.values()]
         rows.append([f"CIFAR-10 (JPEG copy), SimCLR, {pretext['runs'][0]['epochs']} epochs, {title}", *cells])

@@ -6,7 +6,7 @@
 
 Published: PIL transforms in a DataLoader with workers, fp32, contiguous tensors, a flat faiss index, a pass per pair of
 cluster and class, an N x N validation loss (benchmarks/published.py). Ours: what the stages do, with `auto` settings as
-in a long run. Ratios are of neighbouring measurements; their median and range are given. Labels and accuracies play no
+in a long run. Ratios are of neighboring measurements; their median and range are given. Labels and accuracies play no
 part here; the images are made up.
 """
 
