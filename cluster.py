@@ -50,6 +50,7 @@ TITLES = {
     "scan": "finding clusters",
     "selflabel": "refining clusters",
 }
+TRAINING = ("epochs", "batch_size", "width", "stem", "num_neighbors", "confidence_threshold")
 UNREADABLE = "unreadable.txt"
 FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
 
@@ -74,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words, again = take_overwrite(args.overrides)
     root = Path(expand_path(args.folder))
     output = find_output(root, args.output)
-    if args.features == "auto" and any(word.startswith("simclr.") for word in words):
-        args.features = SCRATCH  # these words speak of training
+    if args.features == "auto" and any(map(is_of_training, words)):
+        args.features = SCRATCH
     request = {
         "folder": str(root.resolve()),
         "num_clusters": args.num_clusters,
@@ -122,6 +123,11 @@ def parse(parser: Any, argv: Sequence[str] | None) -> Any:
     plain.remove(made.folder)
     made.overrides = plain
     return made
+
+
+def is_of_training(word: str) -> bool:
+    """Whether a `key=value` word says how a network is trained from scratch."""
+    return word.startswith(("simclr.", "scan.", "selflabel.")) or word.partition("=")[0] in TRAINING
 
 
 def take_overwrite(words: Sequence[str]) -> tuple[list[str], bool]:

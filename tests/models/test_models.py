@@ -143,7 +143,7 @@ def test_large_networks_are_torchvisions():
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (("resnet19", "cifar"), "backbone is 'resnet19', but must be one of resnet8, resnet18, resnet20, resnet50"),
+    (("resnet19", "cifar"), "backbone is 'resnet19', but must be one of resnet8, resnet18, resnet20, resnet34"),
     (("resnet50", "cifar"), "backbone 'resnet50': stem is cifar; it should be 'imagenet'"),
     (("resnet20", "imagenet"), "stem is imagenet; it should be 'cifar', 'cifar_s2' or 'stl'"),
     (("resnet18", "tiny"), "stem is tiny; it should be 'cifar', 'cifar_s2', 'stl' or 'imagenet'"),
@@ -160,7 +160,7 @@ def test_combinations_that_do_not_exist(arguments, words):
 
 def test_every_entry_of_the_table_builds():
     with torch.device("meta"):
-        for name in [name for name, build in BACKBONES.items() if "stem" in section_of(build).model_fields]:
+        for name in [name for name in BACKBONES if not name.endswith("/") and takes_stem(name)]:
             stems = get_args(section_of(BACKBONES[name]).model_fields["stem"].annotation)
             assert stems
             assert all(build_backbone(name, stem)["dim"] > 0 for stem in stems)
@@ -226,5 +226,5 @@ def test_a_kind_of_backbones_takes_what_follows_its_prefix(monkeypatch):
     with pytest.raises(ConfigError, match=r"unknown key 'stem'; kind/abc takes width"):
         build_backbone("kind/abc", "cifar")
     for name in ("kind/", "kinds/abc", "/abc"):
-        with pytest.raises(ConfigError, match=r"must be one of .*, kind/NAME; is it '(kind|timm)/NAME'"):
+        with pytest.raises(ConfigError, match=r"must be one of .*, kind/NAME; is it '"):
             build_backbone(name)
