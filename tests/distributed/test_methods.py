@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from losses import CRITERIA
 from methods import byol, instdisc, rotnet, supervised
@@ -12,13 +11,13 @@ from models import build_backbone
 from models.byol import OnlineNetwork
 from models.models import ClassifierModel, ContrastiveModel
 from system import distributed
-from tests.distributed.test_distributed import BATCH, CPU, free_port, images, join
+from tests.distributed.steps import DOUBLE, assert_same_on_all, gradients, own, prepare
+from tests.distributed.test_distributed import BATCH, images
 from training.batchnorm import synchronize_batchnorm
 from training.ema import follow
 from training.memory_bank import MemoryBank
 
 pytestmark = pytest.mark.slow
-DOUBLE = torch.float64
 
 
 def generator(seed):
@@ -33,20 +32,6 @@ def classifier(num_outputs):
 def contrastive(head):
     torch.manual_seed(3)
     return ContrastiveModel(build_backbone("resnet8", "cifar", width=4), head, 6).to(DOUBLE)
-
-
-def own(values):
-    return values[distributed.slice_of(BATCH)]
-
-
-def prepare(model):
-    if distributed.world_size() > 1:
-        model = synchronize_batchnorm(model)
-    return distributed.data_parallel(model, CPU)
-
-
-def gradients(model):
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def turned():
@@ -107,25 +92,8 @@ CASES = {
 }
 
 
-def answer(rank, world_size, port, folder):
-    join(rank, world_size, port)
-    distributed.start(CPU)
-    torch.save({name: case() for name, case in CASES.items()}, f"{folder}/{rank}.pt")
-    distributed.stop()
-
-
-@pytest.fixture(scope="module", params=[2, 3])
-def ranks(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(f"ranks{request.param}")
-    mp.spawn(answer, (request.param, free_port(), str(folder)), nprocs=request.param)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_is_that_of_one_process(ranks, name):
     expected = CASES[name]()
     assert len(expected) > 10
-    for found in ranks:
-        assert found[name].keys() == expected.keys()
-        for key, value in expected.items():
-            assert (found[name][key] - value).norm() <= 1e-12 * value.norm() + 1e-15, key
+    assert_same_on_all(ranks, name, expected)

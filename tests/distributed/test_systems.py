@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from losses import CRITERIA
 from methods import iic, ucc
@@ -10,26 +9,10 @@ from models import build_backbone
 from models.iic import TwoHeads
 from models.models import ClusteringModel
 from models.ucc import UCCModel
-from system import distributed
-from tests.distributed.test_distributed import BATCH, CPU, free_port, images, join
-from training.batchnorm import synchronize_batchnorm
+from tests.distributed.steps import DOUBLE, assert_same_on_all, gradients, own, prepare
+from tests.distributed.test_distributed import BATCH, images
 
 pytestmark = pytest.mark.slow
-DOUBLE = torch.float64
-
-
-def own(values):
-    return values[distributed.slice_of(BATCH)]
-
-
-def prepare(model):
-    if distributed.world_size() > 1:
-        model = synchronize_batchnorm(model)
-    return distributed.data_parallel(model, CPU)
-
-
-def gradients(model):
-    return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
 def informed(trained):
@@ -60,27 +43,9 @@ CASES = {
 }
 
 
-def answer(rank, world_size, port, folder):
-    join(rank, world_size, port)
-    distributed.start(CPU)
-    torch.save({name: case() for name, case in CASES.items()}, f"{folder}/{rank}.pt")
-    distributed.stop()
-
-
-@pytest.fixture(scope="module", params=[2, 3])
-def ranks(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(f"ranks{request.param}")
-    mp.spawn(answer, (request.param, free_port(), str(folder)), nprocs=request.param)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_is_that_of_one_process(ranks, name):
-    expected = CASES[name]()
-    for found in ranks:
-        assert found[name].keys() == expected.keys()
-        for key, value in expected.items():
-            assert (found[name][key] - value).norm() <= 1e-12 * value.norm() + 1e-15, key
+    assert_same_on_all(ranks, name, CASES[name]())
 
 
 def test_only_the_heads_of_a_pass_learn():
