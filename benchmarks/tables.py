@@ -234,6 +234,21 @@ def throughput() -> str:
     )
 
 
+def judge() -> str:
+    """What the label-free choice among clusterings of the same features costs, by a rule fixed without the data set."""
+    summary = read("judge.json")["summary"]
+    keys = ("chosen", "best", "worst", "kmeans", "regret")
+    found = {**summary["held_out"], "all": summary["overall"]}
+    rows = [
+        [name, str(one["num_cases"]), *(f"{one[key]:.1f}" for key in keys), f"{100 * one['not_below_kmeans']:.0f} %"]
+        for name, one in found.items()
+    ]
+    return (
+        markdown(["ACC, %", "cases", "chosen", "best", "worst", "K-means", "regret", "K-means or better"], rows)
+        + f"\n{where(read('judge.json')['machine'])}.\n"
+    )
+
+
 def number(value: float) -> str:
     """About three digits, and no exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -261,6 +276,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu-profile": gpu_profile,
     "gpu-scale": gpu_scale,
     "crash": crash,
+    "judge": judge,
 }
 PAGES = [ROOT / "README.md", ROOT / "docs/measurements.md"]
 
