@@ -5,6 +5,7 @@
     python cluster.py photos --num_clusters 20 --output results/twenty seed=1
     python cluster.py photos --num_clusters 10 --features dinov2
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
+    python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder a cluster
 
 Takes features from a pretrained network, clusters them by several methods, and hands out the clustering that
 label-free scores prefer. --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be
@@ -25,11 +26,13 @@ from data.files.listing import NoImagesError
 from data.folder import find_images
 from recipes.deliver import Delivery, deliver, verdict_of
 from recipes.display import Display, Work, duration
-from recipes.features import SCRATCH, choose_features
+from recipes.estimate import estimate
+from recipes.features import SCRATCH, choose_features, make_recipe
+from recipes.links import link_images, make_sorter
 from recipes.look import Look, look_at
 from recipes.preview import draw_images
-from recipes.project import LOG, PICTURE, RECORD, RESULTS, Project, make_recipe
-from report.outputs import write_clusters
+from recipes.project import LOG, PICTURE, RECORD, RESULTS, Project
+from report.outputs import Sorter, write_clusters
 from system.console import say, warn
 from system.errors import ConfigError, NothingConfidentError, UserError
 from system.files import write_text
@@ -69,11 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="auto, embedded, dinov2, timm/NAME or scratch (default: auto)",
     )
+    parser.add_argument(
+        "--link_to", type=cli.path, metavar="DIR", help="also sort the images into one folder a cluster, by links"
+    )
     parser.add_argument("--offline", action="store_true", help="download nothing")
     parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
     args = parse(parser, argv)
     words, again = take_overwrite(args.overrides)
-    root = Path(expand_path(args.folder))
+    root = Path(args.folder)
     output = find_output(root, args.output)
     if args.features == "auto" and any(map(is_of_training, words)):
         args.features = SCRATCH
@@ -93,21 +99,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def cluster(project: Project, look: Look, args: Any, words: list[str], again: bool) -> int:
     """Run what is left of a clustering whose folder is held; returns the exit code."""
+    if args.link_to:
+        find_sorter(project, args)  # what is in the way is said before anything runs
     if not open_project(project, look, args, words, again):
+        say("this clustering is finished; overwrite=true starts it again")
+    elif not run_all(project, args):
         return 0
+    report(project)
+    if args.link_to and not args.dry_run:
+        num_images = link_images(find_sorter(project, args), Path(args.folder), project.folder / "clusters.csv")
+        say(f"links, one folder a cluster: {num_images:,} in {args.link_to}")
+    return 0
+
+
+def find_sorter(project: Project, args: Any) -> Sorter:
+    """What puts links into the folder of --link_to; raises UserError when it holds anything else."""
+    return make_sorter(Path(args.link_to), Path(args.folder), project.folder, args.num_clusters)
+
+
+def run_all(project: Project, args: Any) -> bool:
+    """Run what is left of all stages and write the results; returns False in a dry run, which only draws images."""
     display = Display([make_work(project, stage) for stage in project.stages], project.folder / LOG)
     with display:
         say_plan(project, display)
         if args.dry_run:
             draw_images(project.folder / PICTURE, project.load(project.stages[0]), Path(project.request["folder"]))
             display.line(f"images as the network will see them: {project.folder / PICTURE}")
-            return 0
+            return False
         run_stages(project, display)
         with display.stage("writing the report"):
             found, scores = show(project)
     project.write(result={"model": MODEL, "scores": scores, "verdict": verdict_of(found)})
-    report(project)
-    return 0
+    return True
 
 
 def parse(parser: Any, argv: Sequence[str] | None) -> Any:
@@ -119,8 +142,8 @@ def parse(parser: Any, argv: Sequence[str] | None) -> Any:
         raise ConfigError(
             f"two folders are given, {folders[0]} and {folders[1]}; give one, or put both into one folder"
         )
-    made.folder = folders[0]
-    plain.remove(made.folder)
+    plain.remove(folders[0])
+    made.folder = expand_path(folders[0])
     made.overrides = plain
     return made
 
@@ -166,11 +189,7 @@ def find_look(root: Path, num_clusters: int) -> Look:
 def open_project(project: Project, look: Look, args: Any, words: list[str], again: bool) -> bool:
     """Find or choose the configs; returns whether anything is left to do."""
     if not again and project.open(look.files):
-        if project.facts["result"] and all((project.folder / name).exists() for name in RESULTS[:2]):
-            say("this clustering is finished; overwrite=true starts it again")
-            report(project)
-            return False
-        return True
+        return not (project.facts["result"] and all((project.folder / name).exists() for name in RESULTS[:2]))
     if again and args.dry_run and (project.folder / RECORD).exists():
         raise ConfigError(
             f"a dry run starts nothing again, and {project.folder} is there; leave out overwrite=true, or give --output"
@@ -178,8 +197,9 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
     device = next((word.partition("=")[2] for word in words if word.startswith("device=")), "auto")
     runtime = Runtime.start(device)
     features = choose_features(args.features, look, runtime.device.type, args.quick, args.offline)
-    recipe, seconds = make_recipe(look, args.num_clusters, runtime, args.quick, features)
+    recipe = make_recipe(look, args.num_clusters, runtime.device.type, args.quick, features)
     project.check_configs(recipe, words)
+    seconds = estimate(recipe, look, runtime)
     project.begin(look.files, again)
     project.write_configs(recipe, words)
     note_look(project.folder, look.files.root, look.values, look.found)

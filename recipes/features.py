@@ -1,10 +1,10 @@
 """Which features a folder's clusters are found in: those of a pretrained network, or of one trained on the folder."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from models.pretrained import Pretrained, describe_pretrained, fetch_pretrained, is_at_hand, is_pretrained
+from recipes.choose import Recipe, choose
 from recipes.look import Look
 from system.errors import ConfigError, UserError
 
@@ -50,7 +50,19 @@ def choose_features(wanted: str, look: Look, device: str, quick: bool, offline: 
     return Features(WITHOUT_LABELS, "its weights were trained without labels")
 
 
-def feature_stages(look: Look, num_clusters: int, facts: Pretrained, weights: str | None = None) -> dict[str, Any]:
+def make_recipe(look: Look, num_clusters: int, device: str, quick: bool, features: Features) -> Recipe:
+    """The recipe of a folder for a device type (`cuda`, `mps`, `cpu`) and for features that were chosen."""
+    if features.name == SCRATCH:
+        recipe = choose(look, num_clusters, device, quick)
+        recipe.reasons.append(f"trained from scratch: {features.why}")
+        return recipe
+    facts = describe_pretrained(features.name, device=device, image_side=look.short_side)
+    what = f"features of {facts.name}, trained with {facts.trained_with} (licence: {facts.license}): {features.why}"
+    reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
+    return Recipe(f"features, {facts.name} at {facts.side}", reasons, feature_stages(look, num_clusters, facts))
+
+
+def feature_stages(look: Look, num_clusters: int, facts: Pretrained) -> dict[str, Any]:
     """The configs of the two stages: features of a pretrained network, and all clusterings of them."""
     # Small images are kept as they are and enlarged as the network wants; large ones are reduced while they are read.
     stored = min(look.short_side, facts.side)
@@ -71,8 +83,6 @@ def feature_stages(look: Look, num_clusters: int, facts: Pretrained, weights: st
             "crop_mode": facts.crop_mode,
         },
     }
-    if weights is not None:
-        common["weights"] = str(Path(weights).resolve())
     num_mined = min(NUM_NEIGHBORS, look.num_images - 1)
     return {
         "pretrained": {
@@ -83,8 +93,3 @@ def feature_stages(look: Look, num_clusters: int, facts: Pretrained, weights: st
         },
         "candidates": {"setup": "candidates", **common},
     }
-
-
-def describe(name: str, look: Look, device: str) -> Pretrained:
-    """What a pretrained backbone is and asks of these images, without its weights."""
-    return describe_pretrained(name, device=device, image_side=look.short_side)

@@ -3,33 +3,28 @@
 import contextlib
 import json
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
 from easydict import EasyDict
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from data.files import sources
 from data.files.listing import ImageFiles
-from recipes.choose import FEATURE_STAGES, STAGES, Recipe, choose
-from recipes.features import SCRATCH, Features, describe, feature_stages
-from recipes.look import Look
+from recipes.choose import FEATURE_STAGES, STAGES, Recipe
 from system import owned
 from system.bounded import read_json
 from system.console import say
 from system.errors import ConfigError, UserError
 from system.files import add_to_list, is_own, remove, write_text
 from system.lock import LOCK, lock_folder, unlock_folder
-from system.runtime import Runtime, generator
 from system.text import escape, quoted
 from system.yaml_file import HERE, load_yaml
 from training.folder import CONFIG, MODEL, Keys, RunFolder
 from training.folder import RECORD as RUN
-from utils.common_config import IMAGES, get_model, get_train_transformations
+from utils.common_config import IMAGES
 from utils.config import REPOSITORY, load_config
 from utils.overrides import apply_overrides, words_of
 from utils.schema import SETUPS
@@ -44,12 +39,6 @@ WRITTEN = (RECORD, LOG, PICTURE, IMAGES, *RESULTS, *DELIVERED)
 ALL_STAGES = (*FEATURE_STAGES, *STAGES)
 RUNS = tuple(dict.fromkeys(SETUPS[stage].stage for stage in ALL_STAGES))
 CONFIGS = ("env.yml", *(f"{stage}.yml" for stage in ALL_STAGES))
-COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1
-# Guesses for the estimate alone, which is corrected while it runs: features of an image on a CPU and on a GPU, and all
-# clusterings of some images and of one more.
-FEATURE_SECONDS = {"cpu": 0.006, "gpu": 0.001}
-CLUSTERING_SECONDS = (15.0, 0.008)
-NUM_TIMED = 3
 
 
 class Images(BaseModel):
@@ -298,49 +287,3 @@ def _program(setup: str) -> list[str]:
     """What Python runs; a module by its name, which works where the project is installed or in its folder."""
     module = SETUPS[setup].module
     return ["-m", module] if "." in module else [f"{REPOSITORY / module}.py"]
-
-
-def make_recipe(
-    look: Look, num_clusters: int, runtime: Runtime, quick: bool, features: Features, weights: str | None = None
-) -> tuple[Recipe, dict[str, float]]:
-    """A recipe and the estimated seconds of an epoch of its stages on this machine, which choose nothing."""
-    device = runtime.device.type
-    if features.name == SCRATCH:
-        recipe = choose(look, num_clusters, device, quick)
-        second = _seconds_per_image(recipe.configs["simclr"], runtime) * look.num_images
-        recipe.reasons.append(f"trained from scratch: {features.why}")
-        return recipe, {stage: max(second * COST[stage], 1e-6) for stage in STAGES}
-    facts = describe(features.name, look, device)
-    what = f"features of {facts.name}, trained with {facts.trained_with} (licence: {facts.license}): {features.why}"
-    reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
-    configs = feature_stages(look, num_clusters, facts, weights)
-    each = FEATURE_SECONDS["cpu" if device == "cpu" else "gpu"] * (facts.side / 128) ** 2
-    base, more = CLUSTERING_SECONDS
-    seconds = {"pretrained": each * look.num_images + 5, "candidates": base + more * look.num_images}
-    return Recipe(f"features, {facts.name} at {facts.side}", reasons, configs), seconds
-
-
-def _seconds_per_image(config: dict[str, Any], runtime: Runtime) -> float:
-    p = EasyDict(config)
-    return time_step(p, runtime.place(get_model(p)), runtime) / p.batch_size
-
-
-def time_step(p: EasyDict, model: Any, runtime: Runtime) -> float:
-    """Seconds of one step's forward and backward passes on random images, without touching the weights."""
-    augment = get_train_transformations(p)
-    images = torch.randint(
-        256, (p.batch_size, 3, augment.size, augment.size), generator=generator(0), dtype=torch.int64
-    )
-    images = images.to(torch.uint8).to(runtime.device)
-    model.train()
-    times = []
-    for _ in range(NUM_TIMED):
-        started = time.monotonic()
-        for _ in range(2):  # every stage forwards two views of every image
-            outputs = runtime.forward(model, augment(images), runtime.training)
-            loss = sum(output.square().mean() for output in (outputs if isinstance(outputs, list) else [outputs]))
-            loss.backward()
-        loss.item()  # waits for the device
-        times.append(time.monotonic() - started)
-    model.zero_grad(set_to_none=True)
-    return min(times)

@@ -126,6 +126,16 @@ def test_a_second_call_trains_nothing(finished, monkeypatch, capsys):
     assert "finished" in out and str(output / "report.html") in out and str(output / "clusters.csv") in out
 
 
+def test_a_finished_clustering_is_sorted_by_links(finished, tmp_path, capsys):
+    words, output = finished
+    assert run(*words, "--link_to", tmp_path / "sorted") == 0
+    found = {path.name: int(path.parent.name.removeprefix("cluster-")) for path in (tmp_path / "sorted").glob("*/*")}
+    assert found == {Path(row["path"]).name: int(row["cluster"]) for row in read(output / "clusters.csv")}
+    assert f"24 in {tmp_path / 'sorted'}" in capsys.readouterr().out
+    assert run(*words, "--link_to", tmp_path / "sorted") == 1
+    assert run(*words, "--link_to", words[0] / "sorted") == 2
+
+
 def test_another_request_is_refused(finished, capsys):
     words, _ = finished
     assert run(*["4" if word == 3 else word for word in words]) == 2

@@ -1,0 +1,30 @@
+"""A folder of images sorted into one directory a cluster, by links: the images stay where they are."""
+
+import contextlib
+import csv
+from pathlib import Path
+
+from report.outputs import Sorter, link_file
+from system.errors import ConfigError
+
+
+def make_sorter(folder: Path, root: Path, output: Path, num_clusters: int) -> Sorter:
+    """What sorts the images of `root` into `folder`, for the clustering in `output`; writes nothing yet.
+
+    Raises ConfigError for a folder within one of the two, UserError for one that holds anything but what an
+    unfinished call of the same clustering put there.
+    """
+    for other, what in ((root, "the folder of images"), (output, "the output folder")):
+        if folder.resolve().is_relative_to(other.resolve()):
+            raise ConfigError(f"the folder of --link_to, {folder}, is inside {what} {other}; give another")
+    return Sorter(folder, link_file, num_clusters, {"clustering": str(output.resolve())})
+
+
+def link_images(sorter: Sorter, root: Path, table: Path) -> int:
+    """Link every image that `table`, a clusters.csv, has a row of; returns how many."""
+    with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with contextlib.closing(sorter):
+        sorter.write([f"{root}/{row['path']}" for row in rows], [int(row["cluster"]) for row in rows])
+        sorter.finish()
+    return len(rows)
