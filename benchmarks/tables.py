@@ -19,6 +19,7 @@ from benchmarks.digits import spread
 from system.files import write_text
 from utils import cli
 
+Read = Callable[[str], dict[str, Any]]  # from the name of a result file to its content
 MARKED = re.compile(r"(^<!-- table:(?P<name>[\w-]+) -->\n).*?(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 
 
@@ -33,12 +34,7 @@ def percent(score: dict[str, Any]) -> str:
     return f"{100 * score['mean']:.1f} ± {100 * score['std']:.1f}"
 
 
-def read(name: str) -> dict[str, Any]:
-    """The content of a result file."""
-    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
-
-
-def digits(names: Sequence[str] | None = None) -> str:
+def digits(read: Read, names: Sequence[str] | None = None) -> str:
     """Scores on digits over the seeds, of some rows or all, and the seconds of the stages."""
     result = read("digits.json")
     found = [result["rows"][name] for name in names or result["rows"]]
@@ -71,12 +67,12 @@ def recipe(result: dict[str, Any], unit: str) -> str:
     )
 
 
-def cifar10() -> str:
+def cifar10(read: Read) -> str:
     """The recipe for a CPU."""
     return recipe(read("cifar10_cpu.json"), "minutes")
 
 
-def gpu_recipe() -> str:
+def gpu_recipe(read: Read) -> str:
     """The fast recipe on a GPU, and what its steps make of it."""
     result = read("gpu-fast-0.json")
     shares = ", ".join(
@@ -89,7 +85,7 @@ def gpu_recipe() -> str:
     )
 
 
-def gpu_smoke() -> str:
+def gpu_smoke(read: Read) -> str:
     """What was compared with the CPU, and whether it agreed."""
     result = read("gpu-smoke.json")
     rows = []
@@ -102,7 +98,7 @@ def gpu_smoke() -> str:
     )
 
 
-def gpu_profile() -> str:
+def gpu_profile(read: Read) -> str:
     """Where a step's time goes on a GPU, eager and compiled, of every profile that was taken."""
     results = [read(name) for name in ("gpu-profile-simclr.json", "gpu-profile.json")]
     rows = []
@@ -121,7 +117,7 @@ def gpu_profile() -> str:
     )
 
 
-def gpu_scale() -> str:
+def gpu_scale(read: Read) -> str:
     """What the parts that see a whole split take at ImageNet's size."""
     result = read("gpu-scale.json")
     rows = [
@@ -146,7 +142,7 @@ def sizes(found: dict[str, Any]) -> str:
     return f"{size} x {found['dim']:,}" if "dim" in found else f"{size} in {found['clusters']:,} clusters"
 
 
-def crash() -> str:
+def crash(read: Read) -> str:
     """What SIGKILLs at random moments left behind, of stages and of the commands for people."""
     stages = read("crash.json")
     commands = stages["commands"]
@@ -170,7 +166,7 @@ def crash() -> str:
     )
 
 
-def precision() -> str:
+def precision(read: Read) -> str:
     """Accuracies of the same recipes in fp32 and bf16, on digits and of a pretext task on images."""
     result = read("precision.json")
     digits, pretext = result["digits"], result["pretext"]
@@ -196,7 +192,7 @@ def precision() -> str:
     return markdown(["%", *precisions], rows) + f"\n{notes}\n"
 
 
-def streaming() -> str:
+def streaming(read: Read) -> str:
     """What the stages take when images are decoded while training."""
     result = read("streaming.json")
     workers, stages = result["workers"], result["stages"]
@@ -213,7 +209,7 @@ def streaming() -> str:
     )
 
 
-def throughput() -> str:
+def throughput(read: Read) -> str:
     """How many times faster than the published way each part is."""
     result = read("throughput.json")
     rows = []
@@ -264,9 +260,9 @@ def where(machine: dict[str, Any]) -> str:
     return f"{device}, torch {machine['versions']['torch']}, commit {commit}{changed}"
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[Read], str]] = {
     "digits": digits,
-    "digits-whole-method": partial(digits, ["selflabel"]),
+    "digits-whole-method": partial(digits, names=["selflabel"]),
     "cifar10": cifar10,
     "throughput": throughput,
     "precision": precision,
@@ -281,9 +277,16 @@ TABLES: dict[str, Callable[[], str]] = {
 PAGES = [ROOT / "README.md", ROOT / "docs/measurements.md"]
 
 
-def fill(text: str) -> str:
-    """Replace what stands between the markers of each known table; raises KeyError for a name that is not known."""
-    return MARKED.sub(lambda found: found[1] + TABLES[found["name"]]() + found[3], text)
+def fill(text: str, results: Path = RESULTS) -> str:
+    """Replace what stands between the markers of each known table by what a folder of results says.
+
+    Raises KeyError for a table that is not known, FileNotFoundError for a result that is not there.
+    """
+
+    def read(name: str) -> dict[str, Any]:
+        return json.loads((results / name).read_text(encoding="utf-8"))
+
+    return MARKED.sub(lambda found: found[1] + TABLES[found["name"]](read) + found[3], text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -291,12 +294,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser(__doc__)
     parser.add_argument("files", type=Path, nargs="*", default=PAGES, metavar="FILE")
     parser.add_argument("--check", action="store_true", help="only say whether the tables are up to date")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where benchmarks wrote them")
     args = parser.parse_args(argv)
     stale = []
     for path in args.files:
         text = path.read_text(encoding="utf-8")
         try:
-            filled = fill(text)
+            filled = fill(text, args.results)
         except FileNotFoundError as error:
             print(f"error: {error.filename} is missing; run the benchmark that writes it", file=sys.stderr)
             return 1

@@ -58,10 +58,11 @@ def find_cached(repository: str) -> HubFile | None:
     return None
 
 
-def fetch(repository: str, offline: bool = False) -> HubFile:
+def fetch(repository: str, offline: bool = False, timeout: float = TIMEOUT) -> HubFile:
     """The weights of a repository, from the cache where they are there, else downloaded with a progress bar.
 
-    `offline` forbids the network, as HF_HUB_OFFLINE does; HF_ENDPOINT names another server, HF_HOME another cache.
+    `offline` forbids the network, as HF_HUB_OFFLINE does; HF_ENDPOINT names another server, HF_HOME another cache. A
+    server that says nothing for `timeout` seconds is given up.
     Raises UserError when they are not there and cannot be downloaded, or are damaged.
     """
     cached = find_cached(repository)
@@ -72,7 +73,7 @@ def fetch(repository: str, offline: bool = False) -> HubFile:
             f"the weights of {repository} are not in {_cache()} and downloading is switched off; run once with a "
             "network and without offline, or give their file as weights"
         )
-    return _verified(_download(repository))
+    return _verified(_download(repository, timeout))
 
 
 def _cache() -> Path:
@@ -83,19 +84,19 @@ def _cache() -> Path:
     return Path(os.environ["HF_HOME"]).expanduser() / "hub" if "HF_HOME" in os.environ else Path(constants.HF_HUB_CACHE)
 
 
-def _download(repository: str) -> HubFile:
+def _download(repository: str, timeout: float) -> HubFile:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
     host = urlsplit(endpoint).netloc
     say(f"downloading the weights of {repository} from {host}")
-    before, constants.HF_HUB_DOWNLOAD_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT, TIMEOUT
+    before, constants.HF_HUB_DOWNLOAD_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT, timeout
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it tells of every retry
     try:
-        _require_answer(endpoint)
+        _require_answer(endpoint, timeout)
         for name in FILES:
             try:
                 path = hf_hub_download(
@@ -103,7 +104,7 @@ def _download(repository: str) -> HubFile:
                     name,
                     cache_dir=_cache(),
                     endpoint=endpoint,
-                    etag_timeout=TIMEOUT,
+                    etag_timeout=timeout,
                     tqdm_class=_Bar,
                 )
             except LocalEntryNotFoundError:  # no answer; it is an EntryNotFoundError by descent
@@ -122,10 +123,10 @@ def _download(repository: str) -> HubFile:
         logger.setLevel(level)
 
 
-def _require_answer(endpoint: str) -> None:
+def _require_answer(endpoint: str, timeout: float) -> None:
     """Raise OSError at once where no server answers; the hub's library would try six times, in over 20 seconds."""
     with contextlib.suppress(HTTPError):  # an answer too
-        urlopen(Request(endpoint, method="HEAD"), timeout=TIMEOUT).close()
+        urlopen(Request(endpoint, method="HEAD"), timeout=timeout).close()
 
 
 def _reason(error: BaseException) -> str:

@@ -82,9 +82,9 @@ def _is_transparent(image: Image.Image) -> bool:
     return image.mode in TRANSPARENT or "transparency" in image.info
 
 
-def _has_alpha(image: Image.Image) -> bool:
+def _has_alpha(image: Image.Image, box_pixels: int) -> bool:
     """Whether a loaded image's alpha plane shows anything of it; one of zeros was never meant as one."""
-    planes = (image.crop(box).convert("RGBA").getchannel("A") for box in boxes(*image.size))
+    planes = (image.crop(box).convert("RGBA").getchannel("A") for box in boxes(*image.size, num_pixels=box_pixels))
     return any(plane.getextrema() != (0, 0) for plane in planes)
 
 
@@ -97,26 +97,26 @@ def _without_alpha(image: Image.Image) -> Image.Image:
     return image.convert("RGBA").convert("RGB")
 
 
-def _converter(image: Image.Image, values: Values) -> Callable[[Image.Image], Image.Image] | None:
+def _converter(image: Image.Image, values: Values, box_pixels: int) -> Callable[[Image.Image], Image.Image] | None:
     """What makes RGB of a loaded image, or of a box of it; None where it is RGB."""
     if is_wide(image.mode):
         shown = shown_by(image, values, missing_value(image))
         return lambda box: to_gray(box, shown).convert("RGB")
     if _is_transparent(image):
-        return _on_white if _has_alpha(image) else _without_alpha
+        return _on_white if _has_alpha(image, box_pixels) else _without_alpha
     return None if image.mode == "RGB" else lambda box: box.convert("RGB")
 
 
-def _to_rgb(image: Image.Image, values: Values, times: int) -> Image.Image:
+def to_rgb(image: Image.Image, values: Values, times: int, box_pixels: int = BOX_PIXELS) -> Image.Image:
     """RGB of a loaded image, box by box, so that what stands between takes little memory; reduced `times`."""
-    convert = _converter(image, values)
+    convert = _converter(image, values, box_pixels)
     if convert is None and times == 1:
         return image
     convert = convert or Image.Image.copy
-    if times == 1 and image.width * image.height <= BOX_PIXELS:
+    if times == 1 and image.width * image.height <= box_pixels:
         return convert(image)
     rgb = Image.new("RGB", (-(-image.width // times), -(-image.height // times)))
-    for box in boxes(*image.size, times):
+    for box in boxes(*image.size, times, box_pixels):
         part = convert(image.crop(box))
         rgb.paste(part.reduce(times) if times > 1 else part, (box[0] // times, box[1] // times))
     return rgb
@@ -160,7 +160,7 @@ def read_image(
         orientation = _orientation(image)  # after loading: PIL turns TIFF files itself then
         if not smaller:
             whole = image.size
-        image = _to_rgb(image, values, times)
+        image = to_rgb(image, values, times)
         if orientation in TURNS:
             image = image.transpose(TURNS[orientation])
             if orientation in (5, 6, 7, 8):

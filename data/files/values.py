@@ -53,10 +53,10 @@ def is_wide(mode: str) -> bool:
     return mode == "F" or mode.startswith("I")
 
 
-def boxes(width: int, height: int, step: int = 1) -> Iterator[tuple[int, int, int, int]]:
-    """Left, upper, right, lower of boxes of at most BOX_PIXELS that cover a picture, multiples of `step` apart."""
-    across = min(width, max(BOX_PIXELS // step, step) // step * step)
-    down = max(BOX_PIXELS // across // step, 1) * step
+def boxes(width: int, height: int, step: int = 1, num_pixels: int = BOX_PIXELS) -> Iterator[tuple[int, int, int, int]]:
+    """Left, upper, right, lower of boxes of at most `num_pixels` that cover a picture, multiples of `step` apart."""
+    across = min(width, max(num_pixels // step, step) // step * step)
+    down = max(num_pixels // across // step, 1) * step
     for top in range(0, height, down):
         for left in range(0, width, across):
             yield left, top, min(left + across, width), min(top + down, height)

@@ -4,12 +4,11 @@ import pytest
 
 from benchmarks import tables
 
-RESULTS = tables.RESULTS
 MARKED = "before\n<!-- table:digits -->\nold\n<!-- end -->\nbetween\n<!-- table:digits -->\n<!-- end -->\nafter\n"
 
 
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
+@pytest.fixture
+def results(tmp_path):
     score = {"mean": 0.98349, "std": 0.0031, "values": [0.98, 0.99]}
     result = {
         "num_test_images": 360,
@@ -26,25 +25,26 @@ def results(tmp_path, monkeypatch):
         },
     }
     (tmp_path / "digits.json").write_text(json.dumps(result))
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    return tmp_path
 
 
-def test_fills_every_marked_table_and_nothing_else():
-    filled = tables.fill(MARKED)
+def test_fills_every_marked_table_and_nothing_else(results):
+    filled = tables.fill(MARKED, results)
     assert filled.count("| SCAN | 98.3 ± 0.3 | 98.3 ± 0.3 | 98.3 ± 0.3 |\n") == 2
     assert "old" not in filled
     assert filled.startswith("before\n<!-- table:digits -->\n") and filled.endswith("<!-- end -->\nafter\n")
     assert "\nbetween\n" in filled
-    assert tables.fill(filled) == filled
+    assert tables.fill(filled, results) == filled
 
 
-def test_check_changes_nothing_and_says_by_its_exit_code(tmp_path):
+def test_check_changes_nothing_and_says_by_its_exit_code(tmp_path, results):
     path = tmp_path / "page.md"
     path.write_text(MARKED)
-    assert tables.main([str(path), "--check"]) == 1
+    words = [str(path), "--results", str(results)]
+    assert tables.main([*words, "--check"]) == 1
     assert path.read_text() == MARKED
-    assert tables.main([str(path)]) == 0
-    assert tables.main([str(path), "--check"]) == 0
+    assert tables.main(words) == 0
+    assert tables.main([*words, "--check"]) == 0
 
 
 def test_an_unknown_table_is_an_error():
@@ -52,8 +52,7 @@ def test_an_unknown_table_is_an_error():
         tables.fill("<!-- table:nothing -->\n<!-- end -->\n")
 
 
-def test_the_pages_show_the_committed_results(monkeypatch):
-    monkeypatch.setattr(tables, "RESULTS", RESULTS)
+def test_the_pages_show_the_committed_results():
     assert tables.main(["--check"]) == 0
 
 
@@ -70,7 +69,7 @@ def test_a_line_names_the_device_and_changes_that_are_not_in_the_commit():
     assert tables.where(machine | {"device": "cpu, 1 threads", "commit": "abc"}).startswith("a CPU, 1 of 2 cores, ")
 
 
-def test_failed_checks_and_what_kills_left_are_shown(monkeypatch):
+def test_failed_checks_and_what_kills_left_are_shown():
     machine = {"device": "GPU X", "commit": "abc", "versions": {"torch": "2.0"}}
     results = {
         "gpu-smoke.json": {
@@ -100,8 +99,7 @@ def test_failed_checks_and_what_kills_left_are_shown(monkeypatch):
             },
         },
     }
-    monkeypatch.setattr(tables, "read", results.__getitem__)
-    smoke, crash = tables.gpu_smoke(), tables.crash()
+    smoke, crash = tables.gpu_smoke(results.__getitem__), tables.crash(results.__getitem__)
     assert "| one | passed |\n| two | failed: 0.123 apart |\n" in smoke and "\n1 of 2 checks passed." in smoke
     assert "| stages: scan 5 | 5 | not counted | 1 | 0 | 2 |\n" in crash
     assert "| commands: cache 3, sweep.py 4 | 7 | 1 | 0 | 3 | 0 |\n" in crash

@@ -5,9 +5,8 @@ from sklearn.cluster import KMeans as Lloyd
 from sklearn.decomposition import PCA as Reference
 from torch.nn import functional
 
-from clustering import kmeans
 from clustering.candidate import predict
-from clustering.kmeans import find_temperature, fit_kmeans, linear_form, run_kmeans
+from clustering.kmeans import SAMPLE, find_temperature, fit_kmeans, linear_form, run_kmeans
 from clustering.pca import fit_pca
 from system.errors import UserError
 
@@ -49,9 +48,8 @@ def test_the_linear_form_is_minus_the_squared_distance_but_for_a_constant():
     assert torch.allclose((z @ weight.double().T + bias.double()), expected, atol=1e-5)
 
 
-def test_above_the_sample_all_images_are_still_clustered(monkeypatch):
-    monkeypatch.setattr(kmeans, "SAMPLE", 100)
-    x, truth = blobs(spread=0.2)
+def test_above_the_sample_all_images_are_still_clustered():
+    x, truth = blobs(SAMPLE + 100, length=3, spread=0.02, seed=1)
     unit = functional.normalize(x, dim=1)
     found = run_kmeans(unit, 4)
     best = Lloyd(4, n_init=10, random_state=0).fit(unit.numpy()).inertia_

@@ -1,10 +1,13 @@
 """Neighbors against brute force in float64, with duplicates, ties, zeros and every way to search."""
 
+import importlib.util
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import clustering.mining
 from clustering.neighbors import load_neighbors, mine_neighbors, purity, save_neighbors, weighted_knn
@@ -90,36 +93,37 @@ def test_shares_of_the_rows_join_to_the_whole(way):
     assert mine_neighbors(features, 4, **way, rows=range(5, 5)).shape == (0, 5)
 
 
-def test_float32_alone_would_be_wrong(monkeypatch):
+class Products(TorchDispatchMode):
+    """Counts, for every precision, the rows that are multiplied by a matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten.mm.default, torch.ops.aten.mm.out):
+            self.rows[args[0].dtype] += len(args[0])
+        return function(*args, **(kwargs or {}))
+
+
+def test_float32_alone_would_be_wrong():
     """The float64 search really runs where float32 proves nothing, and only there."""
-    searched = []
-    original = clustering.mining._search_again
-    monkeypatch.setattr(
-        clustering.mining,
-        "_search_again",
-        lambda bank, rows, k: (searched.append(len(rows)), original(bank, rows, k))[1],
-    )
-    mine_neighbors(CASES["distinct"], 5, "torch")
-    assert searched == []
-    mine_neighbors(CASES["collapsed"], 5, "torch")
-    assert sum(searched) > 30
+    with Products() as products:
+        mine_neighbors(CASES["distinct"], 5, "torch", by_bf16=False)
+    assert products.rows == {torch.float32: len(CASES["distinct"])}
+    with Products() as products:
+        mine_neighbors(CASES["collapsed"], 5, "torch", by_bf16=False)
+    assert products.rows[torch.float64] > 30
 
 
-def test_bfloat16_hands_on_what_it_cannot_prove(monkeypatch):
+def test_bfloat16_hands_on_what_it_cannot_prove():
     """90 points on a circle, 4 degrees apart or 10^-4 of that: bfloat16 distinguishes the former, not the latter."""
-    handed_on = []
-    search = clustering.mining._search
-
-    def recording(dtype, queries, *rest):
-        if dtype == torch.float32:
-            handed_on.append(len(queries))
-        return search(dtype, queries, *rest)
-
-    monkeypatch.setattr(clustering.mining, "_search", recording)
-    for step, expected in ((4, []), (4e-4, [90])):
+    for step, handed_on in ((4, 0), (4e-4, 90)):
         angles = torch.deg2rad(step * torch.arange(90, dtype=torch.float64))
-        neighbors = mine_neighbors(torch.stack([angles.cos(), angles.sin()], 1), 2, "torch", by_bf16=True)
-        assert handed_on == expected
+        with Products() as products:
+            neighbors = mine_neighbors(torch.stack([angles.cos(), angles.sin()], 1), 2, "torch", by_bf16=True)
+        assert products.rows[torch.bfloat16] == 90
+        assert products.rows[torch.float32] == handed_on
         assert all(set(neighbors[i].tolist()) == {i - 1, i, i + 1} for i in range(1, 89))
 
 
@@ -142,7 +146,7 @@ def test_other_precisions(dtype, way):
 
 def test_auto_works_without_faiss(monkeypatch):
     expected = mine_neighbors(CASES["distinct"], 3)
-    monkeypatch.setattr(clustering.mining.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert np.array_equal(mine_neighbors(CASES["distinct"], 3), expected)
     with pytest.raises(UserError, match="pip install faiss"):
         mine_neighbors(CASES["distinct"], 3, "faiss")

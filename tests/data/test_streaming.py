@@ -1,7 +1,9 @@
 """Images that are decoded while training: the same pixels however many workers, and every stage end to end."""
 
 import json
+import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from PIL import Image
 from clustering.features import Embedder
 from data import loaders
 from data.augment import Evaluation, build_augmentation, build_evaluation
-from data.files import workers
 from data.folder import build as build_folder
 from data.loaders import InferenceLoader, NeighborPartner, ViewLoader
 from models import build_backbone
@@ -65,12 +66,13 @@ def same(found, expected):
 
 
 def test_views_do_not_depend_on_workers_or_where_one_begins(dataset, monkeypatch):
-    monkeypatch.setattr(workers, "num_cores", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     expected = list(two_sizes(dataset).epoch(3))
     assert [view.shape[-1] for view in expected[0].views] == [32, 24, 32]
     same(two_sizes(dataset, 2).epoch(3), expected)
     same(two_sizes(dataset).epoch(3, first_step=2), expected[2:])
-    monkeypatch.setattr(workers, "_shared_memory", lambda: 0)  # a container with a small /dev/shm
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))  # a container with a small /dev/shm
     same(two_sizes(dataset, 2).epoch(3), expected)
 
 
@@ -169,7 +171,8 @@ def mined(imagenet, tmp_path_factory):
     """Neighbors by MoCo weights, with features that are mapped from their file."""
     results = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Runtime, "holds", lambda runtime, num_bytes: False)
+        real = os.sysconf
+        patch.setattr(os, "sysconf", lambda name: 0 if name == "SC_AVPHYS_PAGES" else real(name))  # no memory is free
         assert command("moco", *on_imagenet(imagenet, results, *MOCO, "--model", imagenet / "moco.pth.tar")) == 0
     return results
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import importlib.util
 import socket
 import threading
 
@@ -139,7 +140,7 @@ def test_a_damaged_or_missing_package_is_refused(tmp_path, monkeypatch):
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").touch()
     (folder / "models" / "f.pth").write_bytes(b"changed")
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: type("S", (), {"origin": folder / "x"}))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: type("S", (), {"origin": folder / "x"}))
     with pytest.raises(UserError, match=r"not the published file .*force-reinstall"):
         embedded.find_file(package)
 
@@ -308,13 +309,12 @@ def test_no_network_is_one_sentence_at_once(cache, monkeypatch):
 
 
 def test_a_server_that_does_not_answer_is_given_up(cache, monkeypatch):
-    monkeypatch.setattr(hub, "TIMEOUT", 0.2)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         with pytest.raises(UserError, match=r"\(timed out\); check the network"):
-            build_pretrained(f"timm/{SMALL}")
+            hub.fetch(f"timm/{SMALL}", timeout=0.2)
 
 
 def test_a_server_without_the_weights_is_one_sentence(cache, server):

@@ -1,8 +1,8 @@
 """Streamed and cached images, and ImageNet's class folders, on a few small files."""
 
-import errno
 import json
 import os
+import resource
 import shutil
 
 import numpy as np
@@ -12,9 +12,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from data import DATASETS, folder
-from data.files import cache
+from data import DATASETS
 from data.files.decode import frame_size, read_square
+from data.folder import reading
 from system.errors import UserError
 
 build = DATASETS["folder"]
@@ -72,14 +72,13 @@ def test_stream_has_what_a_dataset_has(stream, root):
     assert len(stream) == stream.num_classes * 3 == 6
 
 
-def test_stream_is_automatic_above_the_budget(root, monkeypatch):
-    assert build(root, "train", 28).images is not None
-    monkeypatch.setattr(folder, "MEMORY_BUDGET", 6 * 3 * 28 * 28)
-    assert build(root, "train", 28).images is not None
-    monkeypatch.setattr(folder, "MEMORY_BUDGET", 6 * 3 * 28 * 28 - 1)
-    assert build(root, "train", 28).images is None
-    assert build(root, "train", 28, stream=False).images is not None
-    assert build(root, "train", 28, resize=30).resize == 30
+def test_stream_is_automatic_above_eight_gigabytes():
+    """3,401,360 images of 28 x 28 take 7,999,998,720 bytes. A streamed one's short side is 28 / 0.875."""
+    assert reading(3_401_360, 28, None, "auto") == (28, False)
+    assert reading(3_401_361, 28, None, "auto") == (32, True)
+    assert reading(3_401_361, 28, None, False) == (28, False)
+    assert reading(3_401_360, 28, 30, "auto") == (30, True)
+    assert reading(6, 28, None, True) == (32, True)
 
 
 @pytest.mark.parametrize(("size", "most"), [((800, 600), 0), ((1600, 1200), 2.0)])
@@ -193,7 +192,7 @@ def test_a_line_of_pixels_cannot_fill_the_memory(tmp_path):
 
 
 @pytest.mark.slow
-def test_cache_holds_what_memory_would(root, tmp_path, capsys, monkeypatch):
+def test_cache_holds_what_memory_would(root, tmp_path, capsys):
     memory = build(root, "train", 28)
     cached = build(root, "train", 28, cache_dir=str(tmp_path / "cache"))
     assert cached.images.equal(memory.images)
@@ -203,7 +202,10 @@ def test_cache_holds_what_memory_would(root, tmp_path, capsys, monkeypatch):
     assert next(iter(DataLoader(cached, batch_size=6, num_workers=1)))["image"].equal(memory.images)
     assert "once" in capsys.readouterr().out
 
-    monkeypatch.setattr(cache, "read_squares", lambda *_, **__: pytest.fail("decoded again"))
+    for path in root.rglob("*.png"):  # images that cannot be decoded, but look to the cache as before
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     again = build(root, "train", 28, cache_dir=str(tmp_path / "cache"))
     assert again.images.equal(memory.images)
     assert "writing" not in capsys.readouterr().out
@@ -265,22 +267,14 @@ def test_cache_without_room(root, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").glob("*.bin*"))
 
 
-def test_disk_that_fills_while_the_cache_is_written(root, tmp_path, monkeypatch):
-    real = cache.write_file
-
-    class Full:
-        def __init__(self, file):
-            self.file = file
-
-        def write(self, data):
-            self.file.write(bytes(data)[:100])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(
-        cache, "write_file", lambda path, write, **facts: real(path, lambda file: write(Full(file)), **facts)
-    )
-    with pytest.raises(UserError, match=r"needs 1.41e-05 GB .* No space left"):
-        build(root, "train", 28, cache_dir=str(tmp_path / "cache"))
+def test_disk_that_fills_while_the_cache_is_written(root, tmp_path):
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(UserError, match=r"needs 1.41e-05 GB .* File too large"):
+            build(root, "train", 28, cache_dir=str(tmp_path / "cache"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import struct
 import zlib
 
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from data import DATASETS
-from data.files import decode, formats, values
-from data.files.decode import look_into, read_image
+from data.files import formats
+from data.files.decode import look_into, read_image, to_rgb
 from data.files.formats import BadImageError
 from data.files.reading import Reading
 from data.files.values import AS_BEFORE, Values, boxes, range_of, range_of_all
@@ -196,16 +197,16 @@ def test_every_mode_is_read_as_by_a_naive_reader(tmp_path_factory, mode, width, 
             image.putalpha(0)
     path = save(tmp_path_factory.mktemp("mode") / f"a.{MODES[mode]}", image)
     shown = (0.0, 2.0) if mode == "F" else (0.0, 8191.0)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (values, decode):
-            patch.setattr(module, "BOX_PIXELS", box)
-        found = np.asarray(read_image(path, values=Values(shown, shown))[0]).astype(float)
-        patch.setattr(decode, "REDUCE_ABOVE", 0)
-        reduced, size = read_image(path, 4, Values(shown, shown))
+    found, size = read_image(path, values=Values(shown, shown))
     expected = naive(image, shown)
-    assert np.abs(found - expected).max() <= 1
+    assert np.abs(np.asarray(found).astype(float) - expected).max() <= 1
     assert size == shape
-    times = 1 if mode == "RGB" else max(1, min(8, min(shape) // 4))
+    # As a large picture is made RGB: in boxes, and reduced.
+    with Image.open(path) as opened:
+        opened.load()
+        assert np.array_equal(to_rgb(opened, Values(shown, shown), 1, box), found)
+        times = max(1, min(8, min(shape) // 4))
+        reduced = to_rgb(opened, Values(shown, shown), times, box)
     assert reduced.size == (-(-width // times), -(-height // times))
     rows, columns = height // times, width // times
     blocks = expected[: rows * times, : columns * times].reshape(rows, times, columns, times, 3).mean((1, 3))
@@ -214,9 +215,7 @@ def test_every_mode_is_read_as_by_a_naive_reader(tmp_path_factory, mode, width, 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 8), st.integers(1, 3000))
 def test_boxes_cover_a_picture_once(width, height, step, box):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(values, "BOX_PIXELS", box)
-        found = [] if width * height > 64 * box else list(boxes(width, height, step))
+    found = [] if width * height > 64 * box else list(boxes(width, height, step, box))
     if found:
         assert sum((right - left) * (lower - upper) for left, upper, right, lower in found) == width * height
         assert all(left % step == upper % step == 0 for left, upper, _, _ in found)
@@ -314,40 +313,61 @@ def test_several_pages_are_told_once_with_their_number(tmp_path, capsys):
 # --- what takes too much
 
 
-def png_of(width, height, color=0, bits=8):
-    row = bytes(1 + width * {0: 1, 2: 3, 6: 4}[color] * bits // 8)
-    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * height)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+def png_header(width, height, color=0):
+    """A PNG of 8 bits that says how large it is, and holds nothing."""
+    header = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def enlarged(path, width, height, rows):
+    """Have a TIFF say that it is that large, in strips of that many rows; its content stays."""
+    content = path.read_bytes()
+    for tag, value in ((256, width), (257, height), (278, rows)):
+        entry = struct.pack("<H", tag) + rb"[\x03\x04]\x00\x01\x00\x00\x00...."  # one number, of 16 or 32 bits
+        content, found = re.subn(entry, struct.pack("<HHII", tag, 4, 1, value), content, flags=re.DOTALL)
+        assert found == 1
+    path.write_bytes(content)
+
+
+def test_a_large_picture_is_reduced_while_it_is_made_rgb(tmp_path):
+    path = save(tmp_path / "a.png", np.full((4096, 8193), 77, dtype=np.uint8), compress_level=1)  # 2^25 pixels and more
+    image, size = read_image(path, 1024)
+    assert (image.size, size) == ((2049, 1024), (4096, 8193))  # 4 times
+    assert image.getextrema() == ((77, 77),) * 3
 
 
 def test_what_takes_too_much_memory_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_BYTES", 50_000)
-    monkeypatch.setattr(decode, "REDUCE_ABOVE", 1000)
-    (tmp_path / "a.png").write_bytes(png_of(100, 100, 6))
-    assert read_image(str(tmp_path / "a.png"), 10)[0].size == (13, 13)  # 8 times
-    with pytest.raises(BadImageError, match=r"100 x 100 pixels in this form take 0\.0 GB to decode; make it smaller"):
-        read_image(str(tmp_path / "a.png"), 100)
-    (tmp_path / "a.png").write_bytes(png_of(1, 5000))
-    with pytest.raises(BadImageError, match="1 x 5000 pixels in this form"):
+    (tmp_path / "a.png").write_bytes(png_header(10_000, 8_900, 6))
+    with pytest.raises(
+        BadImageError, match=r"10000 x 8900 pixels in this form take 0\.7 GB to decode; make it smaller"
+    ):
+        read_image(str(tmp_path / "a.png"), 8_900)
+    with pytest.raises(BadImageError) as error:  # reduced 8 times it is not too large, but there is nothing in it
+        read_image(str(tmp_path / "a.png"), 1000)
+    assert "GB" not in str(error.value)
+    (tmp_path / "a.png").write_bytes(png_header(1, 50_000_000))
+    with pytest.raises(BadImageError, match="1 x 50000000 pixels in this form"):
         read_image(str(tmp_path / "a.png"), 10)
     strip, turned = tmp_path / "strip.tif", tmp_path / "turned.tif"
-    Image.new("F", (80, 100)).save(strip, compression="tiff_adobe_deflate", tiffinfo={278: 100})
-    Image.new("L", (180, 180)).save(turned, compression="tiff_adobe_deflate", tiffinfo={274: 6})
+    Image.new("F", (80, 100)).save(strip, compression="tiff_adobe_deflate")
+    enlarged(strip, 10_000, 8_900, 8_900)
+    Image.new("RGB", (80, 100)).save(turned, compression="tiff_adobe_deflate", tiffinfo={274: 6})
+    enlarged(turned, 10_000, 8_900, 8)
     monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", lambda image: pytest.fail("decoded"))
     for path in (strip, turned):
         with pytest.raises(BadImageError, match="in this form take"):
             read_image(str(path), 10)
 
 
-def test_a_slow_form_and_too_many_scans_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "SLOW_SAMPLES", 10)
-    (tmp_path / "a.pgm").write_bytes(b"P2 4 4 255 " + b"7 " * 16)
+def test_a_slow_form_and_too_many_scans_are_refused(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P2 2049 2048 255 7 7")  # 2^22 values and more
     with pytest.raises(BadImageError, match="slow form of PNM"):
         read_image(str(tmp_path / "a.pgm"))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", progressive=True)
     read_image(str(tmp_path / "a.jpg"))
-    monkeypatch.setattr(formats, "MOST_SCANNED", 64)
+    content = (tmp_path / "a.jpg").read_bytes()
+    content = content.replace(struct.pack(">HH", 8, 8), struct.pack(">HH", 4096, 4096), 1)
+    (tmp_path / "a.jpg").write_bytes(content + b"\xff\xda" * 256)  # 256 scans of 2^24 pixels, and its own
     with pytest.raises(BadImageError, match="too many scans"):
         read_image(str(tmp_path / "a.jpg"))
 
