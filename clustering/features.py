@@ -27,24 +27,29 @@ class Embedder:
     """What a module makes of every image of a data set, in eval mode and in data set order.
 
     `strategy` is what images look like, usually the evaluation transform; `num_workers` processes decode those that
-    are streamed. Every rank goes through its own rows.
+    are streamed. Every rank goes through its own rows, unless each has a data set of its own (`alone`).
     """
 
     strategy: Strategy
     runtime: Runtime
     batch_size: int = 256
     num_workers: int = 0
+    alone: bool = False
 
     def under(self, strategy: Strategy) -> "Embedder":
         """The same under another strategy."""
         return replace(self, strategy=strategy)
+
+    def _rows(self, dataset: Any) -> slice:
+        return slice(0, len(dataset)) if self.alone else distributed.slice_of(len(dataset))
 
     @torch.no_grad()
     def _own_outputs(self, module: nn.Module, dataset: Any, dtype: torch.dtype | None, desc: str) -> Iterator[Tensor]:
         """This rank's share of the outputs, float32 `[b, D]` a batch, in order."""
         was_training = module.training
         module.eval()
-        loader = InferenceLoader(dataset, self.strategy, self.batch_size, self.runtime, self.num_workers)
+        rows = self._rows(dataset)
+        loader = InferenceLoader(dataset, self.strategy, self.batch_size, self.runtime, self.num_workers, rows)
         for images in progress(loader, len(loader), desc):
             yield self.runtime.forward(module, images, dtype or self.runtime.inference)
         module.train(was_training)
@@ -53,14 +58,14 @@ class Embedder:
         self, module: nn.Module, dataset: Any, *, dtype: torch.dtype | None = None, desc: str = "features"
     ) -> Tensor:
         """The module's outputs float32 `[N, D]`; `dtype` is the runtime's inference precision unless given."""
-        share = distributed.slice_of(len(dataset))
+        share = self._rows(dataset)
         rows, first = torch.empty(0), 0
         for outputs in self._own_outputs(module, dataset, dtype, desc):
             if first == 0:  # filled batch by batch: a list put together at the end would need twice the memory
                 rows = outputs.new_empty(share.stop - share.start, *outputs.shape[1:])
             rows[first : first + len(outputs)] = outputs
             first += len(outputs)
-        return distributed.gather_rows(rows)
+        return rows if self.alone else distributed.gather_rows(rows)
 
     def embed_to_file(self, path: Path, module: nn.Module, dataset: Any, *, desc: str = "features") -> np.memmap:
         """What `embed` returns, written to a .npy file as it is computed, and memory-mapped: for small memories.

@@ -1,14 +1,17 @@
-"""What a clustering model says of a split: probabilities, features, and each cluster's most typical image."""
+"""What a clustering model says of a split, or of files: probabilities, features, each cluster's most typical image."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from clustering.features import Embedder
+from data.files.reading import Reading
+from data.files.unseen import open_block
 
 PROTOTYPE_CANDIDATES = 10
 
@@ -45,3 +48,23 @@ def predict(model: Any, head: int, dataset: Any, embedder: Embedder) -> Predicti
     model = embedder.runtime.place(model)
     features = embedder.embed(model.backbone, dataset, desc="evaluation")
     return Prediction(features, torch.softmax(model.cluster_head[head](features), dim=1))
+
+
+class Block(NamedTuple):
+    """What a model says of some image files: of those that can be read, and why others (by path) cannot.
+
+    `prediction` is None when no file can be read.
+    """
+
+    paths: list[str]
+    prediction: Prediction | None
+    unreadable: dict[str, str]
+
+
+def predict_files(model: Any, head: int, paths: Sequence[str], reading: Reading, embedder: Embedder) -> Block:
+    """Apply a clustering model to files of this rank alone; what it says is on the CPU."""
+    dataset, readable, unreadable = open_block(paths, reading)
+    if dataset is None:
+        return Block([], None, unreadable)
+    found = predict(model, head, dataset, replace(embedder, alone=True))
+    return Block(readable, Prediction(found.features.float().cpu(), found.probabilities.cpu()), unreadable)

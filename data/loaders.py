@@ -219,14 +219,20 @@ class _Boxes:
 
 
 class InferenceLoader:
-    """All images of a data set in order, under the evaluation transform; each rank goes through its own rows."""
+    """Some rows of a data set in order, under the evaluation transform; by default each rank's own ones of all."""
 
     def __init__(
-        self, dataset: Any, strategy: Strategy, batch_size: int, runtime: Runtime, num_workers: int = 0
+        self,
+        dataset: Any,
+        strategy: Strategy,
+        batch_size: int,
+        runtime: Runtime,
+        num_workers: int = 0,
+        rows: slice | None = None,
     ) -> None:
         self.dataset, self.strategy, self.batch_size = dataset, strategy, batch_size
         self.runtime, self.num_workers = runtime, num_workers
-        self.rows = distributed.slice_of(len(dataset))
+        self.rows = rows or distributed.slice_of(len(dataset))
         _hold(dataset, runtime)
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from easydict import EasyDict
 
 import data.folder
 from data.files.reading import Reading
-from data.files.unseen import read_blocks
+from data.files.unseen import open_block, split_blocks
 from data.files.values import BY_IMAGE
 from data.loaders import InferenceLoader
 from report.plots import image_sheet
@@ -32,7 +32,8 @@ def draw_images(path: Path, p: EasyDict, root: Path) -> None:
     names = [files.full_paths()[position] for position in positions]
     mean, std = (torch.tensor(values)[:, None, None] for values in (strategy.mean, strategy.std))
     seen = [torch.zeros(0, 3, strategy.size, strategy.size)]
-    for dataset, _, _ in read_blocks(names, reading):
+    for block in split_blocks(names, reading):
+        dataset, _, _ = open_block(block, reading)
         if dataset is not None:
             seen += InferenceLoader(dataset, strategy, NUM_IMAGES, Runtime.start("cpu", "fp32"))
     levels = (255 * (torch.cat(seen) * std + mean)).round().clamp(0, 255).to(torch.uint8)

@@ -173,6 +173,15 @@ def gather_objects(value: Any) -> list[Any]:
     return box
 
 
+def gather_on_main(value: Any) -> list[Any]:
+    """Every rank's picklable value on rank 0, in the order of the ranks; on other ranks nothing."""
+    if world_size() == 1:
+        return [value]
+    box: list[Any] | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, box, dst=0, group=_control_group)
+    return box or []
+
+
 def is_first_to_say(text: str) -> bool:
     """Whether no other rank has said this: what ends all ranks is said once, what ends one of them is said too.
 

@@ -40,6 +40,7 @@ from data.files.values import (
     shown_by,
     to_gray,
 )
+from system import distributed
 from system.console import progress
 from system.errors import UserError
 from system.paths import open_regular
@@ -286,8 +287,9 @@ class _Chunks(Dataset[Any]):
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: its share, where several work together on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // distributed.local_world_size())
 
 
 def read_squares(

@@ -36,18 +36,23 @@ def list_inputs(words: Iterable[str]) -> Iterator[str]:
             yield word
 
 
-def read_blocks(
-    paths: Iterable[str], reading: Reading
-) -> Iterator[tuple[ImageDataset | StreamDataset | None, list[str], dict[str, str]]]:
-    """Yield data sets of a few thousand readable files each, their paths, and why others (by path) cannot be read.
-
-    The data set is None when no file of the block can be read.
-    """
+def split_blocks(paths: Iterable[str], reading: Reading) -> Iterator[list[str]]:
+    """Yield blocks of a few thousand files, as many as their decoded images may take of the memory."""
     size = int(min(max(BLOCK_BYTES // (3 * reading.side**2), LEAST), MOST))
     remaining = iter(paths)
     while block := list(islice(remaining, size)):
-        dataset, bad = (_open_stream if reading.streamed else _open_memory)(block, reading)
-        yield dataset, [path for i, path in enumerate(block) if i not in bad], {block[i]: bad[i] for i in bad}
+        yield block
+
+
+def open_block(
+    block: Sequence[str], reading: Reading
+) -> tuple[ImageDataset | StreamDataset | None, list[str], dict[str, str]]:
+    """Return a data set of the readable files of a block, their paths, and why others (by path) cannot be read.
+
+    The data set is None when no file can be read.
+    """
+    dataset, bad = (_open_stream if reading.streamed else _open_memory)(block, reading)
+    return dataset, [path for i, path in enumerate(block) if i not in bad], {block[i]: bad[i] for i in bad}
 
 
 def _open_memory(paths: Sequence[str], reading: Reading) -> tuple[ImageDataset | None, dict[int, str]]:

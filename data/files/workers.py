@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.files import pool
 from data.files.decode import num_cores
-from system import distributed
 from system.errors import UserError
 from system.runtime import Runtime
 
@@ -24,7 +23,7 @@ def _decode(items: Dataset, numbers: range, num_workers: int, runtime: Runtime, 
 
     Raises UserError when a worker dies.
     """
-    num_workers = min(num_workers, max(1, num_cores() // distributed.local_world_size()), len(numbers))
+    num_workers = min(num_workers, num_cores(), len(numbers))
     through_pipes = num_workers * (1 + PREFETCHED) * num_bytes > _shared_memory()
     loader = DataLoader(
         items,
