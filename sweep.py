@@ -36,7 +36,7 @@ RESULTS = ("table.csv", "table.md", "scores.png", "prototypes.png", "confusion_m
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the sweep; returns the exit code."""
-    parser = cli.parser(__doc__, stage="the last stage: simclr, scan or selflabel")
+    parser = cli.parser(__doc__, stage="the last stage: simclr, scan, selflabel, or another method")
     parser.add_argument(
         "--pretext_config", type=cli.path, metavar="FILE", help="simclr.py's config (default: by the same name)"
     )
@@ -96,14 +96,15 @@ def check_name(text: str) -> str:
 
 def check_input(plan: Plan) -> None:
     """Raise UserError when the run that a sweep starts from is not there."""
-    before = {"scan": "pretext", "selflabel": "scan"}
     for job in plan.jobs:
-        if job.before is None and job.stage in before:
-            model = Path(job.config()[f"{before[job.stage]}_model"])
+        p = job.config()
+        before = SETUPS[p.setup].starts_from
+        if job.before is None and before:
+            model = Path(p[f"{before}_model"])
             if not model.exists():
                 raise UserError(
                     f"the sweep starts from {model}, which is missing; run that stage first, or let the sweep run it: "
-                    f"{before[job.stage]}.seed=0"
+                    f"{before}.seed=0"
                 )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from models import iic, resnet, resnet_cifar, ucc
+from models import iic, plain, resnet, resnet_cifar, ucc
 from models.pretrained import build_pretrained
 from system.sections import Section, Width, check, clash, look_up, section_of
 
@@ -69,6 +69,8 @@ BACKBONES: dict[str, Builder] = {
     "iic_cnn": iic.four_convolutions,
     "sobel/": sobel,
     "ucc/": ucc.encoder,
+    "pixels/": plain.pixels,
+    "given/": plain.given,
 }
 
 

@@ -159,3 +159,17 @@ def purity_curve(path: Path, purity: dict[int, float], title: str = "") -> None:
     axes.grid(alpha=0.3)
     axes.set_title(shown(title), fontsize=10)
     save_figure(path, figure)
+
+
+@picture
+def explained_variance(path: Path, shares: Tensor) -> None:
+    """Draw the share of the variance that the first 1, 2, … components hold, float [d] rising to 1, as a PNG file."""
+    figure = Figure(figsize=(5, 3.2))
+    axes = figure.add_subplot()
+    axes.plot(range(1, len(shares) + 1), shares.tolist(), marker="o", markersize=2.5)
+    axes.set_xlabel("principal components")
+    axes.set_ylabel("share of the variance")
+    axes.set_ylim(0, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    save_figure(path, figure)

@@ -13,7 +13,7 @@ from system.errors import ConfigError
 from system.text import shown
 from utils.config import load_config
 from utils.overrides import split_stage, split_values
-from utils.schema import SETUPS, STAGES
+from utils.schema import SETUPS, stages_until
 
 OWN_KEYS = ("run_name", "pretext_run", "scan_run", "overwrite", "root_dir")
 MAX_NAME = 150
@@ -98,15 +98,16 @@ def _clean(name: str) -> str:
 def read_axes(stage: str, words: Sequence[str]) -> list[Axis]:
     """The keys and values of a command line, seeds last; raises ConfigError for what cannot be swept."""
     axes: list[Axis] = []
+    stages = stages_until(stage)
     for word in words:
         owner, rest = split_stage(word)
         key, values = split_values(rest)
         if key in OWN_KEYS:
             raise ConfigError(f"{key} is set by sweep.py itself; leave it out (--name names the sweep)")
-        if owner is not None and STAGES.index(owner) > STAGES.index(stage):
+        if owner is not None and owner not in stages:
             raise ConfigError(
-                f"'{shown(word)}' concerns the stage {owner}, which comes after {stage}, the last of this sweep; "
-                f"leave it out, or sweep {owner}"
+                f"'{shown(word)}' concerns the stage {owner}, which does not come before {stage}, the last of this "
+                f"sweep; leave it out, or sweep {owner}"
             )
         axis = Axis(None if owner is None and key == "seed" else owner or stage, key, tuple(values))
         if any((other.stage, other.key) == (axis.stage, axis.key) for other in axes):
@@ -138,8 +139,8 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
     anything runs.
     """
     axes = read_axes(stage, words)
-    first = min((STAGES.index(axis.stage) for axis in axes if axis.stage), default=STAGES.index(stage))
-    stages = STAGES[first : STAGES.index(stage) + 1]
+    every = stages_until(stage)
+    stages = every[min((every.index(axis.stage) for axis in axes if axis.stage), default=len(every) - 1) :]
     configs = {name: find_config(name, stage, given) for name in stages}
     jobs: dict[tuple[str, str], Job] = {}
     settings: dict[tuple[str, ...], Setting] = {}
@@ -160,12 +161,8 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
 
 def _make_job(stage: str, env: str | None, exp: str, chosen: list[tuple[Axis, str]], before: Job | None) -> Job:
     """The run of one stage in one combination; its name holds every value that went into it."""
-    until = STAGES.index(stage)
-    parts = [
-        f"{axis.shown(stage)}={value}"
-        for axis, value in chosen
-        if axis.stage is None or STAGES.index(axis.stage) <= until
-    ]
+    until = (None, *stages_until(stage))
+    parts = [f"{axis.shown(stage)}={value}" for axis, value in chosen if axis.stage in until]
     words = [f"{axis.key}={value}" for axis, value in chosen if axis.stage in (None, stage)]
     name = _clean(",".join(parts) or "sweep")
     words.append(f"run_name={name}")

@@ -44,7 +44,7 @@ def load_clustering(p: EasyDict, path: str | Path, advice: str = "check the path
 def read_head(p: EasyDict, path: Path) -> dict[str, Any]:
     """What the head of a model is built from: as its config says, or the one next to the file; empty: it is linear."""
     if p.get("head_kwargs"):
-        return p.head_kwargs
+        return p["head_kwargs"]
     own = path.parent / CONFIG
     if p.get("setup") not in SETUPS or SETUPS[p.setup].stage in STAGES or not own.exists():
         return {}
@@ -133,7 +133,7 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
         if (Path(folder) / "confusion_matrix.png").exists():
             say(f"confusion matrix: {Path(folder) / 'confusion_matrix.png'}")
     else:
-        say("there are no labels to score with; the validation loss above is the only score")
+        say("there are no labels to score with; what stands above is all that says how good the clusters are")
     return 0
 
 

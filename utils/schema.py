@@ -94,12 +94,21 @@ SETUPS = {
     "selflabel": Setup("selflabel", "selflabel", (*TRAINING_KEYS, "num_classes"), starts_from="scan"),
     "iic": Setup("methods.iic", "iic", (*TRAINING_KEYS, "num_classes")),
     "ucc": Setup("methods.ucc", "ucc", (*TRAINING_KEYS, "num_classes")),
+    "kmeans": Setup("methods.kmeans", "kmeans", ("num_classes",)),
 }
 
 
 def stage_of(word: str) -> str | None:
     """The stage that a setup's or a stage's name speaks of; None for another word."""
     return SETUPS[word].stage if word in SETUPS else word if word in STAGES else None
+
+
+def stages_until(stage: str) -> tuple[str, ...]:
+    """The stages that lead to this one, in the order in which they run, and itself last."""
+    if stage in STAGES:
+        return STAGES[: STAGES.index(stage) + 1]
+    before = next(setup.starts_from for setup in SETUPS.values() if setup.stage == stage)
+    return (*stages_until(before), stage) if before else (stage,)
 
 
 class Environment(Section):

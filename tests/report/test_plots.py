@@ -140,3 +140,11 @@ def test_a_picture_that_fails_is_a_warning(tmp_path, monkeypatch, capsys, failin
     assert f"the picture {tmp_path}/p.png could not be drawn" in said and "no such\\nfont" in said
     assert (tmp_path / "p.png").read_bytes() == b"before"
     assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "p.png"}
+
+
+def test_the_variance_that_components_hold(tmp_path, monkeypatch):
+    drawn, plot = [], Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda self, x, y, **kwargs: (drawn.append((*x, *y)), plot(self, x, y, **kwargs)))
+    assert plots.explained_variance(tmp_path / "v.png", torch.tensor([0.5, 0.75, 0.875]))
+    assert drawn == [(1, 2, 3, 0.5, 0.75, 0.875)]
+    size(tmp_path / "v.png")

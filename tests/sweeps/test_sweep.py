@@ -159,7 +159,7 @@ def test_whatever_is_wrong_is_told_before_anything_runs(env, words):
 
 
 def test_a_later_stage_cannot_be_swept_for_an_earlier_one(env):
-    with pytest.raises(ConfigError, match="comes after scan"):
+    with pytest.raises(ConfigError, match="does not come before scan"):
         plan_of(env, "selflabel.epochs=1", stage="scan", exp=SCAN)
 
 
@@ -353,3 +353,30 @@ def test_a_dry_run_lists_the_runs(env, capsys):
     words = ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "scan.epochs=1,2", "--dry_run"]
     assert command("sweep", *words) == 0
     assert capsys.readouterr().out.count("run_name=") == 4
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_every_method_can_be_swept(name, env, capsys):
+    """Its runs are its own, and what it starts from must be there."""
+    (config,) = [*(REPOSITORY / "configs").glob(f"*/{name}_digits.yml")] or [
+        REPOSITORY / "configs/pretext/moco_imagenet50.yml"
+    ]
+    stage = SETUPS[name].stage
+    plan = make_plan(stage, None, {stage: str(config)}, ["seed=0,1"])
+    assert [(job.stage, job.name, job.config().setup) for job in plan.jobs] == [
+        (stage, f"seed={seed}", name) for seed in (0, 1)
+    ]
+    assert len({job.folder() for job in plan.jobs}) == 2
+    assert command("sweep", name, "--config_env", env, "--config_exp", config, "seed=0,1", "--dry_run") == 0
+    assert f"{stage}/seed=1" in capsys.readouterr().out
+    if SETUPS[name].starts_from:
+        assert command("sweep", name, "--config_env", env, "--config_exp", config, "seed=0,1") == 1
+        assert f"let the sweep run it: {SETUPS[name].starts_from}.seed=0" in capsys.readouterr().err
+
+
+def test_a_method_without_an_earlier_stage_takes_no_key_of_one():
+    config = {"iic": str(REPOSITORY / "configs/methods/iic_digits.yml")}
+    with pytest.raises(ConfigError, match="concerns the stage scan, which does not come before iic"):
+        make_plan("iic", None, config, ["scan.epochs=1,2"])
+    with pytest.raises(ConfigError, match="the stage ucc"):
+        make_plan("iic", None, config, ["ucc.epochs=1,2"])
