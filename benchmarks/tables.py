@@ -230,7 +230,7 @@ def throughput(read: Read) -> str:
     )
 
 
-def judge() -> str:
+def judge(read: Read) -> str:
     """What the label-free choice among clusterings of the same features costs, by a rule fixed without the data set."""
     summary = read("judge.json")["summary"]
     keys = ("chosen", "best", "worst", "kmeans", "regret")
