@@ -125,8 +125,7 @@ def candidates(device: torch.device, side: int) -> list[Choice]:
     found = [choice]
     if importlib.util.find_spec("onnxruntime"):
         found = [replace(choice, library="onnxruntime", pass_images=passes["onnxruntime"]), *found]
-    # A training step is no faster for AVX512-BF16, so the runtime asks for AMX; a forward pass is.
-    if has_fast_bf16(device) or torch.cpu._is_avx512_bf16_supported():
+    if has_fast_bf16(device):
         found = [replace(choice, precision="bf16"), *found]
     return found
 

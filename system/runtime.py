@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,10 +65,17 @@ def find_device(name: str) -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 matrices faster than fp32 ones: CUDA from Ampere on, CPUs with AMX."""
+    """Whether the device multiplies bf16 matrices faster than fp32 ones.
+
+    CUDA does from Ampere on, and CPUs that have instructions for it: AMX, AVX512-BF16, or BF16 of ARM.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # on x86 it is true of CPUs that only emulate it
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def find_precision(name: str, device: torch.device) -> torch.dtype:
@@ -174,6 +182,11 @@ class Runtime:
             raise UserError(f"compile=true needs {needed} on {found.type}, which is not installed; use compile=auto")
         dtype = find_precision(precision, found)
         return cls(found, dtype, torch.float32 if precision == "auto" else dtype, compile, compile is True)
+
+    def continue_in(self, precision: str | None) -> None:
+        """Train in the precision, as torch names it, in which a run with `precision: auto` began on another machine."""
+        if precision in ("float32", "bfloat16"):
+            self.training = getattr(torch, precision)
 
     @classmethod
     def of(cls, config: Any) -> "Runtime":

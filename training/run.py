@@ -73,6 +73,7 @@ class Run:
         run = cls(config, runtime, stage, folder, keys)
         run._catch_signals()
         run.result = distributed.on_main(run._open)
+        runtime.training = distributed.from_main(runtime.training)  # one precision, whichever CPUs the ranks have
         seed_everything(*run.key, "weights")
         return run
 
@@ -90,6 +91,8 @@ class Run:
         result = self._files.open()
         if result is None:
             old = read_record(self.folder)
+            if self.config["precision"] == "auto":
+                self.runtime.continue_in(old.get("precision"))
             self._noted = {key: old.get(key) for key in NOTED if key in old or not old}
             self._write_record("running")
         return result

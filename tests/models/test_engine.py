@@ -1,6 +1,7 @@
 """Features at speed are the features: every form of the engine against the plain backbone."""
 
 import importlib.util
+import platform
 import sys
 from dataclasses import asdict
 
@@ -130,7 +131,8 @@ def test_a_kept_choice_without_onnxruntime_says_so(monkeypatch):
 )
 def test_candidates_follow_from_the_machine(has_bf16, has_onnxruntime, forms, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
-    monkeypatch.setattr(engine, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if has_onnxruntime else None)
     found = candidates(torch.device("cpu"), 128)
     assert [f"{choice.library} {choice.precision}" for choice in found] == forms

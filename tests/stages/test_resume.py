@@ -23,6 +23,7 @@ from models.weights import read_weights, save_weights
 from system import files
 from tests import stage as stages
 from training import checkpoint
+from training.folder import read_record
 from training.run import Run
 from utils.config import REPOSITORY
 
@@ -277,6 +278,14 @@ def test_another_precision_is_noted(root, capsys):
     assert interrupted("scan", root, "end_epoch", 2, kill) == 137
     assert stage("scan", root, "run_name=x", "device=cpu") == 0
     assert "this run began with device=auto and continues with device=cpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("precision", "name"), [("fp32", "float32"), ("bf16", "bfloat16")])
+def test_auto_goes_on_in_the_precision_that_a_run_began_with(root, precision, name):
+    """As on another machine, where auto alone would choose the other one."""
+    assert interrupted("scan", root, "end_epoch", 2, kill, f"precision={precision}") == 137
+    assert stage("scan", root, "run_name=x", "precision=auto") == 0
+    assert read_record(root / "digits/scan/x")["precision"] == name
 
 
 # Damage
