@@ -7,13 +7,15 @@
     python predict.py --model results/photos new_photos --output clusters.csv --embeddings features.npy
     python predict.py --model results/photos new_photos --link_to sorted
     torchrun --nproc_per_node 8 predict.py --model results/photos new_photos --output clusters.csv
+    python predict.py --model results/photos --export photos.onnx
 
 The model is a run folder, the output folder of cluster.py, or a model file; the config that a run leaves next to its
 model says how images are read. Images are files, directories (read recursively), or `-` for a list of paths on the
 standard input, one a line or each ended by NUL (find -print0). Columns: path, cluster, confidence, and with --top_k K
 also cluster_2, confidence_2, …
 Images are read in blocks, so that a million of them need no more memory than a few thousand. Files that cannot be read
-are skipped, named on the standard error, and counted.
+are skipped, named on the standard error, and counted. --export writes the model for programs without PyTorch; what its
+images need is noted inside.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from data.files.unseen import split_blocks
 from report.outputs import TABLES, Sorter, copy_file, link_file
 from report.targets import BlockWriter, Targets
 from system.console import say
+from system.distributed import on_main
 from system.errors import ConfigError
 from system.files import write_file
 from system.runtime import Runtime
@@ -37,6 +40,7 @@ from system.streams import standard_output
 from training.folder import CONFIG
 from utils import cli, clusters, saved
 from utils.common_config import get_embedder
+from utils.exported import export_model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         model, head = clusters.load_clustering(p, file)
         reading = saved.reading(p, file)
         targets = find_targets(args, file)
+        if args.export:
+            on_main(lambda: export_model(args.export, p, file, reading))
+            say(f"model: {args.export}")
+        if not args.images:
+            return 0
 
         def write(share: Callable[[Iterable[list[str]]], Iterator[Block]]) -> tuple[int, int]:
             """What rank 0 does with the predictions of all ranks; returns the numbers of images and of others."""
@@ -82,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; raises ConfigError for what does not go together."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, directories, or - for a list of paths")
+    parser.add_argument("images", nargs="*", metavar="IMAGES", help="files, directories, or - for a list of paths")
     parser.add_argument(
         "--model", type=cli.path, required=True, metavar="RUN_OR_FILE", help="a run folder or a model file"
     )
@@ -93,6 +102,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--embeddings", type=cli.path, metavar="FILE.npy", help="also write the backbone's features, a row a CSV row"
     )
+    parser.add_argument("--export", type=cli.path, metavar="FILE.onnx", help="write the model as ONNX; needs no IMAGES")
     placing = parser.add_mutually_exclusive_group()
     placing.add_argument(
         "--copy_to", type=cli.path, metavar="DIR", help="also copy the images into one folder a cluster"
@@ -109,6 +119,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_intermixed_args(argv)
     if kind_of(args.output) not in TABLES:
         raise ConfigError(f"--output is {args.output}, but must end with {' or '.join(TABLES)}, or be -")
+    if args.export and not args.export.endswith(".onnx"):
+        raise ConfigError(f"--export is {args.export}, but must end with .onnx")
+    if not args.images and not args.export:
+        raise ConfigError("no images are given: name files or directories of them, or - for a list on stdin")
     return args
 
 
@@ -119,7 +133,8 @@ def kind_of(output: str) -> str:
 
 def find_targets(args: argparse.Namespace, model: Path) -> Targets:
     """What the call writes; raises ConfigError when that is not apart from what it reads."""
-    given = {"--output": args.output if args.output != "-" else None, "--embeddings": args.embeddings}
+    output = args.output if args.output != "-" else None
+    given = {"--output": output, "--embeddings": args.embeddings, "--export": args.export}
     option = "--copy_to" if args.copy_to else "--link_to"
     return Targets(given, args.images, [model, model.parent / CONFIG], args.copy_to or args.link_to, option)
 

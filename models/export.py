@@ -3,7 +3,7 @@
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,21 @@ OPSET = 17
 INPUT = "images"
 
 
-class _OneOutput(nn.Module):
-    """A model that returns one tensor where it returned a list of one, as a ClusteringModel of one head does."""
+class Predictor(nn.Module):
+    """A backbone and a cluster head, images `[B, 3, side, side]` to probabilities `[B, K]` and features `[B, D]`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.backbone, self.head = backbone, head
 
-    def forward(self, images: Tensor) -> Tensor:
-        outputs = self.model(images)
-        if isinstance(outputs, list) and len(outputs) == 1:
-            return outputs[0]
-        return outputs
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities and features."""
+        features = self.backbone(images)
+        return torch.softmax(self.head(features), dim=1), features
 
 
-def to_onnx(model: nn.Module, side: int, output: str = "features") -> bytes:
-    """The graph of a model on the CPU in eval mode, float32 `images` `[B, 3, side, side]` to `output`, any B.
+def to_onnx(model: nn.Module, side: int, outputs: Sequence[str] = ("features",)) -> bytes:
+    """The graph of a model on the CPU in eval mode, float32 `images` `[B, 3, side, side]` to its `outputs`, any B.
 
     Raises UserError when the model does something that ONNX has no word for.
     """
@@ -41,12 +40,12 @@ def to_onnx(model: nn.Module, side: int, output: str = "features") -> bytes:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of shapes that become constants: they are, for a side
             torch.onnx.export(
-                _OneOutput(model).eval(),
+                model.eval(),
                 (torch.zeros(2, 3, side, side),),
                 content,  # type: ignore[arg-type]  # this exporter takes streams too
                 input_names=[INPUT],
-                output_names=[output],
-                dynamic_axes={INPUT: {0: "batch"}, output: {0: "batch"}},
+                output_names=list(outputs),
+                dynamic_axes={name: {0: "batch"} for name in (INPUT, *outputs)},
                 opset_version=OPSET,
                 dynamo=False,  # the newer exporter needs another package and takes ten times as long
             )
@@ -57,18 +56,20 @@ def to_onnx(model: nn.Module, side: int, output: str = "features") -> bytes:
 
 
 def export_onnx(
-    path: Path | str, model: nn.Module, side: int, preprocessing: Mapping[str, Any], output: str = "logits"
+    path: Path | str, model: nn.Module, side: int, outputs: Sequence[str], facts: Mapping[str, Any]
 ) -> None:
-    """Write a model, backbone and head, as FILE.onnx that needs nothing else.
+    """Write a model as FILE.onnx that needs nothing else.
 
-    `preprocessing` says what an image goes through before it (side, mean, std, interpolation, crop, …) and whatever
-    else is to be known; it stands in the file's metadata, each value as JSON. Raises UserError when the model cannot
-    be written as ONNX or the file cannot be written.
+    `facts` say what an image goes through before it, and whatever else is to be known; they stand in the file's
+    metadata, each value as JSON. Raises UserError when the model cannot be written as ONNX or the file cannot be
+    written.
     """
-    import onnx
-
-    file = onnx.load_from_string(to_onnx(model, side, output))
-    for key, value in {"input": "RGB / 255, normalised, [batch, 3, side, side]", "side": side, **preprocessing}.items():
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError("--export needs the package onnx: pip install onnx") from error
+    file = onnx.load_from_string(to_onnx(model, side, outputs))
+    for key, value in facts.items():
         file.metadata_props.add(key=key, value=json.dumps(value))
     onnx.checker.check_model(file)
     content = file.SerializeToString()

@@ -1,6 +1,6 @@
 """The evaluation transform that pretrained networks ask for: resize as PIL does, centre crop, normalise."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -46,6 +46,11 @@ class Pretrained(Strategy):
         kept_height, kept_width = (max(1, round(self.share * side)) for side in size)
         top, left = round((height - kept_height) / 2), round((width - kept_width) / 2)
         return torch.tensor([[top, left, kept_height, kept_width]])
+
+    def steps(self) -> list[dict[str, Any]]:
+        """What becomes of a square image before it is normalised, one step after the other, for other programs."""
+        target, _ = self._resized(1, 1)
+        return [{"resize": target, "interpolation": self.interpolation}, {"center_crop": self.size}]
 
     def crop(self, images: Tensor, params: Params) -> Tensor:
         """Uint8 [B, 3, H, W] to whole levels in float32 [B, 3, size, size]."""

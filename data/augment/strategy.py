@@ -160,6 +160,11 @@ class Evaluation(Strategy):
         top, left = round((height - self.cut) / 2), round((width - self.cut) / 2)
         return torch.tensor([[top, left, self.cut, self.cut]])
 
+    def steps(self) -> list[dict[str, Any]]:
+        """What becomes of a square image before it is normalised, one step after the other, for other programs."""
+        resized = {"resize": self.size, "interpolation": "bilinear"}
+        return [{"center_crop": self.cut}, *([resized] if self.cut != self.size else [])]
+
     def crop(self, images: Tensor, params: Params) -> Tensor:
         """The central square, resized where it is asked for, in whole levels."""
         box = self.box(params, *images.shape[-2:])

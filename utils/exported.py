@@ -1,0 +1,48 @@
+"""A trained model as one ONNX file: probabilities and features, and how images are prepared, noted inside."""
+
+from pathlib import Path
+from typing import Any
+
+from data.files.reading import Reading
+from models.export import Predictor, export_onnx
+from utils import clusters
+from utils.common_config import get_val_transformations
+
+OUTPUTS = ("probabilities", "features")
+
+
+def export_model(path: str, p: Any, model: Path, reading: Reading) -> None:
+    """Write the clustering model of a file as FILE.onnx; its images are prepared as `reading` and config say.
+
+    Raises UserError when it cannot be written as ONNX.
+    """
+    network, head = clusters.load_clustering(p, model)
+    predictor = Predictor(network.backbone, network.cluster_head[head])
+    export_onnx(path, predictor, get_val_transformations(p).size, OUTPUTS, facts_of(p, reading))
+
+
+def facts_of(p: Any, reading: Reading) -> dict[str, Any]:
+    """What another program needs to know to give the file images, and to understand what comes out."""
+    strategy = get_val_transformations(p)
+    return {
+        "input": "images, float32 [batch, 3, side, side]: RGB, (levels / 255 - mean) / std",
+        "outputs": "probabilities [batch, clusters], in the order of predict.py's numbers; features [batch, length]",
+        "clusters": p.num_classes,
+        "side": strategy.size,
+        "mean": strategy.mean,
+        "std": strategy.std,
+        "image": "upright by its EXIF orientation, RGB, transparent parts on white",
+        "preparation": preparation(strategy, reading),
+    }
+
+
+def preparation(strategy: Any, reading: Reading) -> list[dict[str, Any]]:
+    """What becomes of an image before it is normalised, step by step; every resize is antialiased, as PIL's."""
+    first = {"resize_short_side": reading.side, "interpolation": "bilinear"}
+    if not reading.streamed:
+        return [first, {"center_crop": reading.side}, *strategy.steps()]
+    # Streamed images are cut and resized by the workers, whatever interpolation the strategy has.
+    kept = int(strategy.box(strategy.draw(1), reading.side, reading.side)[0, 2])
+    if getattr(strategy, "crop_mode", "") == "squash":
+        first = {"resize": reading.side, "interpolation": "bilinear"}
+    return [first, {"center_crop": kept}, {"resize": strategy.size, "interpolation": "bilinear"}]
