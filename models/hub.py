@@ -91,7 +91,8 @@ def _download(repository: str, timeout: float) -> HubFile:
     endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
     host = urlsplit(endpoint).netloc
     say(f"downloading the weights of {repository} from {host}")
-    before, constants.HF_HUB_DOWNLOAD_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT, timeout
+    before = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    constants.HF_HUB_DOWNLOAD_TIMEOUT = timeout  # type: ignore[assignment]  # typed int there, and used as a float
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it tells of every retry
