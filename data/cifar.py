@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.dataset import ImageDataset
+from data.dataset import ImageDataset, Whole
 from data.download import locate
 from system.bounded import what_it_is
 from system.errors import UserError
@@ -97,9 +97,9 @@ def _read_batch(path: Path, key: str, num_classes: int) -> tuple[torch.Tensor, t
     return images, torch.tensor(labels, dtype=torch.int64)
 
 
-def _build(name: str, directory: Path, split: str) -> ImageDataset:
+def _build(name: str, directory: Path, own: str, split: Whole | None) -> ImageDataset:
     source = SOURCES[name]
-    files = source.files[split]
+    files = [file for part in (source.files if split else [own]) for file in source.files[part]]
     folder = locate(name, directory, source.folder, [*files, source.meta], source.url, source.md5)
     classes = _read_names(folder / source.meta, source.names, NUM_CLASSES[name])
     batches = [_read_batch(folder / file, source.labels, len(classes)) for file in files]
@@ -108,25 +108,31 @@ def _build(name: str, directory: Path, split: str) -> ImageDataset:
     return ImageDataset(name, images, targets, classes, paths, root=folder)
 
 
-def build_cifar10(directory: Path, split: str, size: int, /, *, root: GivenPath | None = None) -> ImageDataset:
+def build_cifar10(
+    directory: Path, own: str, size: int, /, *, root: GivenPath | None = None, split: Whole | None = None
+) -> ImageDataset:
     """Build CIFAR-10, batches 1 to 5 in order or the test batch; 32x32 whatever `size` is.
 
     Args:
         root: the directory with its files; by default that of env.yml.
+        split: train+test for all 60,000 images, as some methods are trained and scored; by default its own.
 
     Raises:
         UserError: the files are damaged, or missing and cannot be downloaded.
     """
-    return _build("cifar-10", Path(root or directory), split)
+    return _build("cifar-10", Path(root or directory), own, split)
 
 
-def build_cifar20(directory: Path, split: str, size: int, /, *, root: GivenPath | None = None) -> ImageDataset:
+def build_cifar20(
+    directory: Path, own: str, size: int, /, *, root: GivenPath | None = None, split: Whole | None = None
+) -> ImageDataset:
     """Build CIFAR-100 with its 20 coarse labels; 32x32 whatever `size` is.
 
     Args:
         root: the directory with its files; by default that of env.yml.
+        split: train+test for all 60,000 images, as some methods are trained and scored; by default its own.
 
     Raises:
         UserError: the files are damaged, or missing and cannot be downloaded.
     """
-    return _build("cifar-20", Path(root or directory), split)
+    return _build("cifar-20", Path(root or directory), own, split)

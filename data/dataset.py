@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 from system.transfer import send
 
 UNLABELED = "unlabeled"
+Whole = Literal["train+test"]
+"""Of a data set with two splits: both, one after the other."""
 
 
 class LabeledImages(Dataset[dict[str, Any]]):

@@ -6,9 +6,9 @@ from data.dataset import ImageDataset
 
 # Side, number of classes and number of images of each split.
 SHAPES: dict[str, tuple[int, int, dict[str, int]]] = {
-    "cifar-10": (32, 10, {"train": 50_000, "val": 10_000}),
-    "cifar-20": (32, 20, {"train": 50_000, "val": 10_000}),
-    "mnist": (28, 10, {"train": 60_000, "val": 10_000}),
+    "cifar-10": (32, 10, {"train": 50_000, "val": 10_000, "train+test": 60_000}),
+    "cifar-20": (32, 20, {"train": 50_000, "val": 10_000, "train+test": 60_000}),
+    "mnist": (28, 10, {"train": 60_000, "val": 10_000, "train+test": 70_000}),
     "stl-10": (96, 10, {"train": 5_000, "train+unlabeled": 105_000, "val": 8_000}),
 }
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from data.dataset import ImageDataset
+from data.dataset import ImageDataset, Whole
 from data.download import find, locate
 from system.bounded import what_it_is
 from system.errors import UserError
@@ -77,20 +77,11 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
     return np.frombuffer(b"".join(parts), np.uint8).reshape(shape)
 
 
-def build(directory: Path, split: str, size: int, /, *, root: GivenPath | None = None) -> ImageDataset:
-    """Build MNIST's "train", or its test split as "val": 28x28 whatever `size` is, three equal channels.
-
-    The files are plain or packed (.gz), as torchvision lays them out: MNIST/raw/train-images-idx3-ubyte.
-
-    Args:
-        root: the directory where it lies; by default that of env.yml.
-
-    Raises:
-        UserError: files are damaged, or missing and cannot be downloaded.
-    """
-    files = [f"{NAMES[split]}-images-idx3-ubyte", f"{NAMES[split]}-labels-idx1-ubyte"]
-    folder = locate("mnist", Path(root or directory), FOLDER, files, URL, MD5)
-    images_path, labels_path = (find(folder, file) or folder / file for file in files)
+def _read_split(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N, 28, 28] and labels [N] of the files of that name."""
+    images_path, labels_path = (
+        find(folder, file) or folder / file for file in (f"{name}-images-idx3-ubyte", f"{name}-labels-idx1-ubyte")
+    )
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape[1:] != (SIDE, SIDE):
         raise UserError(f"{images_path} holds images of {images.shape[2]}x{images.shape[1]}, not 28x28; {ANEW}")
@@ -98,11 +89,33 @@ def build(directory: Path, split: str, size: int, /, *, root: GivenPath | None =
         raise UserError(f"{labels_path} holds {len(labels):,} labels for {len(images):,} images; {ANEW}")
     if labels.max() >= NUM_CLASSES:
         raise UserError(f"{labels_path} holds the label {labels.max()}; MNIST's are 0 to 9; {ANEW}")
+    return images, labels
+
+
+def build(
+    directory: Path, own: str, size: int, /, *, root: GivenPath | None = None, split: Whole | None = None
+) -> ImageDataset:
+    """Build MNIST's "train", or its test split as "val": 28x28 whatever `size` is, three equal channels.
+
+    The files are plain or packed (.gz), as torchvision lays them out: MNIST/raw/train-images-idx3-ubyte.
+
+    Args:
+        root: the directory where it lies; by default that of env.yml.
+        split: train+test for all 70,000 images, as some methods are trained and scored; by default its own.
+
+    Raises:
+        UserError: files are damaged, or missing and cannot be downloaded.
+    """
+    names = list(NAMES.values()) if split else [NAMES[own]]
+    files = [f"{name}-{kind}-ubyte" for name in names for kind in ("images-idx3", "labels-idx1")]
+    folder = locate("mnist", Path(root or directory), FOLDER, files, URL, MD5)
+    parts = [_read_split(folder, name) for name in names]
+    images, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
     return ImageDataset(
         "mnist",
-        torch.from_numpy(images.copy())[:, None].expand(-1, 3, -1, -1),  # one copy in memory, not three
+        torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1),  # one copy in memory, not three
         torch.from_numpy(labels.astype(np.int64)),
         [str(digit) for digit in range(NUM_CLASSES)],
-        [f"{NAMES[split]}/{i:05d}" for i in range(len(images))],
+        [f"{name}/{i:05d}" for name, (found, _) in zip(names, parts, strict=True) for i in range(len(found))],
         root=folder,
     )

@@ -253,7 +253,7 @@ def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more
         return DATASETS[name](Path(root), split, get_crop_size(p), *known, **given)
     except NotHereError as error:  # in a dry run
         say(f"{error}, and a dry run downloads nothing: made-up images of its shape are used instead")
-        return make_up(name, split)
+        return make_up(name, given.get("split") or split)
     except NoImagesError as error:
         raise UserError(f"{error}: {where_key(p, name, 'val' if split == 'val' else 'train')}") from error
 

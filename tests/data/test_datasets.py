@@ -157,6 +157,14 @@ def test_cifar10_batches_in_order(tmp_path, protocol):
     assert np.array_equal(val.images.numpy().reshape(3, -1), expected)
 
 
+def test_cifar10_of_both_splits_has_the_test_batch_last(tmp_path):
+    write_cifar10(tmp_path)
+    for own in ("train", "val"):
+        dataset = DATASETS["cifar-10"](tmp_path, own, 32, split="train+test")
+        assert dataset.images[:, 0, 0, 0].tolist() == list(range(18))
+        assert (dataset.paths[14], dataset.paths[15]) == ("data_batch_5/00002", "test_batch/00000")
+
+
 def test_cifar_reads_python2_pickles(tmp_path):
     """The published files are Python 2's: byte strings instead of text, and NumPy's old module name."""
     raw = bytes(range(250, 256)) + bytes(6)

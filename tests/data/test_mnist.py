@@ -53,6 +53,16 @@ def test_images_and_labels_are_those_of_the_files(tmp_path, packed, folder):
         assert np.array_equal(loaded[0, 1], images[2])
 
 
+@pytest.mark.parametrize("own", ["train", "val"])
+def test_both_splits_are_one_data_set_if_wanted(tmp_path, own):
+    lay_out(tmp_path, ("labels-idx1",))
+    dataset = DATASETS["mnist"](tmp_path, own, 28, split="train+test")
+    images, labels = (np.concatenate(both) for both in zip(arrays("train"), arrays("t10k"), strict=True))
+    assert np.array_equal(dataset.images[:, 2], images)
+    assert dataset.targets.tolist() == labels.tolist()
+    assert (dataset.paths[6], dataset.paths[7], len(dataset)) == ("train/00006", "t10k/00000", 10)
+
+
 def test_a_plain_file_and_its_packed_copy_are_the_same_data_set(tmp_path):
     lay_out(tmp_path / "plain")
     lay_out(tmp_path / "packed", ("images-idx3", "labels-idx1"))

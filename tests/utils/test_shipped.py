@@ -162,7 +162,7 @@ def test_cifar10_as_files_of_images_follows_the_published_recipe(stage):
 
 
 @pytest.mark.parametrize("stage", ["pretext/simclr", "scan/scan", "selflabel/selflabel"])
-@pytest.mark.parametrize("suffix", ["cifar10_cpu", "cifar10_fast", "cifar10_jpeg", "imagenette", "digits"])
+@pytest.mark.parametrize("suffix", ["cifar10_cpu", "cifar10_fast", "cifar10_jpeg", "imagenette", "digits", "mnist"])
 def test_the_stages_of_a_recipe_fit_together(stage, suffix):
     """The same data, network and evaluation transform, and each stage starts from the run before it."""
     words = [] if suffix == "digits" else [ROOT]
@@ -196,8 +196,32 @@ def test_a_data_set_without_options_is_the_same_as_with_earlier_versions_of_them
     new = {**old, "train_db_kwargs": {}}
     old["train_db_kwargs"] = {"root": None, "stream": "auto", "resize": None, "on_bad_image": "error"}
     assert differing_keys(old, new, KEYS) == []
+    cifar = to_plain(load("scan/scan_cifar10"))
+    assert differing_keys(cifar | {"train_db_kwargs": {"root": None}}, cifar, KEYS) == []  # before there was `split`
     old["train_db_kwargs"]["root"] = "elsewhere"
     assert differing_keys(old, new, KEYS) == ["train_db_kwargs.root"]
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar10_cpu", "mnist"])
+def test_every_method_comes_with_every_data_set(data):
+    """Pretext tasks keep to a run of their own name, on which scan.py goes on with pretext_run=NAME."""
+    folders = dict.fromkeys(("rotnet", "instdisc", "byol", "supervised", "pretrained"), "pretext")
+    for name, folder in (folders | dict.fromkeys(("iic", "ucc", "kmeans"), "methods")).items():
+        p = load(f"{folder}/{name}_{data}", ROOT if data == "cifar10_cpu" else "seed=0")
+        assert p.setup == name
+        if folder == "pretext":
+            assert p.run_name == name
+            if name != "pretrained":  # which has a network of its own
+                scan = load(f"scan/scan_{data}", ROOT if data == "cifar10_cpu" else "seed=0", f"pretext_run={name}")
+                assert scan.pretext_dir == p.pretext_dir
+                assert (scan.backbone, scan.stem, scan.width) == (p.backbone, p.stem, p.width)
+
+
+@pytest.mark.parametrize("data", ["mnist", "cifar10"])
+def test_iic_is_trained_and_scored_on_all_images(data):
+    p = load(f"methods/iic_{data}")
+    assert p.train_db_kwargs.split == "train+test"
+    assert p.val_db_name is None, "the validation split is the training split"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
