@@ -4,13 +4,16 @@
     python cluster.py photos --num_clusters 10 --quick                  # a smaller network: a first look
     python cluster.py photos --num_clusters 20 --output results/twenty seed=1
     python cluster.py photos --num_clusters 10 --features dinov2
+    python cluster.py photos --num_clusters 10 --features own.npy
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
     python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder a cluster
 
 Takes features from a pretrained network, clusters them by several methods, and hands out the clustering that
 label-free scores prefer. --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be
-downloaded, else embedded), embedded (installed with the project), dinov2, timm/NAME, or scratch, which trains a network
-on these images alone with simclr.py, scan.py and selflabel.py. No image leaves this machine. The configs lie in
+downloaded, else embedded), embedded (installed with the project), dinov2, timm/NAME, scratch, which trains a network
+on these images alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a .npy with a row
+an image in the order of the paths in clusters.csv, or a .parquet with the columns path (relative to the folder, as
+there) and features, embedding or vector. No image leaves this machine. The configs lie in
 DIR/configs, to go on with by hand; the result is DIR/report.html, DIR/clusters.csv and DIR/model.pth.tar. The same
 command continues where it was interrupted; when all is done it says where the results are. `key=value` words change the
 configs, of one stage when they begin with its name; overwrite=true starts again. If every image lies in a
@@ -27,7 +30,7 @@ from data.folder import find_images
 from recipes.deliver import Delivery, deliver, verdict_of
 from recipes.display import Display, Work, duration
 from recipes.estimate import estimate
-from recipes.features import SCRATCH, choose_features, make_recipe
+from recipes.features import SCRATCH, choose_features, identity, make_recipe
 from recipes.links import link_images, make_sorter
 from recipes.look import Look, look_at
 from recipes.preview import draw_images
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--features",
         default="auto",
         metavar="NAME",
-        help="auto, embedded, dinov2, timm/NAME or scratch (default: auto)",
+        help="auto, embedded, dinov2, timm/NAME, scratch, or a .npy or .parquet file (default: auto)",
     )
     parser.add_argument(
         "--link_to", type=cli.path, metavar="DIR", help="also sort the images into one folder a cluster, by links"
@@ -87,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "folder": str(root.resolve()),
         "num_clusters": args.num_clusters,
         "quick": args.quick,
-        "features": args.features,
+        "features": identity(args.features),
         "words": words,
     }
     project = Project(output, request)

@@ -21,7 +21,7 @@ from easydict import EasyDict
 from clustering.kmeans import score_kmeans
 from clustering.mining import mine_neighbors
 from clustering.neighbors import purity
-from clustering.prediction import find_prototypes, predict
+from clustering.prediction import find_prototypes
 from clustering.scores import count_classes, score_classes
 from report import plots
 from system.console import say, warn
@@ -132,7 +132,7 @@ class ClusterEvaluation:
 
     def scores(self, dataset: Any, runtime: Runtime, places: Places, args: Any) -> dict[str, Any]:
         """Print and return the scores; draw them, and what else is asked for, at `places`."""
-        prediction = predict(self.model, self.head, dataset, get_embedder(self.p, runtime))
+        prediction = clusters.predict_split(self.p, self.model, self.head, dataset, runtime)
         scores = clusters.score_prediction(prediction, dataset)
         if scores:
             say(clusters.words(scores, prediction.probabilities.shape[1]), "green")

@@ -21,17 +21,18 @@ from torch import Tensor
 from clustering.candidate import predict
 from clustering.kmeans import NUM_STARTS, Fit, fit_kmeans
 from clustering.prediction import Prediction
+from data.given import KINDS, FeatureTable
 from models.heads import describe_head
 from models.models import ClusteringModel, FeatureModel
+from models.plain import is_given
 from models.pretrained import build_pretrained, is_pretrained
 from models.weights import load_backbone, read_weights, save_weights
 from report import plots
 from report.outputs import write_clusters
 from system import owned
-from system.bounded import map_array
 from system.console import say
 from system.distributed import is_main, on_main
-from system.errors import ConfigError, UserError
+from system.errors import ConfigError
 from system.sections import GivenPath, Positive
 from training.run import Run
 from training.trial import Trial, TrialOver
@@ -51,23 +52,13 @@ def require_fitting(features: str, backbone: str, side: int) -> None:
         advice = "set backbone, stem and width to those of the pretext run"
     elif features == "pretrained":
         fits, advice = is_pretrained(backbone), "set backbone to a pretrained one, such as efficientnet_lite0"
-    elif features.endswith(".npy"):
-        fits, advice = backbone.startswith("given/"), "set backbone=given/D, D being how many numbers an image has"
+    elif features.endswith(KINDS):
+        fits, advice = is_given(backbone), "set backbone=given/D, D being how many numbers an image has"
     else:
-        raise ConfigError(f"method_kwargs.features is {features}; it is pixels, pretext, pretrained, or a .npy file")
+        allowed = f"pixels, pretext, pretrained, or a {' or '.join(KINDS)} file"
+        raise ConfigError(f"method_kwargs.features is {features}; it is {allowed}")
     if not fits:
         raise ConfigError(f"method_kwargs.features is {features}, but backbone is {backbone}; {advice}")
-
-
-def read_features(path: str, num_images: int, dim: int) -> Tensor:
-    """Features float32 `[N, D]` of the training images, in their order; raises UserError where they are not that."""
-    found = map_array(path)
-    if found.ndim != 2 or found.dtype.kind != "f" or found.shape != (num_images, dim):
-        raise UserError(
-            f"{path} holds {found.dtype} {list(found.shape)}, but needed are float features [{num_images}, {dim}]: a "
-            "row for each training image, and backbone=given/D with D the length of a row"
-        )
-    return torch.from_numpy(found.astype("float32"))
 
 
 def build_network(p: Any, features: str, device: torch.device) -> dict[str, Any]:
@@ -94,7 +85,7 @@ def train(
 
     Args:
         features: what is clustered: pixels, pretext (the backbone of a run), pretrained, or a .npy file with a row for
-            each training image.
+            each training image, or a .parquet file with their paths.
         num_dims: principal components to cluster; by default the features themselves are.
         whiten: whether each component gets variance 1.
         num_starts: k-means++ starts.
@@ -106,9 +97,9 @@ def train(
     owned.require_own(folder, (PICTURE, TABLE))
     train_set, val_set = get_splits(p, run)
     network = build_network(p, features, run.runtime.device)
-    is_file = p.backbone.startswith("given/")
+    is_file = is_given(p.backbone)
     if is_file:
-        points = read_features(features, len(train_set), network["dim"])
+        points = FeatureTable(Path(features), network["dim"]).select(train_set.paths)
     if isinstance(run, Trial):
         if not is_file:
             run.try_features(run.runtime.place(network["backbone"]), len(train_set), get_crop_size(p))

@@ -3,26 +3,34 @@
     python -m methods.pretrained --config_exp configs/pretext/pretrained_digits.yml
     python -m methods.pretrained --config_exp configs/pretext/pretrained_cifar10.yml backbone=dinov2
     python -m methods.pretrained --config_exp configs/pretext/pretrained_cifar10.yml weights=own.safetensors
+    python -m methods.pretrained --config_exp configs/pretext/pretrained_digits.yml val_db_name=null \\
+        backbone=given/384 features_file=own.npy run_name=own
 
 Nothing is trained. `backbone` is efficientnet_lite0 or efficientnet_lite2, whose weights are installed with the
 project, timm/NAME, whose weights come from timm's hub, or dinov2. Writes model.pth.tar, features-{train,val}.npy and
 topk-{train,val}-neighbors.npy to {root_dir}/{train_db_name}/pretext, where scan.py and methods.candidates go on.
+With backbone=given/D features_file=FILE the features, D numbers an image, are those of a .npy or .parquet file, and
+there is no network: methods.candidates clusters them.
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from data.given import FeatureTable, require_different
 from models.engine import Engine
 from models.models import FeatureModel
+from models.plain import is_given
 from models.pretrained import build_pretrained
 from models.weights import save_weights
 from system.console import say
+from system.errors import ConfigError
 from training.run import Run
-from training.trial import Trial
+from training.trial import Trial, TrialOver
 from utils import cli, pretext
-from utils.common_config import get_crop_size, get_splits
+from utils.common_config import get_backbone, get_crop_size, get_splits
 from utils.stage import run_stage
 
 
@@ -30,6 +38,8 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     """Compute and mine features; returns what they were made from, and purity where there are labels."""
     train_set, val_set = get_splits(p, run)
     pretext.num_to_mine(p, train_set, val_set)  # what would fail after the features fails before them
+    if p.features_file or is_given(p.backbone):
+        return take_given(p, run, train_set, val_set)
     device, side = run.runtime.device, get_crop_size(p)
     built = build_pretrained(p.backbone, weights=p.weights, side=side, device=device.type, offline=p.offline)
     facts = built["facts"]
@@ -43,6 +53,26 @@ def train(p: Any, run: Run) -> dict[str, Any]:
         return {}
     save_weights(p.pretext_model, state, setup=p.setup)
     return made_from | pretext.mine(p, model, run.runtime, train_set, val_set)
+
+
+def take_given(p: Any, run: Run, train_set: Any, val_set: Any) -> dict[str, Any]:
+    """Take the features of a file, then mine them; returns the file, and purity where there are labels."""
+    if not (p.features_file and is_given(p.backbone)):
+        raise ConfigError(
+            "features from a file need both keys: features_file=FILE and backbone=given/D, as in given/384"
+        )
+    if val_set is not train_set:
+        raise ConfigError("features_file holds the features of one split; set val_db_name=null")
+    built = get_backbone(p)
+    table = FeatureTable(Path(p.features_file), built["dim"])
+    features = table.select(train_set.paths).to(run.runtime.device)
+    require_different(features, table.path)
+    say(f"features of {len(features):,} images from {table.path}, {table.dim:,} numbers each")
+    if isinstance(run, Trial):
+        raise TrialOver
+    save_weights(p.pretext_model, FeatureModel(built).state_dict(), setup=p.setup)
+    found = pretext.mine_features(p, run.runtime, train_set, val_set, lambda dataset, path: features)
+    return {"features_file": str(table.path)} | found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

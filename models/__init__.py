@@ -70,7 +70,7 @@ BACKBONES: dict[str, Builder] = {
     "sobel/": sobel,
     "ucc/": ucc.encoder,
     "pixels/": plain.pixels,
-    "given/": plain.given,
+    plain.GIVEN: plain.given,
 }
 
 

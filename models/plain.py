@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from system.errors import ConfigError, UserError
 
 MOST = 512  # pixels of a side
 MOST_NUMBERS = 2**16  # of an image
+GIVEN = "given/"
 
 
 def pixels(side: str, /) -> dict[str, Any]:
@@ -22,11 +24,16 @@ def pixels(side: str, /) -> dict[str, Any]:
 class Given(nn.Module):
     """Stands for the unknown network of features that were given; raises UserError for every image."""
 
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("dim", torch.tensor(dim))  # a model file holds it, and so says what it is of
+
     def forward(self, x: Tensor) -> Tensor:
         """Raise UserError."""
         raise UserError(
             "this model clusters features that were given in a file, so nothing here turns an image into them; its "
-            "clusters are in clusters.csv next to it"
+            "clusters are in clusters.csv next to it, and those of new images come of their features: predict.py "
+            "--features NEW.npy"
         )
 
 
@@ -34,4 +41,9 @@ def given(dim: str, /) -> dict[str, Any]:
     """Features of that length, whose network is unknown: `{'backbone', 'dim'}`."""
     if not dim.isdecimal() or not 0 < int(dim) <= MOST_NUMBERS:
         raise ConfigError(f"backbone is 'given/{dim}', but what follows given/ is the features' length")
-    return {"backbone": Given(), "dim": int(dim)}
+    return {"backbone": Given(int(dim)), "dim": int(dim)}
+
+
+def is_given(backbone: str) -> bool:
+    """Whether a backbone's name stands for features that were given."""
+    return backbone.startswith(GIVEN)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from easydict import EasyDict
 
+from models.plain import is_given
 from recipes.choose import STAGES, Recipe
 from recipes.look import Look
 from system.runtime import Runtime, generator
@@ -25,7 +26,8 @@ def estimate(recipe: Recipe, look: Look, runtime: Runtime) -> dict[str, float]:
         p = EasyDict(recipe.configs["simclr"])
         second = time_step(p, runtime.place(get_model(p)), runtime) / p.batch_size * look.num_images
         return {stage: max(second * COST[stage], 1e-6) for stage in STAGES}
-    side = recipe.configs["pretrained"]["transformation_kwargs"]["crop_size"]
+    config = recipe.configs["pretrained"]
+    side = 0 if is_given(config["backbone"]) else config["transformation_kwargs"]["crop_size"]
     each = FEATURE_SECONDS["cpu" if runtime.device.type == "cpu" else "gpu"] * (side / 128) ** 2
     base, more = CLUSTERING_SECONDS
     return {"pretrained": each * look.num_images + 5, "candidates": base + more * look.num_images}

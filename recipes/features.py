@@ -1,31 +1,64 @@
 """Which features a folder's clusters are found in: those of a pretrained network, or of one trained on the folder."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from data.given import KINDS, FeatureTable, require_different
+from models.plain import GIVEN
 from models.pretrained import Pretrained, describe_pretrained, fetch_pretrained, is_at_hand, is_pretrained
 from recipes.choose import Recipe, choose
 from recipes.look import Look
 from system.errors import ConfigError, UserError
+from system.paths import expand_path
 
 EMBEDDED = "efficientnet_lite2"  # the larger of the two, for seconds more
 QUICK_EMBEDDED = "efficientnet_lite0"
 WITHOUT_LABELS = "dinov2"
 SCRATCH = "scratch"
 NUM_NEIGHBORS = 50
+SHOWN_SIDE = 128  # of images in the pictures of features that were given
 SIGNS_SIDE = 48  # of gray images up to which a network trained on them passes every pretrained one
 
 
 @dataclass(frozen=True)
 class Features:
-    """Where features come from: a backbone's name, or scratch, and why, in words."""
+    """Where features come from: a backbone's name, or scratch, and why, in words; `file` holds those of given/D."""
 
     name: str
     why: str
+    file: Path | None = None
+
+
+def is_file(wanted: str) -> bool:
+    """Whether `--features` names a file of features."""
+    return wanted.endswith(KINDS)
+
+
+def identity(wanted: str) -> str:
+    """What `--features` asks for, wherever a file lies; raises UserError when there is no such file."""
+    if not is_file(wanted):
+        return wanted
+    try:
+        with Path(wanted).open("rb") as file:
+            return f"a file of SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise UserError(f"the features {wanted} cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def read_own(file: Path, look: Look) -> Features:
+    """The features of a file, compared with the folder's images; raises UserError when they are not theirs."""
+    table = FeatureTable(file)
+    require_different(table.select(look.files.paths), file)
+    others = len(table.rows) - len(look.files)
+    why = f"as asked; {others:,} rows of other images are left out" if others else "as asked"
+    return Features(f"{GIVEN}{table.dim}", why, file.resolve())
 
 
 def choose_features(wanted: str, look: Look, device: str, quick: bool, offline: bool) -> Features:
-    """Turn `--features` into a backbone's name or `scratch`; raises ConfigError for a name that does not exist.
+    """Turn `--features` into a backbone's name or `scratch`; raises ConfigError for a name that does not exist, and
+    UserError for a file that does not hold features of these images.
 
     auto takes scratch for small gray images, else dinov2 where its weights are here or can be downloaded, else the
     embedded network.
@@ -35,8 +68,12 @@ def choose_features(wanted: str, look: Look, device: str, quick: bool, offline: 
         return Features(embedded, "as asked")
     if wanted == SCRATCH or is_pretrained(wanted):
         return Features(wanted, "as asked")
+    if is_file(wanted):
+        return read_own(Path(expand_path(wanted)), look)
     if wanted != "auto":
-        raise ConfigError(f"--features is '{wanted}'; it is auto, embedded, dinov2, scratch, timm/NAME, or a .npy file")
+        raise ConfigError(
+            f"--features is '{wanted}'; it is auto, embedded, dinov2, scratch, timm/NAME, or a .npy or .parquet file"
+        )
     if look.gray and look.short_side <= SIGNS_SIDE:
         return Features(SCRATCH, "small gray images: a network trained on them knows them best")
     if is_at_hand(WITHOUT_LABELS):
@@ -56,6 +93,10 @@ def make_recipe(look: Look, num_clusters: int, device: str, quick: bool, feature
         recipe = choose(look, num_clusters, device, quick)
         recipe.reasons.append(f"trained from scratch: {features.why}")
         return recipe
+    if features.file:
+        dim = features.name.removeprefix(GIVEN)
+        reasons = [look.words, f"features of {dim} numbers from {features.file}: {features.why}"]
+        return Recipe(f"features, {features.name}", reasons, own_stages(look, num_clusters, features))
     facts = describe_pretrained(features.name, device=device, image_side=look.short_side)
     what = f"features of {facts.name}, trained with {facts.trained_with} (licence: {facts.license}): {features.why}"
     reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
@@ -83,13 +124,26 @@ def feature_stages(look: Look, num_clusters: int, facts: Pretrained) -> dict[str
             "crop_mode": facts.crop_mode,
         },
     }
-    num_mined = min(NUM_NEIGHBORS, look.num_images - 1)
+    return _stages(common, look.num_images)
+
+
+def own_stages(look: Look, num_clusters: int, features: Features) -> dict[str, Any]:
+    """The configs of the two stages for features of a file; images are only looked at, one by one."""
+    common: dict[str, Any] = {
+        "train_db_name": "folder",
+        "train_db_kwargs": {"root": str(look.files.root.resolve()), "stream": True},
+        "num_classes": num_clusters,
+        "backbone": features.name,
+        "transformation_kwargs": {"crop_size": SHOWN_SIDE, "normalize": {"mean": look.mean, "std": look.std}},
+    }
+    stages = _stages(common, len(look.files))
+    stages["pretrained"]["features_file"] = str(features.file)
+    return stages
+
+
+def _stages(common: dict[str, Any], num_images: int) -> dict[str, Any]:
+    mined = {"num_mined_train": min(NUM_NEIGHBORS, num_images - 1), "num_mined_val": min(5, num_images - 1)}
     return {
-        "pretrained": {
-            "setup": "pretrained",
-            **common,
-            "num_mined_train": num_mined,
-            "num_mined_val": min(5, look.num_images - 1),
-        },
+        "pretrained": {"setup": "pretrained", **common, **mined},
         "candidates": {"setup": "candidates", **common},
     }

@@ -12,6 +12,7 @@ from clustering.scores import count_classes, score
 from models import weights
 from models.heads import build_head
 from models.models import ClusteringModel
+from models.plain import is_given
 from report import collect, plots
 from system.console import say, warn
 from system.distributed import is_main
@@ -19,6 +20,7 @@ from system.runtime import Runtime
 from system.yaml_file import load_yaml
 from training.board import Board
 from training.folder import CONFIG, MODEL, read_finished, to_plain
+from utils import pretext
 from utils.common_config import get_backbone, get_embedder
 from utils.schema import SETUPS, STAGES
 
@@ -55,6 +57,15 @@ def read_head(p: EasyDict, path: Path) -> dict[str, Any]:
 def read_result(folder: Path) -> dict[str, Any]:
     """The result of the finished run in a folder; empty when there is none."""
     return read_finished(folder) or {}
+
+
+def predict_split(p: EasyDict, model: Any, head: int, dataset: Any, runtime: Runtime) -> Prediction:
+    """Apply a clustering model to a split: to its images, or to the features that its pretext run was given."""
+    if not (is_given(p.backbone) and SETUPS[p.setup].starts_from == "pretext"):
+        return predict(model, head, dataset, get_embedder(p, runtime))
+    features = pretext.load_features(p, "train", dataset)
+    with torch.no_grad():
+        return Prediction(features, torch.softmax(model.cluster_head[head](features), dim=1))
 
 
 def score_prediction(prediction: Prediction, dataset: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What follows a pretext task: features, neighbor files, and what can be said of them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from clustering.mining import mine_neighbors
 from clustering.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
 from clustering.validation import VALIDATION_COLUMNS
+from data.files.stream import UnreadableImageError
 from models.models import LayerFeatures
 from models.weights import save_weights
 from report import plots
 from system import distributed, owned
 from system.bounded import map_array
-from system.console import say
+from system.console import say, warn
 from system.errors import UserError
 from system.files import is_own, remove, write_file
 from system.lock import lock_folder
@@ -111,16 +113,23 @@ def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dic
     `train` is the scan stage's training split.
     Raises UserError when more neighbors are asked for than there are images.
     """
-    wanted = num_to_mine(p, train, val)
     module = feature_module(p, model)
     num_dims = num_features(p, model, module)
     embedder = get_embedder(p, runtime)
+    return mine_features(p, runtime, train, val, lambda dataset, path: embedder.hold(module, num_dims, dataset, path))
+
+
+def mine_features(
+    p: EasyDict, runtime: Runtime, train: Any, val: Any, hold: Callable[[Any, Path], Tensor | np.ndarray]
+) -> dict[str, Any]:
+    """As `mine`, with a split's features `[N, D]` from `hold(dataset, path)`: in memory, or written to the path."""
+    wanted = num_to_mine(p, train, val)
     result: dict[str, Any] = {}
     for split, dataset in (("train", train), ("val", val)):
         num = wanted[split]
         path = Path(p.pretext_dir) / f"features-{split}.npy"
         if split == "train" or val is not train:  # else the same images, which are looked at once
-            features = embedder.hold(module, num_dims, dataset, path)
+            features = hold(dataset, path)
             own = distributed.slice_of(len(dataset))
             # Purity is given at up to 20 neighbors, however many are saved.
             num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
@@ -147,8 +156,11 @@ def _look(p: EasyDict, split: str, dataset: Any, indices: np.ndarray) -> dict[st
     if distributed.is_main():
         rows = torch.randperm(len(dataset), generator=generator(p.seed, "sheet"))[:SHEET_ROWS]
         shown = torch.from_numpy(indices)[rows, : SHEET_COLUMNS + 1]
-        images = dataset.load(shown.flatten(), "cpu").unflatten(0, shown.shape)
-        plots.image_sheet(folder / f"neighbors-{split}.png", images)
+        try:
+            images = dataset.load(shown.flatten(), "cpu").unflatten(0, shown.shape)
+            plots.image_sheet(folder / f"neighbors-{split}.png", images)
+        except UnreadableImageError as error:  # features that were given need no image
+            warn(f"the picture of neighbors is left out: {error}")
     if not dataset.has_labels:
         return {}
     shares = purity(indices, dataset.targets.numpy(), range(1, indices.shape[1]))

@@ -156,6 +156,8 @@ class Config(Section):
     """The network whose features are learned."""
     weights: str | None = None
     """Of a pretrained backbone: a .safetensors or PyTorch file, in the place of its own."""
+    features_file: str | None = None
+    """Of a backbone given/D: the .npy or .parquet file with the features of the images."""
     offline: bool = False
     """Nothing is downloaded."""
     stem: str | None = None

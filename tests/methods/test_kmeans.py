@@ -148,7 +148,7 @@ REFUSED = {
     "pixels of another side": (["backbone=pixels/8"], 2, "set backbone=pixels/16"),
     "pixels for a pretext run": (["method_kwargs.features=pretext"], 2, "set backbone, stem and width to those"),
     "pixels for a pretrained network": (["method_kwargs.features=pretrained"], 2, "such as efficientnet_lite0"),
-    "a word": (["method_kwargs.features=pixel"], 2, "it is pixels, pretext, pretrained, or a .npy file"),
+    "a word": (["method_kwargs.features=pixel"], 2, "it is pixels, pretext, pretrained, or a .npy or"),
     "a file without a length": (["method_kwargs.features=x.npy"], 2, "set backbone=given/D"),
     "a file that is missing": (["method_kwargs.features=x.npy", "backbone=given/3"], 1, "x.npy"),
     "whitening of nothing": (["method_kwargs={whiten: true}"], 2, "say how many: method_kwargs.num_dims=20"),
@@ -166,10 +166,11 @@ def test_what_does_not_fit_is_refused_in_a_sentence(case, tmp_path, capsys):
 
 
 def test_a_file_of_other_features_is_refused(tmp_path, capsys):
-    for rows, kind in ((199, "f4"), (200, "i8")):
-        np.save(tmp_path / "x.npy", np.zeros((rows, 8), kind))
+    others = {(199, 8, "f4"): "of 199 images", (200, 8, "i8"): "holds int64", (200, 7, "f4"): "7 numbers an image"}
+    for (rows, dim, kind), told in others.items():
+        np.save(tmp_path / "x.npy", np.zeros((rows, dim), kind))
         assert run(tmp_path, "backbone=given/8", f"method_kwargs.features={tmp_path / 'x.npy'}") == 1
-        assert "needed are float features [200, 8]" in capsys.readouterr().err
+        assert told in capsys.readouterr().err
 
 
 def test_a_picture_of_the_users_stops_it(tmp_path, capsys):
