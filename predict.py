@@ -6,6 +6,7 @@
     find /data -name '*.jpg' | python predict.py --model results/photos - --output clusters.csv
     python predict.py --model results/photos new_photos --output clusters.csv --embeddings features.npy
     python predict.py --model results/photos new_photos --link_to sorted
+    python predict.py --model results/photos new_photos --features new.npy      # for clusters of features from a file
     torchrun --nproc_per_node 8 predict.py --model results/photos new_photos --output clusters.csv
     python predict.py --model results/photos --export photos.onnx
 
@@ -13,6 +14,9 @@ The model is a run folder, the output folder of cluster.py, or a model file; the
 model says how images are read. Images are files, directories (read recursively), or `-` for a list of paths on the
 standard input, one a line or each ended by NUL (find -print0). Columns: path, cluster, confidence, and with --top_k K
 also cluster_2, confidence_2, …
+A model of features from a file (cluster.py --features FILE) needs those of the new images, made in the same way: a .npy
+with a row an image in the order of IMAGES, or a .parquet with the column path, relative to the folder IMAGES; without
+IMAGES its paths stay as they are.
 Images are read in blocks, so that a million of them need no more memory than a few thousand. Files that cannot be read
 are skipped, named on the standard error, and counted. --export writes the model for programs without PyTorch; what its
 images need is noted inside.
@@ -26,8 +30,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from clustering.prediction import Block, predict_files
+from clustering.prediction import Block, predict_files, predict_rows
 from data.files.unseen import split_blocks
+from data.given import FeatureTable
 from report.outputs import TABLES, Sorter, copy_file, link_file
 from report.targets import BlockWriter, Targets
 from system.console import say
@@ -60,18 +65,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         runtime = Runtime.start(args.device, p.precision, deterministic=p.deterministic)
         model, head = clusters.load_clustering(p, file)
         reading = saved.reading(p, file)
+        if args.images or args.features:
+            saved.check_input(p, args.features)
         targets = find_targets(args, file)
         if args.export:
             on_main(lambda: export_model(args.export, p, file, reading))
             say(f"model: {args.export}")
-        if not args.images:
+        if not (args.images or args.features):
             return 0
 
         def write(share: Callable[[Iterable[list[str]]], Iterator[Block]]) -> tuple[int, int]:
             """What rank 0 does with the predictions of all ranks; returns the numbers of images and of others."""
             sorter = make_sorter(args, file, p.num_classes)
             writer = BlockWriter(kind_of(args.output), args.top_k, args.embeddings, model.backbone_dim, sorter)
-            blocks = share(split_blocks(targets.inputs(), reading))
+            if args.features:
+                table = FeatureTable(Path(args.features), model.backbone_dim)
+                blocks = predict_rows(model, head, *saved.match_features(table, args.images, targets.inputs()))
+            else:
+                blocks = share(split_blocks(targets.inputs(), reading))
             if args.output == "-":
                 with standard_output(stdout) as table:
                     writer.write(blocks, table)
@@ -103,6 +114,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--embeddings", type=cli.path, metavar="FILE.npy", help="also write the backbone's features, a row a CSV row"
     )
     parser.add_argument("--export", type=cli.path, metavar="FILE.onnx", help="write the model as ONNX; needs no IMAGES")
+    parser.add_argument(
+        "--features",
+        type=cli.path,
+        metavar="FILE",
+        help="of the images, .npy or .parquet, for a model of such",
+    )
     placing = parser.add_mutually_exclusive_group()
     placing.add_argument(
         "--copy_to", type=cli.path, metavar="DIR", help="also copy the images into one folder a cluster"
@@ -117,11 +134,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config_env", type=cli.path, metavar="FILE", help="goes with --config_exp")
     args = parser.parse_intermixed_args(argv)
+    if (args.copy_to or args.link_to) and not args.images:
+        raise ConfigError("--copy_to and --link_to need the images; name their folder")
     if kind_of(args.output) not in TABLES:
         raise ConfigError(f"--output is {args.output}, but must end with {' or '.join(TABLES)}, or be -")
     if args.export and not args.export.endswith(".onnx"):
         raise ConfigError(f"--export is {args.export}, but must end with .onnx")
-    if not args.images and not args.export:
+    if not (args.images or args.export or args.features):
         raise ConfigError("no images are given: name files or directories of them, or - for a list on stdin")
     return args
 
@@ -136,7 +155,8 @@ def find_targets(args: argparse.Namespace, model: Path) -> Targets:
     output = args.output if args.output != "-" else None
     given = {"--output": output, "--embeddings": args.embeddings, "--export": args.export}
     option = "--copy_to" if args.copy_to else "--link_to"
-    return Targets(given, args.images, [model, model.parent / CONFIG], args.copy_to or args.link_to, option)
+    read = [model, model.parent / CONFIG, *([Path(args.features)] if args.features else [])]
+    return Targets(given, args.images, read, args.copy_to or args.link_to, option)
 
 
 def make_sorter(args: argparse.Namespace, model: Path, num_clusters: int) -> Sorter | None:

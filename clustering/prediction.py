@@ -1,6 +1,6 @@
 """What a clustering model says of a split, or of files: probabilities, features, each cluster's most typical image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from data.files.reading import Reading
 from data.files.unseen import open_block
 
 PROTOTYPE_CANDIDATES = 10
+BLOCK = 8192  # feature rows at a time
 
 
 def find_prototypes(features: Tensor | np.ndarray, probabilities: Tensor) -> dict[int, int]:
@@ -59,6 +60,15 @@ class Block(NamedTuple):
     paths: list[str]
     prediction: Prediction | None
     unreadable: dict[str, str]
+
+
+@torch.no_grad()
+def predict_rows(model: Any, head: int, paths: Sequence[str], features: Tensor) -> Iterator[Block]:
+    """Apply the head of a clustering model to features `[N, D]` of images, block by block."""
+    for start in range(0, len(paths), BLOCK):
+        rows = features[start : start + BLOCK]
+        found = Prediction(rows, torch.softmax(model.cluster_head[head](rows), dim=1))
+        yield Block(list(paths[start : start + BLOCK]), found, {})
 
 
 def predict_files(model: Any, head: int, paths: Sequence[str], reading: Reading, embedder: Embedder) -> Block:

@@ -31,9 +31,8 @@ class Given(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Raise UserError."""
         raise UserError(
-            "this model clusters features that were given in a file, so nothing here turns an image into them; its "
-            "clusters are in clusters.csv next to it, and those of new images come of their features: predict.py "
-            "--features NEW.npy"
+            "this model clusters features that were given in a file, so nothing here turns an image into them; "
+            "predict.py --features NEW.npy takes those of new images"
         )
 
 

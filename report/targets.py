@@ -47,7 +47,7 @@ class Targets:
             if is_own(Path(path)):
                 raise ConfigError(f"{option} is {name}, a file of a run; give another name")
             if any(_is_same(path, other) for other in read):
-                raise ConfigError(f"{option} is {name}, which is read as the model; give another name")
+                raise ConfigError(f"{option} is {name}, which is read; give another name")
         for word in images:
             self._check_folder(word)
         self._numbers = {_identity(name): option for option, name in files.items() if Path(name).exists()}

@@ -1,17 +1,21 @@
 """Apply a trained clustering model to images that it has not seen: what to load, how to read them, where to write."""
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from easydict import EasyDict
 from pydantic import ValidationError
+from torch import Tensor
 
 import data.folder
 import data.imagenet
 from data.files.reading import Reading
 from data.files.values import AS_BEFORE
+from data.given import FeatureTable
 from data.made_up import SHAPES
+from models.plain import is_given
 from system.console import warn
 from system.errors import ConfigError, UserError
 from system.files import verify_file
@@ -66,6 +70,35 @@ def load_model_config(model: Path, env: str | None, exp: str | None) -> EasyDict
         )
     require(p, "num_classes", "transformation_kwargs", script="predict.py")
     return p
+
+
+def check_input(p: EasyDict, features: str | None) -> None:
+    """Raise ConfigError unless a model is given what it clusters: images, or the features that it is of."""
+    if is_given(p.backbone) and not features:
+        raise ConfigError(
+            "this model clusters features that came from a file; give those of the new images, made in the same way: "
+            "--features NEW.npy or NEW.parquet"
+        )
+    if features and not is_given(p.backbone):
+        raise ConfigError(f"--features is for models of features from a file; this one has {p.backbone}, leave it out")
+
+
+def match_features(table: FeatureTable, words: Sequence[str], paths: Iterable[str]) -> tuple[Sequence[str], Tensor]:
+    """The paths that `words` name, and their features `[N, D]`; without words the file's own.
+
+    Raises UserError when they do not fit, ConfigError when a file names paths and `words` are not their folder.
+    """
+    if table.paths is None:
+        if not words:
+            raise ConfigError(f"{table.path} has no paths; name the images whose features it holds, as IMAGES")
+        found = list(paths)
+        return found, table.select(found)
+    if not words:
+        return table.paths, table.select(table.paths)
+    if len(words) > 1 or not Path(words[0]).is_dir():
+        raise ConfigError(f"{table.path} names images by their place in a folder; give that one folder as IMAGES")
+    found = list(paths)
+    return found, table.select([os.path.relpath(path, words[0]) for path in found])
 
 
 def _read_resolved(path: Path) -> EasyDict:

@@ -1,0 +1,171 @@
+"""Features of one's own from end to end: cluster.py, the stages by hand, eval.py and predict.py."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+from PIL import Image
+
+from methods import scan_heads, temi, turtle
+from tests.methods.test_methods import QUICK, blobs
+from tests.stage import command
+
+pytestmark = pytest.mark.slow
+NUM_IMAGES, K = 60, 3
+NAMES = [f"{'sub/' if i % 3 == 0 else ''}{i:02d}.png" for i in range(NUM_IMAGES)]
+ORDER = sorted(NAMES, key=lambda name: ("/" in name, name))  # those of the folder itself, then of sub
+ROWS, TRUTH = (part.numpy() for part in blobs(NUM_IMAGES, 8, K))
+
+
+def run(script, *words):
+    return command(script, *words)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        for method in (scan_heads, temi, turtle):
+            fit, options = method.fit, QUICK[method]
+            patch.setattr(method, "fit", lambda *a, fit=fit, options=options, **own: fit(*a, **own, **options))
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Images that say nothing, of which one is damaged, and features in which three groups are plain to see."""
+    base = tmp_path_factory.mktemp("given")
+    (base / "images/sub").mkdir(parents=True)
+    draws = np.random.default_rng(0)
+    for name in NAMES:
+        Image.fromarray(draws.integers(0, 255, (8, 8)).astype(np.uint8)).save(base / "images" / name)
+    (base / "images/01.png").write_bytes(b"no image")
+    np.save(base / "own.npy", ROWS)
+    order = draws.permutation(NUM_IMAGES)
+    columns = {"path": [ORDER[i] for i in order] + ["gone.png"], "embedding": [*ROWS[order].tolist(), [0.0] * 8]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), base / "own.parquet")
+    return base
+
+
+def words(base, features, output="out"):
+    return base / "images", "--num_clusters", K, "--features", base / features, "--output", base / output
+
+
+@pytest.fixture(scope="module", params=["own.npy", "own.parquet"])
+def finished(request, base):
+    output = f"out-{request.param}"
+    assert run("cluster", *words(base, request.param, output)) == 0
+    return request.param, base / output
+
+
+def read(path):
+    return list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+
+
+def test_every_image_has_the_cluster_of_its_features_also_a_damaged_one(finished):
+    _, output = finished
+    rows = read(output / "clusters.csv")
+    assert [row["path"] for row in rows] == ORDER
+    assert len({(int(row["cluster"]), kind) for row, kind in zip(rows, TRUTH.tolist(), strict=True)}) == K
+    assert "1 image could not be read for a thumbnail" in (output / "report.html").read_text()
+
+
+def test_the_same_file_elsewhere_is_the_same_request_and_another_is_not(finished, base, tmp_path, capsys):
+    name, output = finished
+    shutil.copy(base / name, tmp_path / name)
+    assert run("cluster", base / "images", "--num_clusters", K, "--features", tmp_path / name, "--output", output) == 0
+    assert "finished" in capsys.readouterr().out
+    np.save(tmp_path / "other.npy", ROWS + 1)
+    other = words(base, tmp_path / "other.npy", output.name)
+    assert run("cluster", *other) == 2
+    assert "features was a file of SHA-256" in capsys.readouterr().err
+
+
+def test_new_features_get_their_clusters_and_come_out_as_they_were(finished, base, tmp_path, capsys):
+    _, output = finished
+    expected = [row["cluster"] for row in read(output / "clusters.csv")]
+    for name in ("own.npy", "own.parquet"):
+        targets = ["--output", tmp_path / "new.csv", "--embeddings", tmp_path / "new.npy"]
+        assert run("predict", "--model", output, base / "images", "--features", base / name, *targets) == 0
+        rows = read(tmp_path / "new.csv")
+        assert [row["path"] for row in rows] == [str(base / "images" / name) for name in ORDER]
+        assert [row["cluster"] for row in rows] == expected
+        assert np.array_equal(np.load(tmp_path / "new.npy"), ROWS)
+    assert run("predict", "--model", output, "--features", base / "own.parquet", "--output", tmp_path / "new.csv") == 0
+    assert sorted(row["path"] for row in read(tmp_path / "new.csv")) == sorted([*ORDER, "gone.png"])
+    assert (
+        run("predict", "--model", output, base / "images", "--features", base / "own.npy", "--link_to", tmp_path / "x")
+        == 0
+    )
+    assert len(list((tmp_path / "x").glob("*/*.png"))) == NUM_IMAGES
+
+
+def test_the_configs_run_by_hand_and_are_scored(finished, base, tmp_path, capsys):
+    _, output = finished
+    env, exp = output / "configs/env.yml", output / "configs/candidates.yml"
+    assert yaml.safe_load(exp.read_text())["backbone"] == "given/8"
+    more = ["--config_env", env, "--config_exp", exp, "run_name=again"]
+    assert run("methods.candidates", *more) == 0
+    assert run("eval", *more, "--report", "--out", tmp_path, "--json", tmp_path / "x.json") == 0
+    assert (tmp_path / "report.html").exists()
+    assert json.loads((tmp_path / "x.json").read_text()) == {}  # not every image is in a sub-directory
+    assert run("eval", "--config_env", env, "--config_exp", output / "configs/pretrained.yml") == 0
+    assert "purity of the neighbors is unknown" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "sentence"),
+    [
+        ([], 2, "give those of the new images, made in the same way: --features NEW.npy"),
+        (["--features", "short.npy"], 1, "features of 59 images, but there are 60"),
+        (["--features", "narrow.npy"], 1, "has 7 numbers an image, but those of the model have 8"),
+        (["--features", "gone.npy"], 1, "do not exist"),
+        (["--features", "own.npy", "--output", "own.npy"], 2, "must end with"),
+        (["--features", "own.npy", "--output", "x.csv", "--embeddings", "own.npy"], 2, "which is read"),
+    ],
+)
+def test_predict_says_what_a_model_of_features_lacks(finished, base, more, code, sentence, capsys):
+    np.save(base / "short.npy", ROWS[1:])
+    np.save(base / "narrow.npy", ROWS[:, 1:])
+    _, output = finished
+    given = [base / word if word.endswith((".npy", ".csv")) else word for word in more]
+    assert run("predict", "--model", output, base / "images", *given) == code
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("error:") == 1
+
+
+def changed(row, value):
+    rows = ROWS.copy()
+    rows[row, 0] = value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (ROWS[1:], "features of 59 images, but there are 60"),
+        (changed(7, np.nan), f"first in row 7, that of '{ORDER[7]}'"),
+        (np.ones_like(ROWS), "are alike, so there is nothing to group"),
+        (ROWS.astype(int), "features are floats"),
+    ],
+)
+def test_features_that_do_not_do_are_refused_before_anything_is_written(base, rows, sentence, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", rows)
+    assert run("cluster", *words(base, tmp_path / "x.npy", "none")) == 1
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("error:") == 1
+    assert not (base / "none").exists()
+
+
+def test_features_that_are_not_there_or_of_another_kind(base, capsys):
+    for name, code, sentence in (
+        ("gone.npy", 1, "cannot be read: no such file"),
+        ("own.csv", 2, "it is auto, embedded"),
+    ):
+        assert run("cluster", *words(base, name, "none")) == code
+        assert sentence in capsys.readouterr().err
+    assert not (base / "none").exists()
