@@ -6,7 +6,7 @@ What draws one is a `picture`: no text in it is markup, and a picture that fails
 import functools
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -172,4 +172,29 @@ def explained_variance(path: Path, shares: Tensor) -> None:
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
+    save_figure(path, figure)
+
+
+@picture
+def number_curves(path: Path, curves: Mapping[str, Sequence[float]], chosen: int, low: int, high: int) -> None:
+    """Draw what is known without labels of clusterings against their number K, as a PNG file.
+
+    `curves` holds the numbers as num_clusters, and values by name; the chosen number is a line, the range a band.
+    """
+    numbers = curves["num_clusters"]
+    figure = Figure(figsize=(6, 3.6))
+    axes = figure.add_subplot()
+    for name, values in curves.items():
+        if name != "num_clusters":
+            axes.plot(numbers, values, marker="o", markersize=3.5, label=shown(name))
+    axes.axvspan(low - 0.2, high + 0.2, color="gray", alpha=0.15)
+    axes.axvline(chosen, color="black", linewidth=1)
+    axes.set_xscale("log")
+    ticks = [k for i, k in enumerate(numbers) if i == 0 or k >= 1.12 * numbers[i - 1] or k == chosen]
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("clusters K")
+    axes.set_ylim(min(0.0, *(min(values) for values in curves.values())), 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     save_figure(path, figure)

@@ -120,6 +120,9 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
     folder = p[f"{SETUPS[p.setup].stage}_dir"]
     if again:
         say(f"this run is finished; overwrite=true starts it again. Its files are in {folder}")
+    if "sentence" in result:  # of a number of clusters; nothing was clustered for good
+        say(result["sentence"])
+        return 0
     if "candidates" in result:
         for line in candidate_table(result["candidates"]):
             say(line)

@@ -79,6 +79,7 @@ SETUPS = {
     "moco": Setup("moco", "pretext", ("transformation_kwargs",), num_mined=50, mined="backbone"),
     "pretrained": Setup("methods.pretrained", "pretext", (), num_mined=50, mined="backbone", has_head=False),
     "candidates": Setup("methods.candidates", "candidates", ("num_classes",), starts_from="pretext"),
+    "number": Setup("methods.number", "number", (), starts_from="pretext"),
     "rotnet": Setup("methods.rotnet", "pretext", TRAINING_KEYS, num_mined=20, mined="backbone", num_outputs=4),
     "instdisc": Setup("methods.instdisc", "pretext", TRAINING_KEYS, num_mined=20),
     "supervised": Setup(

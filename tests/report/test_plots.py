@@ -148,3 +148,13 @@ def test_the_variance_that_components_hold(tmp_path, monkeypatch):
     assert plots.explained_variance(tmp_path / "v.png", torch.tensor([0.5, 0.75, 0.875]))
     assert drawn == [(1, 2, 3, 0.5, 0.75, 0.875)]
     size(tmp_path / "v.png")
+
+
+def test_curves_of_numbers_are_drawn_over_rising_numbers(tmp_path):
+    curves = {
+        "num_clusters": [2, 3, 4, 6, 9],
+        "silhouette": [0.1, 0.5, 0.4, 0.3, -0.1],
+        "a $b": [0.9, 0.8, 0.7, 0.6, 0.5],
+    }
+    assert plots.number_curves(tmp_path / "number.png", curves, 3, 3, 4)
+    assert min(size(tmp_path / "number.png")) > 300

@@ -1,0 +1,209 @@
+"""How many clusters does `methods.number` find, and is it sure where it is right? On subsets of four data sets.
+
+    python -m benchmarks.number --data DIR --cache DIR     # about a minute a case on one core
+    python -m benchmarks.number --summary                  # apply the rules again to what is in the file
+
+DIR of --data and --cache are those of benchmarks.judge. Writes benchmarks/results/number.json; cases that are in it
+already are not run again. Case 0 of a data set is all its classes (at most 5,000 images), with each of two networks and
+with both; the others are random choices of 3 to 10 classes, of equal sizes (even numbers) or falling to a fifth (odd).
+
+Labels only score. The kind of rule (the silhouette on a map, at a peak) was found while looking at the labels of other
+random subsets of these data sets. Its numbers, how much agreement weighs and from where on it is sure, are for each
+data set those that are best on the other data sets.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import common
+from benchmarks.judge_data import NETWORKS, SIDES, load_features, load_images
+from clustering.number import RULE, Choice, Point, Rule, choose, search
+from clustering.scores import score_clusters
+from methods.number import check_range, cluster, measure, prepare
+from system.runtime import generator, one_thread
+
+SUBSETS = 5  # a data set
+FALL = 5  # the largest class of an unequal case has so many times the images of the smallest
+GOOD = 80  # ACC in % at the true number from which on a case counts as one whose clusters can be found
+SURE_AND_RIGHT, SURE_WHERE_GOOD = 0.8, 0.5  # what is required
+WEIGHTS = (0.0, 0.1, 0.2, 0.4)
+RULES = [
+    Rule(weight, least, agreed)
+    for weight, least, agreed in product(
+        WEIGHTS, (0.44, 0.45, 0.46, 0.47, 0.48, 0.49, 0.50, 0.52, 0.54), (0.0, 0.4, 0.5)
+    )
+]
+
+
+def draw_case(name: str, number: int, targets: np.ndarray) -> dict[str, Any]:
+    """Return what a case consists of: classes, sizes and images, drawn by its name and number."""
+    draws = generator("number of clusters", name, number)
+    if number == 0:
+        return {"data": name, "number": 0, "num_classes": 10, "unequal": False, "rows": np.arange(len(targets))}
+    num_classes = int(torch.randint(3, 11, (), generator=draws))
+    classes = torch.randperm(10, generator=draws)[:num_classes].tolist()
+    largest = int(torch.randint(100, 171, (), generator=draws))
+    unequal = number % 2 == 1
+    rows: list[int] = []
+    for rank, label in enumerate(classes):
+        own = np.flatnonzero(targets == label)
+        size = round(largest * FALL ** (-rank / (num_classes - 1))) if unequal else largest
+        rows += own[torch.randperm(len(own), generator=draws).numpy()[:size]].tolist()
+    return {
+        "data": name,
+        "number": number,
+        "num_classes": num_classes,
+        "unequal": unequal,
+        "rows": np.array(sorted(rows)),
+    }
+
+
+def run_case(case: dict[str, Any], spaces: Sequence[np.ndarray], targets: np.ndarray) -> dict[str, Any]:
+    """Return a case's settings with all points that any rule asks for, and the accuracy in % at the true number."""
+    rows, seed = case.pop("rows"), case["number"]
+    features = [torch.from_numpy(space[rows]) for space in spaces]
+    low, high = check_range(2, None, len(rows), "auto")
+    started = time.perf_counter()
+    with one_thread():
+        prepared = prepare(features, high + 1, seed)
+        points: dict[int, Point] = {}
+
+        @cache
+        def measured(number: int) -> Point:
+            points[number] = measure(prepared, number, seed)
+            return points[number]
+
+        search(measured, low, high + 1)
+        seconds = time.perf_counter() - started
+        for weight in WEIGHTS:
+            search(measured, low, high + 1, RULE._replace(weight=weight))
+        clusterings = cluster(prepared, case["num_classes"], seed)
+    truth = torch.from_numpy(targets[rows][prepared.rows.numpy()].astype(np.int64))
+    accs = [100 * score_clusters(one, truth, case["num_classes"], 10)["acc"] for one in clusterings]
+    found = [[point.num_clusters, *(round(value, 4) for value in point[1:])] for _, point in sorted(points.items())]
+    return {
+        **case,
+        "num_images": len(rows),
+        "acc": [round(acc, 1) for acc in accs],
+        "points": found,
+        "seconds": round(seconds, 1),
+    }
+
+
+def found_by(case: dict[str, Any], rule: Rule) -> Choice:
+    """Return what a rule says of a case, from the points that it asks for."""
+    points = {row[0]: Point(*row) for row in case["points"]}
+    high = check_range(2, None, case["num_images"], "auto")[1]
+    return choose(search(points.__getitem__, 2, high + 1, rule), rule)
+
+
+def figures(cases: Sequence[dict[str, Any]], rules: Sequence[Rule]) -> dict[str, Any]:
+    """Return how many cases there are, and how many are within 1, in the range, sure, and sure and within 1."""
+    found = [found_by(case, rule) for case, rule in zip(cases, rules, strict=True)]
+    right = [abs(one.num_clusters - case["num_classes"]) <= 1 for one, case in zip(found, cases, strict=True)]
+    good = [max(case["acc"]) >= GOOD for case in cases]
+    sure = [one.sure for one in found]
+    return {
+        "num_cases": len(cases),
+        "within_1": sum(right),
+        "exact": sum(one.num_clusters == case["num_classes"] for one, case in zip(found, cases, strict=True)),
+        "in_range": sum(one.low <= case["num_classes"] <= one.high for one, case in zip(found, cases, strict=True)),
+        "sure": sum(sure),
+        "sure_and_within_1": sum(map(min, sure, right)),
+        "good": sum(good),
+        "sure_where_good": sum(map(min, sure, good)),
+    }
+
+
+def meets(found: dict[str, Any]) -> bool:
+    """Whether figures are what is required."""
+    return (
+        found["sure_and_within_1"] >= SURE_AND_RIGHT * found["sure"]
+        and found["sure_where_good"] >= SURE_WHERE_GOOD * found["good"]
+    )
+
+
+def best_rule(cases: Sequence[dict[str, Any]]) -> Rule:
+    """Return the rule that meets what is required, if any does, and most often is sure and right, twice less wrong."""
+
+    def key(rule: Rule) -> tuple[bool, int, int]:
+        found = figures(cases, [rule] * len(cases))
+        right = found["sure_and_within_1"]
+        return meets(found), right - 2 * (found["sure"] - right), found["within_1"]
+
+    return max(RULES, key=key)
+
+
+def summarise(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return each data set's figures by a rule fixed without it, all together, and every case by that rule."""
+    names = [name for name in SIDES if any(case["data"] == name for case in cases)]
+    rules = {name: best_rule([case for case in cases if case["data"] != name] or cases) for name in names}
+    held_out, table = {}, []
+    for name in names:
+        own = [case for case in cases if case["data"] == name]
+        held_out[name] = {"rule": rules[name]._asdict(), **figures(own, [rules[name]] * len(own))}
+        for case in own:
+            found = found_by(case, rules[name])
+            told = {"found": found.num_clusters, "low": found.low, "high": found.high, "sure": found.sure}
+            kept = ("data", "number", "networks", "num_classes", "unequal", "num_images")
+            table.append({**{key: case[key] for key in kept}, "acc": max(case["acc"]), **told})
+    together = figures(cases, [rules[case["data"]] for case in cases])
+    shipped = figures(cases, [RULE] * len(cases))
+    return {
+        "held_out": held_out,
+        "together": {**together, "meets": meets(together)},
+        "shipped_rule": {"rule": RULE._asdict(), **shipped, "meets": meets(shipped)},
+        "cases": table,
+    }
+
+
+def networks_of(number: int) -> list[Sequence[str]]:
+    """Return the feature spaces that a case is run with."""
+    return [NETWORKS[:1], NETWORKS[1:], NETWORKS] if number == 0 else [NETWORKS[number // 2 % 2 :][:1]]
+
+
+def machine() -> dict[str, Any]:
+    """Return the facts of the machine, with a command that names no folder of one's own."""
+    return {**common.machine(), "command": "python -m benchmarks.number --data DIR --cache DIR"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, metavar="DIR")
+    parser.add_argument("--cache", type=Path, metavar="DIR")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, default=common.RESULTS / "number.json", metavar="FILE")
+    args = parser.parse_args(argv)
+    result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {"cases": []}
+    done = {(case["data"], case["number"], *case["networks"]) for case in result["cases"]}
+    if not args.summary:
+        if not (args.data and args.cache):
+            parser.error("--data and --cache are needed")
+        # All data sets early, and the large cases last, so that a run cut short is still of use.
+        for number, name in product([*range(1, SUBSETS + 1), 0], SIDES):
+            targets = load_images(name, args.data)[1]
+            for networks in networks_of(number):
+                if (name, number, *networks) not in done:
+                    case = {**draw_case(name, number, targets), "networks": list(networks)}
+                    spaces = [load_features(name, network, args.data, args.cache) for network in networks]
+                    result["cases"].append(run_case(case, spaces, targets))
+                    common.write_result(args.out, {**result, "machine": machine()})
+    result = {"summary": summarise(result["cases"]), "machine": machine(), "cases": result["cases"]}
+    common.write_result(args.out, result)
+    print(json.dumps({key: value for key, value in result["summary"].items() if key != "cases"}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""How many clusters there are: curves over K that need no label, and a choice that says whether it is sure.
+
+The choice is read from one curve: the silhouette of K-means on a map, the features brought to two dimensions once for
+all K. Where images form groups, the map shows them apart, and the silhouette has its peak at their number. Agreement of
+independent clusterings says less than is often hoped: few clusters agree for other reasons.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clustering.agreement import adjusted_rand
+
+SMALLEST, LARGEST = 2, 50
+IMAGES_PER_CLUSTER = 20  # of the largest K that is looked at unless one is given
+FEWEST_PER_CLUSTER = 5  # of the largest K that may be given
+GRID_SIZE = 11
+RANGE = 0.03  # values so near to the best one are in the range that is told
+OTHER_PEAKS = 0.1  # peaks so near to the best one are told
+
+
+class Point(NamedTuple):
+    """What is known without labels of clusterings into K clusters.
+
+    agreement: mean adjusted Rand index of all pairs of clusterings. silhouette: of K-means on the map. generalisation:
+    how often a linear classifier is right about unseen images' clusters; few clusters have a high one.
+    """
+
+    num_clusters: int
+    agreement: float
+    silhouette: float
+    generalisation: float
+
+
+class Rule(NamedTuple):
+    """Which peak is chosen, by silhouette + weight · agreement, and from which values of both on it is sure."""
+
+    weight: float
+    silhouette: float
+    agreement: float
+
+
+RULE = Rule(weight=0.0, silhouette=0.47, agreement=0.0)  # of those in benchmarks/number.py
+
+
+class Choice(NamedTuple):
+    """The chosen K, the next best peak (None without one), the range [low, high], whether sure, all peaks, and why."""
+
+    num_clusters: int
+    runner_up: int | None
+    low: int
+    high: int
+    sure: bool
+    peaks: list[int]
+    sentence: str
+
+
+def grid(low: int, high: int, size: int = GRID_SIZE) -> list[int]:
+    """Return about `size` numbers from low to high that rise by a factor, both ends in it."""
+    return sorted({round(value) for value in np.geomspace(low, high, size)})
+
+
+def around(tried: Sequence[int], center: int) -> list[int]:
+    """Return the numbers not tried yet between the tried ones on both sides of `center`."""
+    below = max((k for k in tried if k < center), default=center)
+    above = min((k for k in tried if k > center), default=center)
+    return [k for k in range(below + 1, above) if k != center]
+
+
+def mean_agreement(clusterings: Sequence[Tensor], num_clusters: int) -> float:
+    """Return the mean adjusted Rand index of all pairs of clusterings int64 [N]."""
+    return float(np.mean([adjusted_rand(one, other, num_clusters) for one, other in combinations(clusterings, 2)]))
+
+
+def silhouette(points: np.ndarray, clusters: Tensor) -> float:
+    """Return the mean silhouette of clusters int64 [N] on points [N, d]; -1 for one cluster."""
+    from sklearn.metrics import silhouette_score  # slow to import
+
+    return float(silhouette_score(points, clusters.numpy())) if len(torch.unique(clusters)) > 1 else -1.0
+
+
+def find_peaks(values: Sequence[float]) -> list[int]:
+    """Return the positions of values that both neighbors do not exceed, the best first; ends are no peaks."""
+    inner = range(1, len(values) - 1)
+    peaks = [i for i in inner if values[i] >= max(values[i - 1], values[i + 1])]
+    return sorted(peaks, key=lambda i: -values[i])
+
+
+def best_peak(points: Sequence[Point], rule: Rule = RULE) -> int:
+    """Return the K of the best peak, or the best K of all where there is none."""
+    values = [point.silhouette + rule.weight * point.agreement for point in points]
+    peaks = find_peaks(values)
+    return points[peaks[0] if peaks else int(np.argmax(values))].num_clusters
+
+
+def search(measure: Callable[[int], Point], first: int, last: int, rule: Rule = RULE) -> list[Point]:
+    """Return points by rising K: those of a geometric grid from first to last, then of every K around its best peak."""
+    found = {number: measure(number) for number in grid(first, last)}
+    best = best_peak([found[number] for number in sorted(found)], rule)
+    found |= {number: measure(number) for number in around(sorted(found), best)}
+    return [found[number] for number in sorted(found)]
+
+
+def choose(points: Sequence[Point], rule: Rule = RULE) -> Choice:
+    """Choose the number of clusters from points by rising K, without a label.
+
+    The chosen K is the best local peak. Two clusters are never chosen where more were tried: nothing lies below them,
+    and nearly all sets of images fall into two kinds. Where there is no peak, or a low one, the choice is not sure.
+    """
+    values = [point.silhouette + rule.weight * point.agreement for point in points]
+    numbers = [point.num_clusters for point in points]
+    peaks = find_peaks(values)
+    best = numbers.index(best_peak(points, rule))
+    sure = bool(peaks) and points[best].silhouette >= rule.silhouette and points[best].agreement >= rule.agreement
+    candidates = range(1, len(values)) if numbers[0] == SMALLEST and len(values) > 1 else range(len(values))
+    near = [numbers[i] for i in candidates if values[i] >= values[best] - RANGE]
+    runner = numbers[peaks[1]] if len(peaks) > 1 else None
+    if not sure:  # a range of one number would not say so
+        near += [numbers[best]] if runner is None else [numbers[best], runner]
+    ends = [0, *peaks] if len(values) > 1 and values[0] > values[1] else peaks
+    told = sorted(numbers[i] for i in ends if values[i] >= values[best] - OTHER_PEAKS)
+    low, high = min([*near, numbers[best]]), max([*near, numbers[best]])
+    found = Choice(numbers[best], runner, low, high, sure, told, "")
+    return found._replace(sentence=in_words(found))
+
+
+def in_words(choice: Choice) -> str:
+    """Return a choice as a sentence."""
+    if choice.sure:
+        others = f"; {choice.low} to {choice.high} are nearly as good" if choice.low < choice.high else ""
+        text = f"{choice.num_clusters} clusters: images form groups that are apart{others}"
+    else:
+        where = f"between {choice.low} and {choice.high}" if choice.low < choice.high else f"about {choice.low}"
+        text = f"not sure: {where}; {choice.num_clusters}, the best of them, is taken"
+    if choice.runner_up is not None:
+        text += f"; the next best number is {choice.runner_up}"
+    more = [k for k in choice.peaks if k not in (choice.num_clusters, choice.runner_up)]
+    if more:
+        text += f"; there are groups within groups, also at {' and '.join(map(str, more))}"
+    return text

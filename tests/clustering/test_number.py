@@ -1,0 +1,92 @@
+"""The choice of a number of clusters from curves: closed forms, and curves drawn by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from clustering.number import Point, Rule, around, choose, find_peaks, grid, mean_agreement, search, silhouette
+
+RULE = Rule(weight=0.0, silhouette=0.47, agreement=0.5)
+
+
+def curve(silhouettes, agreement=0.9, first=2):
+    return [Point(first + i, agreement, value, 0.9) for i, value in enumerate(silhouettes)]
+
+
+def test_a_grid_rises_by_a_factor_and_holds_both_ends():
+    assert grid(2, 50) == [2, 3, 4, 5, 7, 10, 14, 19, 26, 36, 50]
+    assert grid(2, 4) == [2, 3, 4]
+    assert grid(7, 7) == [7]
+
+
+def test_around_are_the_numbers_between_both_neighbors():
+    assert around([2, 5, 8], 5) == [3, 4, 6, 7]
+    assert around([2, 5, 8], 8) == [6, 7]
+    assert around([2, 3, 4], 3) == []
+
+
+def test_ends_are_no_peaks_and_the_best_peak_is_first():
+    assert find_peaks([0.9, 0.1, 0.5, 0.2, 0.6, 0.6, 0.1]) == [4, 5, 2]
+    assert find_peaks([0.1, 0.2]) == []
+
+
+def test_silhouette_by_hand():
+    """Two pairs on a line, at 0, 1 and 10, 11: a = 1 for all; b = 10.5 for the outer two, 9.5 for the inner two."""
+    points, clusters = np.array([[0.0], [1.0], [10.0], [11.0]]), torch.tensor([0, 0, 1, 1])
+    assert silhouette(points, clusters) == pytest.approx((2 * (1 - 1 / 10.5) + 2 * (1 - 1 / 9.5)) / 4)
+    assert silhouette(points, torch.zeros(4, dtype=torch.int64)) == -1
+
+
+def test_agreement_is_the_mean_over_pairs():
+    """Two equal clusterings and one whose pairs cut across them: 1, and twice the index of a table of ones, -1/2."""
+    one, across = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    assert mean_agreement([one, 1 - one, across], 2) == pytest.approx((1 - 0.5 - 0.5) / 3)
+
+
+def test_the_best_peak_is_chosen_and_others_are_told():
+    found = choose(curve([0.7, 0.4, 0.5, 0.49, 0.42, 0.46, 0.3]), RULE)
+    assert (found.num_clusters, found.runner_up, found.sure) == (4, 7, True)
+    assert (found.low, found.high) == (4, 5) and found.peaks == [2, 4, 7]
+    assert found.sentence == (
+        "4 clusters: images form groups that are apart; 4 to 5 are nearly as good; the next best number is 7; "
+        "there are groups within groups, also at 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("points", "num_clusters"),
+    [
+        (curve([0.3, 0.42, 0.45, 0.44, 0.2]), 4),  # a low peak
+        (curve([0.3, 0.4, 0.6, 0.5], agreement=0.3), 4),  # one that clusterings do not agree on
+        (curve([0.9, 0.8, 0.7, 0.6]), 2),  # none
+        (curve([0.5, 0.6, 0.7, 0.8]), 5),
+    ],
+)
+def test_without_a_high_peak_the_answer_is_not_sure(points, num_clusters):
+    found = choose(points, RULE)
+    assert (found.num_clusters, found.sure) == (num_clusters, False)
+    assert found.low <= num_clusters <= found.high
+    assert found.sentence.startswith("not sure: ") and f"{num_clusters}, the best of them, is taken" in found.sentence
+
+
+def test_agreement_can_weigh_too():
+    points = [
+        Point(k, agreement, s, 1.0)
+        for k, agreement, s in [(2, 0, 0), (3, 0.9, 0.5), (4, 0, 0), (5, 0.1, 0.55), (6, 0, 0)]
+    ]
+    assert choose(points, Rule(0.0, 0.4, 0.0)).num_clusters == 5
+    assert choose(points, Rule(0.5, 0.4, 0.0)).num_clusters == 3
+
+
+@pytest.mark.parametrize("true", [3, 11, 24])
+def test_search_finds_a_peak_between_the_numbers_of_the_grid(true):
+    asked = []
+
+    def measure(number):
+        asked.append(number)
+        return Point(number, 0.9, 1 - abs(np.log(number / true)), 0.9)
+
+    points = search(measure, 2, 50)
+    assert choose(points, RULE).num_clusters == true
+    assert len(asked) == len(set(asked)) < 30
+    assert [point.num_clusters for point in points] == sorted(asked)

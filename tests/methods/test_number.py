@@ -1,0 +1,44 @@
+"""Counting clusters in features whose groups are plain to see, or are none; and what is asked in vain."""
+
+import pytest
+import torch
+
+from methods.number import check_range, count_clusters
+from system.errors import ConfigError
+from tests.methods.test_methods import blobs
+
+pytestmark = pytest.mark.slow
+
+
+def test_clear_groups_are_counted_and_the_answer_is_sure():
+    x, _ = blobs(150, 30, 4)
+    points, choice = count_clusters([x], 3, 5)
+    assert (choice.num_clusters, choice.sure) == (4, True)
+    assert [point.num_clusters for point in points] == [2, 3, 4, 5, 6]
+    assert points[2].agreement > 0.9 and points[2].silhouette > 0.5 and points[2].generalisation > 0.95
+    assert count_clusters([x], 3, 5) == (points, choice)
+
+
+def test_two_spaces_are_looked_at_together_and_one_cloud_is_not_sure():
+    cloud = torch.randn(160, 10, generator=torch.Generator().manual_seed(1))
+    _, choice = count_clusters([cloud, cloud.flip(0)], 3, 4)
+    assert not choice.sure
+    assert choice.low < choice.high
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (9, 5, "begins at 9 and ends at 5"),
+        (1, 5, "begins at 1, but grouping needs at least 2"),
+        (2, 41, "ends at 41, but 200 images can be asked for at most 40 clusters"),
+    ],
+)
+def test_a_range_that_makes_no_sense_is_one_sentence(low, high, words):
+    with pytest.raises(ConfigError, match=words):
+        check_range(low, high, 200, "auto:LO-HI")
+
+
+@pytest.mark.parametrize(("num_images", "high"), [(10_000, 50), (400, 20), (30, 2)])
+def test_the_largest_number_is_a_20th_of_the_images_and_at_most_50(num_images, high):
+    assert check_range(2, None, num_images, "auto") == (2, high)
