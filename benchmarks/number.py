@@ -104,7 +104,7 @@ def found_by(case: dict[str, Any], rule: Rule) -> Choice:
     """Return what a rule says of a case, from the points that it asks for."""
     points = {row[0]: Point(*row) for row in case["points"]}
     high = check_range(2, None, case["num_images"], "auto")[1]
-    return choose(search(points.__getitem__, 2, high + 1, rule), rule)
+    return choose(search(points.__getitem__, 2, high + 1, rule), 2, high, rule)
 
 
 def figures(cases: Sequence[dict[str, Any]], rules: Sequence[Rule]) -> dict[str, Any]:

@@ -105,26 +105,27 @@ def search(measure: Callable[[int], Point], first: int, last: int, rule: Rule = 
     return [found[number] for number in sorted(found)]
 
 
-def choose(points: Sequence[Point], rule: Rule = RULE) -> Choice:
-    """Choose the number of clusters from points by rising K, without a label.
+def choose(points: Sequence[Point], low: int, high: int, rule: Rule = RULE) -> Choice:
+    """Choose the number of clusters from low to high, without a label, from points by rising K.
 
-    The chosen K is the best local peak. Two clusters are never chosen where more were tried: nothing lies below them,
-    and nearly all sets of images fall into two kinds. Where there is no peak, or a low one, the choice is not sure.
+    The chosen K is the best local peak; points below low and above high only say whether the ends are peaks. Two
+    clusters are never chosen where there are other numbers: nothing lies below them, and nearly all sets of images fall
+    into two kinds. Where there is no peak, or a low one, the choice is not sure.
     """
     values = [point.silhouette + rule.weight * point.agreement for point in points]
     numbers = [point.num_clusters for point in points]
-    peaks = find_peaks(values)
-    best = numbers.index(best_peak(points, rule))
+    inside = [i for i, number in enumerate(numbers) if low <= number <= high]
+    above_two = [i for i in inside if numbers[i] > SMALLEST] or inside
+    peaks = [i for i in find_peaks(values) if i in above_two]
+    best = peaks[0] if peaks else max(above_two, key=lambda i: values[i])
     sure = bool(peaks) and points[best].silhouette >= rule.silhouette and points[best].agreement >= rule.agreement
-    candidates = range(1, len(values)) if numbers[0] == SMALLEST and len(values) > 1 else range(len(values))
-    near = [numbers[i] for i in candidates if values[i] >= values[best] - RANGE]
+    near = [numbers[i] for i in (above_two if sure else inside) if values[i] >= values[best] - RANGE]
     runner = numbers[peaks[1]] if len(peaks) > 1 else None
-    if not sure:  # a range of one number would not say so
-        near += [numbers[best]] if runner is None else [numbers[best], runner]
-    ends = [0, *peaks] if len(values) > 1 and values[0] > values[1] else peaks
-    told = sorted(numbers[i] for i in ends if values[i] >= values[best] - OTHER_PEAKS)
-    low, high = min([*near, numbers[best]]), max([*near, numbers[best]])
-    found = Choice(numbers[best], runner, low, high, sure, told, "")
+    if not sure and runner is not None:
+        near.append(runner)
+    ends = [0] if inside[0] == 0 and values[:1] > values[1:2] else []
+    told = sorted(numbers[i] for i in [*ends, *peaks] if values[i] >= values[best] - OTHER_PEAKS)
+    found = Choice(numbers[best], runner, min(near), max(near), sure, told, "")
     return found._replace(sentence=in_words(found))
 
 

@@ -169,7 +169,7 @@ def count_clusters(
             return measure(prepared, number, seed)
 
         points = search(told, first, last)
-    return points, choose(points)
+    return points, choose(points, low, high)
 
 
 def train(p: Any, run: Run, low: Positive = SMALLEST, high: Positive | None = None) -> dict[str, Any]:

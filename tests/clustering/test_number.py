@@ -44,7 +44,7 @@ def test_agreement_is_the_mean_over_pairs():
 
 
 def test_the_best_peak_is_chosen_and_others_are_told():
-    found = choose(curve([0.7, 0.4, 0.5, 0.49, 0.42, 0.46, 0.3]), RULE)
+    found = choose(curve([0.7, 0.4, 0.5, 0.49, 0.42, 0.46, 0.3]), 2, 8, RULE)
     assert (found.num_clusters, found.runner_up, found.sure) == (4, 7, True)
     assert (found.low, found.high) == (4, 5) and found.peaks == [2, 4, 7]
     assert found.sentence == (
@@ -58,12 +58,12 @@ def test_the_best_peak_is_chosen_and_others_are_told():
     [
         (curve([0.3, 0.42, 0.45, 0.44, 0.2]), 4),  # a low peak
         (curve([0.3, 0.4, 0.6, 0.5], agreement=0.3), 4),  # one that clusterings do not agree on
-        (curve([0.9, 0.8, 0.7, 0.6]), 2),  # none
+        (curve([0.9, 0.8, 0.7, 0.6]), 3),  # none
         (curve([0.5, 0.6, 0.7, 0.8]), 5),
     ],
 )
 def test_without_a_high_peak_the_answer_is_not_sure(points, num_clusters):
-    found = choose(points, RULE)
+    found = choose(points, 2, 9, RULE)
     assert (found.num_clusters, found.sure) == (num_clusters, False)
     assert found.low <= num_clusters <= found.high
     assert found.sentence.startswith("not sure: ") and f"{num_clusters}, the best of them, is taken" in found.sentence
@@ -74,8 +74,8 @@ def test_agreement_can_weigh_too():
         Point(k, agreement, s, 1.0)
         for k, agreement, s in [(2, 0, 0), (3, 0.9, 0.5), (4, 0, 0), (5, 0.1, 0.55), (6, 0, 0)]
     ]
-    assert choose(points, Rule(0.0, 0.4, 0.0)).num_clusters == 5
-    assert choose(points, Rule(0.5, 0.4, 0.0)).num_clusters == 3
+    assert choose(points, 2, 6, Rule(0.0, 0.4, 0.0)).num_clusters == 5
+    assert choose(points, 2, 6, Rule(0.5, 0.4, 0.0)).num_clusters == 3
 
 
 @pytest.mark.parametrize("true", [3, 11, 24])
@@ -87,6 +87,14 @@ def test_search_finds_a_peak_between_the_numbers_of_the_grid(true):
         return Point(number, 0.9, 1 - abs(np.log(number / true)), 0.9)
 
     points = search(measure, 2, 50)
-    assert choose(points, RULE).num_clusters == true
+    assert choose(points, 2, 50, RULE).num_clusters == true
     assert len(asked) == len(set(asked)) < 30
     assert [point.num_clusters for point in points] == sorted(asked)
+
+
+def test_nothing_outside_the_range_is_chosen_or_told():
+    points = curve([0.9, 0.5, 0.6, 0.8, 0.7, 0.85])  # 2 to 7
+    assert choose(points, 3, 6, RULE)[:5] == (5, None, 5, 5, True)
+    assert choose(points, 2, 4, RULE)[:5] == (4, None, 2, 4, False)
+    assert choose(points, 6, 6, RULE)[:5] == (6, None, 6, 6, False)
+    assert choose(curve([0.9]), 2, 2, RULE)[:5] == (2, None, 2, 2, False)

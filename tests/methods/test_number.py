@@ -1,13 +1,18 @@
 """Counting clusters in features whose groups are plain to see, or are none; and what is asked in vain."""
 
+import json
+
 import pytest
 import torch
 
 from methods.number import check_range, count_clusters
 from system.errors import ConfigError
+from system.files import REPOSITORY
 from tests.methods.test_methods import blobs
+from tests.stage import command, stage
 
 pytestmark = pytest.mark.slow
+SPLITS = {"train": slice(0, 80), "val": slice(80, 120)}
 
 
 def test_clear_groups_are_counted_and_the_answer_is_sure():
@@ -42,3 +47,18 @@ def test_a_range_that_makes_no_sense_is_one_sentence(low, high, words):
 @pytest.mark.parametrize(("num_images", "high"), [(10_000, 50), (400, 20), (30, 2)])
 def test_the_largest_number_is_a_20th_of_the_images_and_at_most_50(num_images, high):
     assert check_range(2, None, num_images, "auto") == (2, high)
+
+
+@pytest.mark.usefixtures("signals", "small_digits")
+def test_the_stage_leaves_curves_and_a_choice_and_refuses_a_wrong_range(tmp_path, capsys):
+    assert stage("simclr", tmp_path, "run_name=pretrained") == 0
+    words = ["--config_exp", REPOSITORY / "configs/methods/number_digits.yml", f"root_dir={tmp_path}", "num_workers=0"]
+    assert command("methods.number", *words, "method_kwargs.low=5", "method_kwargs.high=4") == 2
+    assert "begins at 5 and ends at 4; give the smaller number first" in capsys.readouterr().err
+    assert command("methods.number", *words, "method_kwargs.high=4", "run_name=to4") == 0
+    folder = tmp_path / "digits/number/to4"
+    result = json.loads((folder / "run.json").read_text())["result"]
+    assert result["curves"]["num_clusters"] == [2, 3, 4, 5] and 3 <= result["num_clusters"] <= 4
+    assert (folder / "number.png").stat().st_size > 1000
+    said = capsys.readouterr().out
+    assert result["sentence"] in said and "validation loss" not in said
