@@ -92,7 +92,7 @@ def draw_clusters(overrides: Sequence[str], path: Path) -> None:
     p = load_config(None, CONFIGS["scan"], overrides)
     val = get_val_dataset(p)
     runtime = Runtime.of(p)
-    prediction = predict(*clusters.load_clustering(p, p.scan_model), val, get_embedder(p, runtime))
+    prediction = predict(*clusters.load_for_prediction(p, p.scan_model, runtime), val, get_embedder(p, runtime))
     assigned = prediction.probabilities.argmax(1).cpu()
     shuffled = torch.randperm(len(val), generator=generator(p.seed, "picture"))
     members = [shuffled[assigned[shuffled] == cluster] for cluster in assigned.unique()]

@@ -23,6 +23,7 @@ from clustering.mining import mine_neighbors
 from clustering.neighbors import purity
 from clustering.prediction import find_prototypes
 from clustering.scores import count_classes, score_classes
+from models.models import FeatureModel
 from report import plots
 from system.console import say, warn
 from system.distributed import is_main
@@ -30,7 +31,7 @@ from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.runtime import Runtime
 from training.folder import to_plain
-from utils import cli, clusters, pretext
+from utils import cli, clusters, engines, pretext
 from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset, recorded_values
 from utils.config import require
 from utils.schema import SETUPS
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.image_values = recorded_values(path.parent)
     command = f"python {SETUPS[p.setup].script} --config_exp {args.config_exp}"
     advice = "check the path" if args.model else f"train it ({command}), or name a file with --model"
-    evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, advice)
+    evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, runtime, advice)
     dataset = get_val_dataset(p) if args.split == "val" else get_train_dataset(p, None)
     if (args.kmeans or args.knn) and not dataset.has_labels:
         raise UserError(f"--kmeans and --knn are scored by labels, and the {args.split} split has none; leave them out")
@@ -92,8 +93,10 @@ class Places:
 class PretextEvaluation:
     """Purity of the neighbors among the images of the split."""
 
-    def __init__(self, p: EasyDict, path: Path, advice: str) -> None:
+    def __init__(self, p: EasyDict, path: Path, runtime: Runtime, advice: str) -> None:
         self.p, self.model = p, get_model(p, path, advice)
+        if isinstance(self.model, FeatureModel):
+            self.model.backbone = engines.prepare(p, self.model.backbone, path.parent, runtime.device)
         self.module = pretext.feature_module(p, self.model)
 
     def scores(self, dataset: Any, runtime: Runtime, places: Places, args: Any) -> dict[str, Any]:
@@ -124,10 +127,10 @@ class PretextEvaluation:
 class ClusterEvaluation:
     """Scores, confusion matrix and prototypes of a clustering model."""
 
-    def __init__(self, p: EasyDict, path: Path, advice: str) -> None:
+    def __init__(self, p: EasyDict, path: Path, runtime: Runtime, advice: str) -> None:
         require(p, "num_classes", script="eval.py")
         self.p, self.path = p, path
-        self.model, self.head = clusters.load_clustering(p, path, advice)
+        self.model, self.head = clusters.load_for_prediction(p, path, runtime, advice)
         self.module = self.model.backbone
 
     def scores(self, dataset: Any, runtime: Runtime, places: Places, args: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         p.eval_batch_size = args.batch_size or p.eval_batch_size
         runtime = Runtime.start(args.device, p.precision, deterministic=p.deterministic)
-        model, head = clusters.load_clustering(p, file)
+        model, head = clusters.load_for_prediction(p, file, runtime)
         reading = saved.reading(p, file)
         if args.images or args.features:
             saved.check_input(p, args.features)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from models.models import ClusteringModel
 from models.weights import load_backbone, read_weights, save_weights
 from system.console import say
 from system.runtime import one_thread
+from training.folder import read_record
 from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, pretext
@@ -155,6 +157,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     model = ClusteringModel(get_backbone(p), p.num_classes, heads=[head])
     load_backbone(model, read_weights(p.pretext_model))
     save_weights(p.candidates_model, {"model": model.state_dict(), "head": 0}, setup=p.setup)
+    run.note(engine=read_record(Path(p.pretext_dir)).get("engine"))  # of a network that was pretrained
     run.describe(head_kwargs=describe_head(head))
     table = [row._asdict() for row in verdict.table]
     for row, candidate in zip(table, candidates, strict=True):

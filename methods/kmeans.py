@@ -36,7 +36,7 @@ from system.errors import ConfigError
 from system.sections import GivenPath, Positive
 from training.run import Run
 from training.trial import Trial, TrialOver
-from utils import cli, clusters
+from utils import cli, clusters, engines
 from utils.common_config import get_backbone, get_crop_size, get_embedder, get_splits, how_to_run
 from utils.stage import run_stage
 
@@ -105,7 +105,10 @@ def train(
             run.try_features(run.runtime.place(network["backbone"]), len(train_set), get_crop_size(p))
         raise TrialOver
     if not is_file:
-        points = get_embedder(p, run.runtime).embed(FeatureModel(network), train_set)
+        backbone = engines.prepare(p, network["backbone"], run.folder, run.runtime.device)
+        engines.note(run, backbone)
+        module = run.runtime.place(FeatureModel({**network, "backbone": backbone}))
+        points = get_embedder(p, run.runtime).embed(module, train_set)
     fit = on_main(
         lambda: fit_kmeans(points, p.num_classes, p.seed, num_dims=num_dims, whiten=whiten, num_starts=num_starts)
     )

@@ -29,7 +29,7 @@ from system.console import say
 from system.errors import ConfigError
 from training.run import Run
 from training.trial import Trial, TrialOver
-from utils import cli, pretext
+from utils import cli, engines, pretext
 from utils.common_config import get_backbone, get_crop_size, get_splits
 from utils.stage import run_stage
 
@@ -46,13 +46,13 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     say(f"{facts.name} at side {side}: trained with {facts.trained_with}; licence {facts.license}; from {facts.source}")
     model = FeatureModel(built)
     state = model.state_dict()
-    model.backbone = Engine(built["backbone"], side, device)
-    made_from = {"backbone": asdict(facts), "engine": asdict(model.backbone.choice)}
+    model.backbone = Engine(built["backbone"], side, device, engines.recorded_choice(run.folder, device))
     if isinstance(run, Trial):
         run.try_features(model.backbone, len(train_set) + len(val_set) * (val_set is not train_set), side)
         return {}
+    engines.note(run, model.backbone)  # for the run when it goes on, and for whatever uses its model
     save_weights(p.pretext_model, state, setup=p.setup)
-    return made_from | pretext.mine(p, model, run.runtime, train_set, val_set)
+    return {"backbone": asdict(facts)} | pretext.mine(p, model, run.runtime, train_set, val_set)
 
 
 def take_given(p: Any, run: Run, train_set: Any, val_set: Any) -> dict[str, Any]:

@@ -16,8 +16,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -39,17 +41,18 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Choice:
-    """How features are computed: by `torch` or `onnxruntime`, in `fp32` or `bf16`, by how many threads, and how many
-    images are in a pass through the network.
+    """How features are computed: by `torch` or `onnxruntime`, in `fp32` or `bf16`, by how many threads, how many
+    images are in a pass through the network, and the kind of device that this is for.
 
     It follows from machine and network, never from how busy the machine is. Stored with a run (`asdict`), it is kept
     when the run goes on.
     """
 
-    library: str
-    precision: str
-    threads: int
-    pass_images: int
+    library: Literal["torch", "onnxruntime"]
+    precision: Literal["fp32", "bf16"]
+    threads: Annotated[int, Field(ge=1)]
+    pass_images: Annotated[int, Field(ge=1)]
+    device: str = "cpu"
 
 
 class Engine(nn.Module):
@@ -116,7 +119,7 @@ class Engine(nn.Module):
 def candidates(device: torch.device, side: int) -> list[Choice]:
     """The choices for a device, fastest first; the last one always works."""
     if device.type != "cpu":
-        choice = Choice("torch", "fp32", 1, GPU_IMAGES)
+        choice = Choice("torch", "fp32", 1, GPU_IMAGES, device.type)
         return [replace(choice, precision="bf16"), choice] if has_fast_bf16(device) else [choice]
     threads = torch.get_num_threads()
     pixels = (PASS_SIDE / side) ** 2

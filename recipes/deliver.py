@@ -119,7 +119,7 @@ def _finalist(project: Project, name: str, stage: str, file: str, dataset: Any, 
     path = Path(p[f"{SETUPS[stage].stage}_dir"]) / file
     if not path.exists() or (stage == "selflabel" and not clusters.read_result(path.parent)):
         return None  # refining was left out
-    prediction = predict(*clusters.load_clustering(p, path), dataset, get_embedder(p, runtime))
+    prediction = predict(*clusters.load_for_prediction(p, path, runtime), dataset, get_embedder(p, runtime))
     return Finalist(NAMES[name], stage, path, prediction)
 
 

@@ -29,7 +29,7 @@ from training.profiling import StepProfiler
 from training.schedule import learning_rate
 from training.totals import Totals
 
-NOTED = ("images",)  # what `note` records; null before
+NOTED = ("images", "engine")  # what `note` records; null before
 AGREE_EVERY = 8  # steps between two moments at which several ranks agree whether to save or stop
 
 
@@ -98,7 +98,9 @@ class Run:
         return result
 
     def note(self, **facts: Any) -> None:
-        """Record what is known only when the run is under way, and a later command needs: `images`, how they are read.
+        """Record what is known only when the run is under way, and a later command needs.
+
+        `images` is how they are read, `engine` how features of a pretrained network are computed.
 
         A run that an earlier version began goes on without, as it was begun.
         """

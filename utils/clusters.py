@@ -20,7 +20,7 @@ from system.runtime import Runtime
 from system.yaml_file import load_yaml
 from training.board import Board
 from training.folder import CONFIG, MODEL, read_finished, to_plain
-from utils import pretext
+from utils import engines, pretext
 from utils.common_config import get_backbone, get_embedder
 from utils.schema import SETUPS, STAGES
 
@@ -41,6 +41,15 @@ def load_clustering(p: EasyDict, path: str | Path, advice: str = "check the path
     weights.load_backbone(ClusteringModel(backbone, 1), read)  # before heads are built as the file has them
     model = ClusteringModel(backbone, weights.count_clusters(read, backbone["dim"]), read.num_heads)
     return model, weights.load_clusters(model, read)
+
+
+def load_for_prediction(
+    p: EasyDict, path: str | Path, runtime: Runtime, advice: str = "check the path"
+) -> tuple[Any, int]:
+    """`load_clustering` on the device, a pretrained backbone in the form that its run computed features in."""
+    model, head = load_clustering(p, path, advice)
+    model.backbone = engines.prepare(p, model.backbone, Path(path).parent, runtime.device)
+    return runtime.place(model), head
 
 
 def read_head(p: EasyDict, path: Path) -> dict[str, Any]:
@@ -77,7 +86,7 @@ def score_prediction(prediction: Prediction, dataset: Any) -> dict[str, Any]:
 
 def final_scores(p: EasyDict, path: str, val: Any, runtime: Runtime) -> dict[str, Any]:
     """Evaluate a stage's model file, draw its confusion matrix next to it, and return the numbers for run.json."""
-    prediction = predict(*load_clustering(p, path), val, get_embedder(p, runtime))
+    prediction = predict(*load_for_prediction(p, path, runtime), val, get_embedder(p, runtime))
     scores = score_prediction(prediction, val)
     if scores and is_main():
         draw_confusion(Path(path).parent / "confusion_matrix.png", scores, val)

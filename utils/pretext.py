@@ -14,7 +14,7 @@ from clustering.mining import mine_neighbors
 from clustering.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
 from clustering.validation import VALIDATION_COLUMNS
 from data.files.stream import UnreadableImageError
-from models.models import LayerFeatures
+from models.models import FeatureModel, LayerFeatures
 from models.weights import save_weights
 from report import plots
 from system import distributed, owned
@@ -25,6 +25,7 @@ from system.files import is_own, remove, write_file
 from system.lock import lock_folder
 from system.runtime import Runtime, generator
 from training.folder import PER_SPLIT, RECORD, adopt, read_finished
+from utils import engines
 from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset, how_to_run
 from utils.config import require
 from utils.schema import SETUPS
@@ -190,6 +191,8 @@ def mine_only(p: EasyDict, path: str | None) -> int:
     model = runtime.place(model)
     if wanted:
         save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
+    if isinstance(model, FeatureModel):
+        model.backbone = engines.prepare(p, model.backbone, Path(p.pretext_dir), runtime.device)
     say(f"the model is {p.pretext_model}")
     return report(p, mine(p, model, runtime, train, val))
 
