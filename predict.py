@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sorter = make_sorter(args, file, p.num_classes)
             writer = BlockWriter(kind_of(args.output), args.top_k, args.embeddings, model.backbone_dim, sorter)
             if args.features:
-                table = FeatureTable(Path(args.features), model.backbone_dim)
-                blocks = predict_rows(model, head, *saved.match_features(table, args.images, targets.inputs()))
+                given = FeatureTable(Path(args.features), model.backbone_dim)
+                blocks = predict_rows(model, head, *saved.match_features(given, args.images, targets.inputs()))
             else:
                 blocks = share(split_blocks(targets.inputs(), reading))
             if args.output == "-":
