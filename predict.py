@@ -7,13 +7,16 @@
     python predict.py --model results/photos new_photos --output clusters.csv --embeddings features.npy
     python predict.py --model results/photos new_photos --link_to sorted
     python predict.py --model results/photos new_photos --features new.npy      # for clusters of features from a file
+    python predict.py --model results/photos new_photos --min_confidence 0.8         # names, after label.py
+    python predict.py --model results/photos new_photos --clusters                   # clusters all the same
     torchrun --nproc_per_node 8 predict.py --model results/photos new_photos --output clusters.csv
     python predict.py --model results/photos --export photos.onnx
 
 The model is a run folder, the output folder of cluster.py, or a model file; the config that a run leaves next to its
 model says how images are read. Images are files, directories (read recursively), or `-` for a list of paths on the
 standard input, one a line or each ended by NUL (find -print0). Columns: path, cluster, confidence, and with --top_k K
-also cluster_2, confidence_2, …
+also cluster_2, confidence_2, … Where label.py has trained a classifier of named classes, a label stands in the place of
+the cluster; --clusters gives the cluster.
 A model of features from a file (cluster.py --features FILE) needs those of the new images, made in the same way: a .npy
 with a row an image in the order of IMAGES, or a .parquet with the column path, relative to the folder IMAGES; without
 IMAGES its paths stay as they are.
@@ -33,7 +36,7 @@ from pathlib import Path
 from clustering.prediction import Block, predict_files, predict_rows
 from data.files.unseen import split_blocks
 from data.given import FeatureTable
-from report.outputs import TABLES, Sorter, copy_file, link_file
+from report.outputs import TABLES, Columns, Sorter, cluster_folders, copy_file, folder_names, link_file
 from report.targets import BlockWriter, Targets
 from system.console import say
 from system.distributed import on_main
@@ -55,12 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     messages = contextlib.redirect_stdout(sys.stderr) if args.output == "-" else contextlib.nullcontext()
     stdout = sys.stdout
     with messages:
-        file = saved.find_model(Path(args.model))
+        file = saved.find_model(Path(args.model), classifier=not args.clusters)
         p = saved.load_model_config(file, args.config_env, args.config_exp)
         if args.top_k > p.num_classes:
             raise ConfigError(
                 f"--top_k is {args.top_k}, but the model has {p.num_classes} clusters; give at most that many"
             )
+        if args.min_confidence and not p.class_names:
+            raise ConfigError(f"--min_confidence goes with names, and {file} has none; name its clusters by label.py")
         p.eval_batch_size = args.batch_size or p.eval_batch_size
         runtime = Runtime.start(args.device, p.precision, deterministic=p.deterministic)
         model, head = clusters.load_for_prediction(p, file, runtime)
@@ -76,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def write(share: Callable[[Iterable[list[str]]], Iterator[Block]]) -> tuple[int, int]:
             """What rank 0 does with the predictions of all ranks; returns the numbers of images and of others."""
-            sorter = make_sorter(args, file, p.num_classes)
-            writer = BlockWriter(kind_of(args.output), args.top_k, args.embeddings, model.backbone_dim, sorter)
+            columns = Columns(args.top_k, p.class_names, args.min_confidence)
+            sorter = make_sorter(args, file, folder_names(p.class_names) or cluster_folders(p.num_classes))
+            writer = BlockWriter(kind_of(args.output), columns, args.embeddings, model.backbone_dim, sorter)
             if args.features:
                 given = FeatureTable(Path(args.features), model.backbone_dim)
                 blocks = predict_rows(model, head, *saved.match_features(given, args.images, targets.inputs()))
@@ -120,6 +126,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="of the images, .npy or .parquet, for a model of such",
     )
+    )
+    parser.add_argument(
+        "--min_confidence", type=cli.share, default=0.0, metavar="P", help="below it the label is empty (0 to 1)"
+    )
+    parser.add_argument("--clusters", action="store_true", help="give clusters where there are names for them, too")
     placing = parser.add_mutually_exclusive_group()
     placing.add_argument(
         "--copy_to", type=cli.path, metavar="DIR", help="also copy the images into one folder a cluster"
@@ -159,13 +170,13 @@ def find_targets(args: argparse.Namespace, model: Path) -> Targets:
     return Targets(given, args.images, read, args.copy_to or args.link_to, option)
 
 
-def make_sorter(args: argparse.Namespace, model: Path, num_clusters: int) -> Sorter | None:
-    """What puts images into one folder a cluster, where that is asked for."""
+def make_sorter(args: argparse.Namespace, model: Path, folders: Sequence[str]) -> Sorter | None:
+    """What puts images into one folder a cluster or label, where that is asked for."""
     if not (args.copy_to or args.link_to):
         return None
     place = copy_file if args.copy_to else link_file
     request = {"model": str(model.resolve()), "images": [os.path.realpath(word) for word in args.images]}
-    return Sorter(Path(args.copy_to or args.link_to), place, num_clusters, request)
+    return Sorter(Path(args.copy_to or args.link_to), place, folders, request)
 
 
 def run() -> int:

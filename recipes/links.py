@@ -4,7 +4,7 @@ import contextlib
 import csv
 from pathlib import Path
 
-from report.outputs import Sorter, link_file
+from report.outputs import Sorter, cluster_folders, link_file
 from system.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ def make_sorter(folder: Path, root: Path, output: Path, num_clusters: int) -> So
     for other, what in ((root, "the folder of images"), (output, "the output folder")):
         if folder.resolve().is_relative_to(other.resolve()):
             raise ConfigError(f"the folder of --link_to, {folder}, is inside {what} {other}; give another")
-    return Sorter(folder, link_file, num_clusters, {"clustering": str(output.resolve())})
+    return Sorter(folder, link_file, cluster_folders(num_clusters), {"clustering": str(output.resolve())})
 
 
 def link_images(sorter: Sorter, root: Path, table: Path) -> int:

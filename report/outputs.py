@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -18,7 +19,7 @@ from system.errors import UserError
 from system.files import TEMPORARY, write_file
 from system.lock import locked_files
 from system.owned import remove_if_empty
-from system.text import csv_path, shown
+from system.text import csv_cell, csv_path, shown
 
 try:
     import fcntl
@@ -26,22 +27,42 @@ except ImportError:  # Windows has no flock
     fcntl = None  # type: ignore[assignment]
 
 UNFINISHED = ".unfinished-predict"  # the list in a folder of sorted files, while they are being put there
-_SORTED = re.compile(r"cluster-\d+/[^/]+")
+_SORTED = re.compile(r"[^/]+/[^/]+")
 _PARTIAL = re.compile(rf"\.\d+{re.escape(TEMPORARY)}")
 
 
-def header(top_k: int = 1) -> list[str]:
-    """The columns of a list of clusters."""
-    more = [f"{name}_{k}" for k in range(2, top_k + 1) for name in ("cluster", "confidence")]
-    return ["path", "cluster", "confidence", *more]
+@dataclass(frozen=True)
+class Columns:
+    """What a table says of an image: its `top_k` most probable clusters, or classes where these have `names`.
+
+    A class whose probability is below `least` is left empty.
+    """
+
+    top_k: int = 1
+    names: Sequence[str] = ()
+    least: float = 0.0
+
+    @property
+    def header(self) -> list[str]:
+        """The names of the columns."""
+        first = "label" if self.names else "cluster"
+        more = [f"{name}_{k}" for k in range(2, self.top_k + 1) for name in (first, "confidence")]
+        return ["path", first, "confidence", *more]
+
+    def rows(self, paths: Sequence[str], prediction: Prediction) -> Iterator[list[Any]]:
+        """A row an image: its path, its cluster or class and confidence, and the next ones up to `top_k`."""
+        confidence, clusters = prediction.probabilities.float().cpu().topk(self.top_k, dim=1)
+        for path, values, numbers in zip(paths, confidence.tolist(), clusters.tolist(), strict=True):
+            pairs = zip(map(self._named, numbers, values), (round(value, 6) for value in values), strict=True)
+            yield [csv_path(path), *(x for pair in pairs for x in pair)]
+
+    def _named(self, cluster: int, confidence: float) -> int | str:
+        if not self.names:
+            return cluster
+        return csv_cell(self.names[cluster]) if confidence >= self.least else ""
 
 
-def rows(paths: Sequence[str], prediction: Prediction, top_k: int = 1) -> Iterator[list[Any]]:
-    """A row an image: its path, its cluster and confidence, and the next ones up to `top_k`."""
-    confidence, clusters = prediction.probabilities.float().cpu().topk(top_k, dim=1)
-    for path, values, numbers in zip(paths, confidence.tolist(), clusters.tolist(), strict=True):
-        pairs = [x for pair in zip(numbers, (round(value, 6) for value in values), strict=True) for x in pair]
-        yield [csv_path(path), *pairs]
+CLUSTERS = Columns()
 
 
 def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
@@ -53,20 +74,20 @@ def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
 
 def write_clusters(path: Path, paths: Sequence[str], prediction: Prediction) -> None:
     """Write clusters.csv: `path,cluster,confidence`, one row an image; raises UserError when it cannot be written."""
-    data = encode_rows([header(), *rows(paths, prediction)])
+    data = encode_rows([CLUSTERS.header, *CLUSTERS.rows(paths, prediction)])
     write_file(path, lambda file: file.write(data), record=False, listed=True)
 
 
 class CsvTable:
     """Rows as CSV, written as they come."""
 
-    def __init__(self, file: BinaryIO, top_k: int) -> None:
-        self.file, self.top_k = file, top_k
-        file.write(encode_rows([header(top_k)]))
+    def __init__(self, file: BinaryIO, columns: Columns) -> None:
+        self.file, self.columns = file, columns
+        file.write(encode_rows([columns.header]))
 
     def write(self, paths: Sequence[str], prediction: Prediction) -> None:
         """Add the rows of a block."""
-        self.file.write(encode_rows(rows(paths, prediction, self.top_k)))
+        self.file.write(encode_rows(self.columns.rows(paths, prediction)))
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -76,21 +97,21 @@ class CsvTable:
 class ParquetTable:
     """Rows as Parquet, a row group a block; raises UserError when pyarrow is not installed."""
 
-    def __init__(self, file: BinaryIO, top_k: int) -> None:
+    def __init__(self, file: BinaryIO, columns: Columns) -> None:
         try:
             import pyarrow
             import pyarrow.parquet
         except ImportError as error:
             raise UserError("Parquet needs the package pyarrow: pip install pyarrow, or give a .csv file") from error
-        self.arrow, self.top_k = pyarrow, top_k
-        kinds = {"path": pyarrow.string(), "cluster": pyarrow.int64(), "confidence": pyarrow.float64()}
-        fields = [(name, kinds[name.split("_")[0]]) for name in header(top_k)]
+        self.arrow, self.columns = pyarrow, columns
+        kinds = {"cluster": pyarrow.int64(), "confidence": pyarrow.float64()}
+        fields = [(name, kinds.get(name.split("_")[0], pyarrow.string())) for name in columns.header]
         self.schema = pyarrow.schema(fields)
         self.writer = pyarrow.parquet.ParquetWriter(file, self.schema)
 
     def write(self, paths: Sequence[str], prediction: Prediction) -> None:
         """Add the rows of a block; bytes of a file name that are not UTF-8 become the replacement character."""
-        columns = list(zip(*rows(paths, prediction, self.top_k), strict=True))
+        columns = list(zip(*self.columns.rows(paths, prediction), strict=True))
         columns[0] = tuple(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in columns[0])
         arrays = [self.arrow.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
         self.writer.write_table(self.arrow.Table.from_arrays(arrays, schema=self.schema))
@@ -100,7 +121,7 @@ class ParquetTable:
         self.writer.close()
 
 
-TABLES: dict[str, Callable[[BinaryIO, int], CsvTable | ParquetTable]] = {
+TABLES: dict[str, Callable[[BinaryIO, Columns], CsvTable | ParquetTable]] = {
     ".csv": CsvTable,
     ".parquet": ParquetTable,
 }
@@ -131,8 +152,26 @@ class NpyRows:
         self.file.seek(0, 2)
 
 
+def folder_names(labels: Sequence[str]) -> list[str]:
+    """A folder's name for each label: what some system forbids becomes `_`, and names that then are equal differ."""
+    names: list[str] = []
+    for label in labels:
+        plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]|^[.\s]|[.\s]$', "_", label)
+        plain = plain.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")
+        numbered = (f"{plain}-{number}" for number in itertools.count(2))
+        taken = {name.casefold() for name in names}
+        names.append(next(name for name in itertools.chain([plain], numbered) if name.casefold() not in taken))
+    return names
+
+
+def cluster_folders(num_clusters: int) -> list[str]:
+    """A folder's name for each cluster: cluster-0, or cluster-00 where there are more than ten, and so on."""
+    digits = len(str(num_clusters - 1))
+    return [f"cluster-{cluster:0{digits}}" for cluster in range(num_clusters)]
+
+
 class Sorter:
-    """Files sorted into one folder a cluster, as copies or links; names that occur twice are numbered.
+    """Files sorted into folders, one a cluster or label, as copies or links; names that occur twice are numbered.
 
     Until all are there, a list in the folder names what was put there. The same `request` continues with an unfinished
     folder: the files get the same names, those that are whole stay, and what belongs nowhere now is removed.
@@ -143,10 +182,10 @@ class Sorter:
         self,
         folder: Path,
         place: Callable[[Path, Path], Any],
-        num_clusters: int,
+        groups: Sequence[str],
         request: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder, self.place, self.digits = folder, place, len(str(num_clusters - 1))
+        self.folder, self.place, self.groups = folder, place, groups
         self.request = json.dumps({"place": place.__name__, **(request or {})}, sort_keys=True)
         self.earlier = self._read_list()
         self._list: IO[str] | None = None
@@ -163,7 +202,8 @@ class Sorter:
         if not path.exists():
             return set()
         request, *names = path.read_text(encoding="utf-8", errors="surrogateescape").split("\0")[:-1] or [""]
-        if request != self.request or not all(map(_SORTED.fullmatch, names)):
+        own = (_SORTED.fullmatch(name) and name.partition("/")[0] in self.groups for name in names)
+        if request != self.request or not all(own):
             raise UserError(f"{self.folder} holds what another command has not finished sorting; {advice}")
         known = {UNFINISHED, *names, *(str(Path(name).parent) for name in names)}
         for found in sorted(self.folder.rglob("*")):
@@ -195,7 +235,7 @@ class Sorter:
     def write(self, paths: Sequence[str], clusters: Sequence[int]) -> None:
         """Copy or link the files of a block; raises UserError when that fails."""
         for path, cluster in zip(paths, clusters, strict=True):
-            group = f"cluster-{cluster:0{self.digits}}"
+            group = self.groups[cluster]
             try:
                 name = self._free(f"{group}/", Path(path).name)
                 self._note("" if name in self.earlier else f"{name}\0")

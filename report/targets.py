@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from clustering.prediction import Block
 from data.files.unseen import list_inputs
-from report.outputs import TABLES, CsvTable, NpyRows, ParquetTable, Sorter
+from report.outputs import TABLES, Columns, CsvTable, NpyRows, ParquetTable, Sorter
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.files import is_own, write_file
@@ -97,18 +97,20 @@ def _is_same(one: str | Path, other: str | Path) -> bool:
 class BlockWriter:
     """Writes predictions as they come: a table, feature rows to `embeddings`, images sorted by `sorter`.
 
+    Images below the confidence that a label needs are not sorted.
+
     `kind` is the table's, a key of TABLES. Files that cannot be read are named, and counted in `num_unreadable`.
     """
 
     def __init__(
-        self, kind: str, top_k: int, embeddings: str | None = None, dim: int = 0, sorter: Sorter | None = None
+        self, kind: str, columns: Columns, embeddings: str | None = None, dim: int = 0, sorter: Sorter | None = None
     ) -> None:
-        self.kind, self.top_k, self.embeddings, self.dim, self.sorter = kind, top_k, embeddings, dim, sorter
+        self.kind, self.columns, self.embeddings, self.dim, self.sorter = kind, columns, embeddings, dim, sorter
         self.num_images = self.num_unreadable = 0
 
     def write(self, blocks: Iterable[Block], file: BinaryIO) -> None:
         """Write all blocks, the table to an open file; raises UserError when no image of them can be read."""
-        table = TABLES[self.kind](file, self.top_k)
+        table = TABLES[self.kind](file, self.columns)
         with contextlib.closing(self.sorter) if self.sorter else contextlib.nullcontext():
             if self.embeddings:
                 write_file(self.embeddings, lambda rows: self._write(blocks, table, rows), record=False)
@@ -128,7 +130,9 @@ class BlockWriter:
             if rows:
                 rows.write(prediction.features.numpy())
             if self.sorter:
-                self.sorter.write(paths, prediction.probabilities.argmax(1).tolist())
+                confidence, groups = prediction.probabilities.float().max(1)
+                sure = (confidence >= self.columns.least).nonzero()[:, 0].tolist()
+                self.sorter.write([paths[i] for i in sure], groups[sure].tolist())
         if self.num_images == 0:
             what = (
                 f"none of the {self.num_unreadable:,} files can be read"

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -23,6 +24,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number above 0")
     return int(text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1 of the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from 0 to 1")
+    return value
 
 
 def path(text: str) -> str:

@@ -27,10 +27,15 @@ from utils.config import load_config, require
 
 WITHIN = ("", "runs/candidates", "runs/selflabel", "runs/scan")
 """Where in a run folder, or in cluster.py's output, a model is."""
+CLASSIFIER = "labels"
+"""Where in cluster.py's output label.py puts a classifier of named classes, as a run folder."""
 
 
-def find_model(given: Path) -> Path:
-    """The model file of a run folder, of an output folder of cluster.py, or the file itself; raises UserError."""
+def find_model(given: Path, classifier: bool = False) -> Path:
+    """The model file of a run folder, of an output folder of cluster.py, or the file itself; raises UserError.
+
+    With `classifier` that of label.py goes first, where there is one.
+    """
     if not given.exists():
         above = next((folder for folder in given.parents if folder.is_dir()), Path())
         raise UserError(
@@ -39,7 +44,7 @@ def find_model(given: Path) -> Path:
         )
     if not given.is_dir():
         return given
-    for place in WITHIN:
+    for place in (CLASSIFIER, *WITHIN) if classifier else WITHIN:
         if (given / place / MODEL).is_file():
             return given / place / MODEL
     begun = " yet (its training has begun; the same command continues it)" if (given / CONFIG).is_file() else ""
@@ -125,14 +130,17 @@ def relative_config(path: Path, folder: Path) -> dict[str, Any]:
 def anchor(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A run's config with its paths of results as they are now that the run is in `folder`.
 
-    They are relative to the run's folder; earlier versions wrote whole paths, and results may have been moved since.
+    They are relative to that folder; earlier versions wrote whole paths, and results may have been moved since.
     """
     setup = schema.SETUPS.get(str(content.get("setup")))
     own = content.get(f"{setup.stage}_dir") if setup else None
     if not isinstance(own, str):
         return content
     told = {key: value for key, value in content.items() if key.endswith(PATHS) and isinstance(value, str)}
-    return content | {key: os.path.normpath(folder / os.path.relpath(value, own)) for key, value in told.items()}
+    moved = Path(own).is_absolute()
+    return content | {
+        key: os.path.normpath(folder / (os.path.relpath(value, own) if moved else value)) for key, value in told.items()
+    }
 
 
 def reading(p: EasyDict, model: Path) -> Reading:

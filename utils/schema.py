@@ -169,6 +169,8 @@ class Config(Section):
     """Options of a pretext task's contrastive head."""
     head_kwargs: dict[str, Any] = {}
     """Of a clustering method's model: what its head is built from; the run writes it."""
+    class_names: list[str] = []
+    """Of a classifier that label.py trained: what its classes are called."""
     num_heads: NumHeads = 1
     """Cluster heads trained side by side; the lowest validation loss picks one."""
 
@@ -258,7 +260,8 @@ class Config(Section):
 # What makes a run another one is everything but these: they change how a run is carried out, not what it computes.
 CARRIED_OUT = {
     "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every",
-    "offline", "head_kwargs", "checkpoint_every", "tensorboard", "root_dir", "data_root", "data_paths", "neighbors",
+    "offline", "head_kwargs", "class_names", "checkpoint_every", "tensorboard", "root_dir", "data_root", "data_paths",
+    "neighbors",
 }  # fmt: skip
 
 DEFAULTS = {

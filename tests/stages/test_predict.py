@@ -14,7 +14,7 @@ from PIL import Image
 import predict
 from clustering import prediction
 from models.weights import save_weights
-from report.outputs import Sorter, copy_file
+from report.outputs import Sorter, cluster_folders, copy_file
 from system import files
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
@@ -192,7 +192,7 @@ def test_no_order_of_names_takes_one_original_for_another(tmp_path, names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     for number, order in enumerate(itertools.permutations(names)):
-        sorter = Sorter(tmp_path / f"sorted-{number}", copy_file, 2)
+        sorter = Sorter(tmp_path / f"sorted-{number}", copy_file, cluster_folders(2))
         sorter.write([str(tmp_path / name) for name in order], [0] * 3)
         placed = {path.name: path.read_text() for path in (tmp_path / f"sorted-{number}" / "cluster-0").iterdir()}
         assert sorted(placed.values()) == sorted(order)
@@ -203,7 +203,7 @@ def test_a_number_is_added_to_the_whole_name(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "img-1.png").write_text(folder)
     paths = [str(tmp_path / folder / "img-1.png") for folder in ("x", "y")]
-    Sorter(tmp_path / "sorted", copy_file, 2).write(paths, [0, 0])
+    Sorter(tmp_path / "sorted", copy_file, cluster_folders(2)).write(paths, [0, 0])
     assert sorted(path.name for path in (tmp_path / "sorted" / "cluster-0").iterdir()) == ["img-1-2.png", "img-1.png"]
 
 

@@ -1,0 +1,79 @@
+"""A classifier of named classes on given features: logistic regression, as a head that the model files know."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from models.heads import LinearHead
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn, among which cross-validation chooses
+NUM_FOLDS = 5
+MOST_COMPARED = 5000  # images that C is chosen on
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A head from features `[B, D]` to logits `[B, C]`, and how it was chosen.
+
+    `accuracy` is the share of labels that were predicted while they were left out; None where fewer than two classes
+    have two images, so that none can be left out.
+    """
+
+    head: LinearHead
+    accuracy: float | None
+    strength: float
+
+
+def fit_classifier(features: Tensor, targets: Tensor, num_classes: int, seed: int = 0) -> Classifier:
+    """Fit logistic regression on features `[N, D]` and classes int64 `[N]`, each of 0..C-1 at least once, C >= 2.
+
+    Features are standardised, which the head's weights contain. Its strength is chosen by cross-validated likelihood,
+    on up to 5,000 images; classes with a single image are left out of that.
+    """
+    x, y = features.float().cpu().numpy(), targets.cpu().numpy()
+    strength, accuracy = _choose(x, y, np.random.default_rng(seed), seed)
+    scaler, regression = (step for _, step in _pipeline(strength).fit(x, y).steps)
+    weight, bias = regression.coef_, regression.intercept_
+    if num_classes == 2:  # scikit-learn has one row for two classes: the difference of their logits
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight = weight / scaler.scale_
+    head = LinearHead([x.shape[1]], num_classes)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias - weight @ scaler.mean_))
+    return Classifier(head, accuracy, strength)
+
+
+def _pipeline(strength: float) -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+
+
+def _choose(x: np.ndarray, y: np.ndarray, generator: np.random.Generator, seed: int) -> tuple[float, float | None]:
+    """The strength that gives left-out labels the highest probability, and the share of them that it predicts."""
+    rows = np.flatnonzero(np.bincount(y)[y] >= 2)
+    if len(rows) > MOST_COMPARED:
+        rows = np.sort(generator.permutation(rows)[:MOST_COMPARED])
+        rows = rows[np.bincount(y[rows])[y[rows]] >= 2]
+    counts = np.bincount(y[rows])
+    if (counts > 0).sum() < 2:
+        return STRENGTHS[1], None
+    folds = StratifiedKFold(int(min(NUM_FOLDS, counts.max())), shuffle=True, random_state=seed)
+    columns = np.unique(y[rows], return_inverse=True)[1]
+    found = []
+    for strength in STRENGTHS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            p = cross_val_predict(_pipeline(strength), x[rows], columns, cv=folds, method="predict_proba")
+        loss = -np.log(np.maximum(p[np.arange(len(rows)), columns], 1e-12)).mean()
+        found.append((float(loss), strength, float((p.argmax(1) == columns).mean())))
+    _, strength, accuracy = min(found)
+    return strength, accuracy

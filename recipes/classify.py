@@ -1,0 +1,73 @@
+"""The classifier of named classes that label.py trains on the features of a clustering, and leaves as a run does."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from clustering.classifier import Classifier, fit_classifier
+from clustering.prediction import predict
+from models.heads import describe_head
+from models.models import ClusteringModel
+from models.weights import load_backbone, read_weights, save_weights
+from system.errors import UserError
+from system.files import write_text
+from system.runtime import Runtime
+from training.folder import CONFIG, MODEL, RECORD, read_record
+from utils import clusters, pretext, saved
+from utils.common_config import get_backbone, get_embedder, get_val_dataset
+
+
+def find_features(p: Any, model: Path, paths: Sequence[str], device: str) -> Tensor:
+    """Backbone features `[N, D]` of a clustering's images: those that its first stage left, or else computed.
+
+    `p` is the config of its `model`. Raises UserError when the images are no longer those of `paths`.
+    """
+    dataset = get_val_dataset(p)
+    if list(dataset.paths) != list(paths):
+        raise UserError(
+            f"the images in {p.train_db_kwargs.root} are no longer those of clusters.csv ({len(dataset):,} now, "
+            f"{len(paths):,} then); put them back, or cluster them again"
+        )
+    if p.setup == "candidates":
+        return pretext.load_features(p, "train", dataset)
+    runtime = Runtime.start(device, p.precision, deterministic=p.deterministic)
+    return predict(*clusters.load_clustering(p, model), dataset, get_embedder(p, runtime)).features.cpu()
+
+
+def train_classifier(
+    p: Any, model: Path, folder: Path, paths: Sequence[str], names: Sequence[str], device: str
+) -> Classifier:
+    """Train a classifier of the images that have a name, and write it to a folder as a run leaves its model.
+
+    Args:
+        p: the config of the clustering's model.
+        model: the file whose backbone gives the features.
+        folder: where the classifier goes.
+        paths: of all images of the clustering.
+        names: a class's name for each of them, empty where there is none; two classes at least.
+        device: where features that no stage left are computed.
+    """
+    started, classes = time.monotonic(), sorted(set(names) - {""})
+    rows = [i for i, name in enumerate(names) if name]
+    targets = torch.tensor([classes.index(names[i]) for i in rows])
+    found = fit_classifier(find_features(p, model, paths, device)[rows], targets, len(classes), p.seed)
+    network = ClusteringModel(get_backbone(p), len(classes), heads=[found.head])
+    load_backbone(network, read_weights(model))
+    save_weights(folder / MODEL, {"model": network.state_dict(), "head": 0}, setup=p.setup)
+    config = saved.relative_config(model.parent / CONFIG, folder)
+    config |= {"num_classes": len(classes), "class_names": classes, "head_kwargs": describe_head(found.head)}
+    write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), record=True)
+    record = {
+        "status": "finished",
+        "seconds": round(time.monotonic() - started, 2),
+        "images": read_record(model.parent).get("images"),
+        "result": {"cross_validated": found.accuracy, "C": found.strength, "num_labelled": len(rows)},
+    }
+    write_text(folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
+    return found

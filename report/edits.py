@@ -1,0 +1,197 @@
+"""What a person made of the clusters: edits.json and labels.csv, as report.html hands them out and label.py reads them.
+
+A group is a cluster, by its number, or one that the person added, whose numbers come after. An image is in the group
+of its cluster, or in the one that it was moved to; a group may be merged into another, which is followed to its end.
+The label of an image is the name of the group it ends in, and empty where that has no name or is not a group.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from report.outputs import encode_rows
+from system.bounded import read_bytes, read_json
+from system.errors import UserError
+from system.files import write_file
+from system.text import FORMULA, csv_cell, csv_path, shown
+
+MAX_BYTES = 1 << 30  # of a list of millions of images
+OUT = -1  # the group of images that belong nowhere
+HEADER = ["path", "label", "cluster", "confidence", "by_hand"]
+TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """The rows of clusters.csv: paths, clusters, and confidences as they are written there."""
+
+    paths: list[str]
+    clusters: list[int]
+    confidence: list[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this clustering from every other."""
+        return fingerprint(self.paths, self.clusters)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label for every image, empty where there is none, and whether a person gave it to that very image."""
+
+    names: list[str]
+    by_hand: list[bool]
+    shared: list[str]
+    """Names that several clusters were given."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The names in use, sorted."""
+        return sorted(set(self.names) - {""})
+
+
+class Edits(BaseModel):
+    """The contents of edits.json; the keys of `names` and `merged` are groups, those of `moved` images."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal["scan-edits-1"]
+    fingerprint: str
+    names: dict[str, str]
+    merged: dict[str, int]
+    rejected: list[int]
+    moved: dict[str, int]
+
+
+def fingerprint(paths: Sequence[str], clusters: Sequence[int]) -> str:
+    """A clustering's fingerprint: SHA-256 of its paths and clusters, in their order."""
+    digest = hashlib.sha256()
+    for path, cluster in zip(paths, clusters, strict=True):
+        digest.update(f"{path}\0{cluster}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def read_clusters(path: Path) -> Clustering:
+    """Read clusters.csv; raises UserError when it is missing, or is not one."""
+    advice = "give an output folder of cluster.py whose clustering is finished"
+    rows = _read_rows(path, ["path", "cluster", "confidence"], advice)
+    try:
+        clusters = [int(row["cluster"]) for row in rows]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; {advice}") from error
+    if not rows or min(clusters) < 0:
+        raise UserError(f"{path} lists no clusters; {advice}")
+    return Clustering([_path(row) for row in rows], clusters, [row["confidence"] for row in rows])
+
+
+def read_labels(path: Path, clustering: Clustering) -> Labels:
+    """Read labels.csv or edits.json, by its ending, for a clustering; raises UserError for what does not fit it."""
+    return read_edits(path, clustering) if path.suffix == ".json" else read_table(path, clustering)
+
+
+def read_table(path: Path, clustering: Clustering) -> Labels:
+    """Labels from a CSV file with the columns `path` and `label`; without a column `by_hand` all rows are by hand.
+
+    Images without a row have no label. Raises UserError for a path that is not in the clustering or occurs twice.
+    """
+    places = {name: i for i, name in enumerate(clustering.paths)}
+    names, by_hand = [""] * len(places), [False] * len(places)
+    seen: set[int] = set()
+    for number, row in enumerate(_read_rows(path, ["path", "label"], "give a CSV file with these columns"), 2):
+        image = places.get(_path(row))
+        if image is None or image in seen:
+            what = "has a row already" if image in seen else "is not in clusters.csv; paths are as they are there"
+            raise UserError(f"{path}, line {number}: {shown(row['path'])} {what}")
+        seen.add(image)
+        names[image] = _name(row["label"])
+        flag = row.get("by_hand", "true").lower()
+        if flag not in (*TRUE, *FALSE):
+            raise UserError(f"{path}, line {number}: by_hand is {shown(flag)}, but must be true or false")
+        by_hand[image] = flag in TRUE
+    return Labels(names, by_hand, [])
+
+
+def read_edits(path: Path, clustering: Clustering) -> Labels:
+    """Labels from the edits of report.html; raises UserError for those of another clustering."""
+    try:
+        edits = Edits.model_validate(read_json(path, Edits, MAX_BYTES))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; export it from report.html, or check the path") from error
+    if edits.fingerprint != clustering.fingerprint:
+        raise UserError(
+            f"{path} holds the edits of another clustering; give those that were exported from the report.html of this "
+            "one (a labels.csv fits every clustering of the same images)"
+        )
+    moved = {_number(path, key, len(clustering.paths)): group for key, group in edits.moved.items()}
+    merged = {_number(path, key): group for key, group in edits.merged.items()}
+    given = {_number(path, key): _name(name) for key, name in edits.names.items()}
+    ends = {group: _end(path, group, merged) for group in {*clustering.clusters, *moved.values(), *merged, *given}}
+    none = {OUT, *edits.rejected}
+    groups = [ends[moved.get(image, cluster)] for image, cluster in enumerate(clustering.clusters)]
+    used = sorted({group for group in groups if given.get(group) and group not in none})
+    labels = [given[group] for group in used]
+    shared = sorted({name for name in labels if labels.count(name) > 1})
+    names = ["" if group in none else given.get(group, "") for group in groups]
+    return Labels(names, [image in moved for image in range(len(groups))], shared)
+
+
+def write_labels(path: Path, clustering: Clustering, labels: Labels) -> None:
+    """Write labels.csv, a row an image; raises UserError when it cannot be written."""
+    rows = zip(clustering.paths, labels.names, clustering.clusters, clustering.confidence, labels.by_hand, strict=True)
+    lines = ([csv_path(name), csv_cell(label), *more, str(hand).lower()] for name, label, *more, hand in rows)
+    data = encode_rows([HEADER, *lines])
+    write_file(path, lambda file: file.write(data), record=False, listed=True)
+
+
+def _read_rows(path: Path, columns: list[str], advice: str) -> list[dict[str, str]]:
+    """The rows of a CSV file that has these columns, perhaps among others."""
+    try:
+        data = read_bytes(path, MAX_BYTES)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; {advice}") from error
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")  # as spreadsheets begin their files
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    try:
+        found = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{path} is not a CSV file ({error}); {advice}") from error
+    missing = [name for name in columns if name not in (reader.fieldnames or [])]
+    if missing:
+        there = ", ".join(map(shown, reader.fieldnames or [])) or "none"
+        raise UserError(f"{path} has no column {' and no column '.join(missing)} (its columns: {there}); {advice}")
+    return found
+
+
+def _path(row: dict[str, Any]) -> str:
+    """The path that `csv_path` made this cell from."""
+    path = row["path"]
+    return path[2:] if path.startswith("./") and path[2:].startswith(FORMULA) else path
+
+
+def _name(text: str) -> str:
+    """The label that `csv_cell` made this cell from, without spaces around it."""
+    name = text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
+    return " ".join(name.split())
+
+
+def _number(path: Path, key: str, end: int | None = None) -> int:
+    if not (key.isascii() and key.isdecimal() and len(key) < 10) or (end is not None and int(key) >= end):
+        raise UserError(f"{path} is damaged: {shown(key)} is no {'group' if end is None else 'image'}; export it again")
+    return int(key)
+
+
+def _end(path: Path, group: int, merged: dict[int, int]) -> int:
+    """The group that a group was merged into, at the end of the chain."""
+    seen = {group}
+    while group in merged:
+        group = merged[group]
+        if group in seen:
+            raise UserError(f"{path} is damaged: group {group} is merged into itself; export it again")
+        seen.add(group)
+    return group

@@ -1,0 +1,40 @@
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from clustering.classifier import fit_classifier
+
+
+def groups(num, num_classes, seed=0):
+    generator = np.random.default_rng(seed)
+    targets = np.arange(num) % num_classes
+    centers = 3 * generator.normal(size=(num_classes, 6))
+    features = 5 + np.array([1, 10, 100, 1, 1, 1]) * (centers[targets] + generator.normal(size=(num, 6)))
+    return torch.tensor(features, dtype=torch.float32), torch.tensor(targets)
+
+
+def test_the_head_gives_the_probabilities_of_scikit_learn():
+    for num_classes in (2, 4):
+        features, targets = groups(80, num_classes)
+        found = fit_classifier(features, targets, num_classes)
+        x = StandardScaler().fit(features.numpy())
+        model = LogisticRegression(C=found.strength, max_iter=1000).fit(x.transform(features.numpy()), targets)
+        expected = model.predict_proba(x.transform(features.numpy()))
+        got = torch.softmax(found.head(features), dim=1).detach().numpy()
+        assert np.allclose(got, expected, atol=1e-3)
+        assert found.accuracy > 0.9
+
+
+def test_labels_without_sense_are_not_predicted():
+    features, _ = groups(200, 2)
+    targets = torch.from_numpy(np.random.default_rng(1).integers(0, 4, 200))
+    assert fit_classifier(features, targets, 4).accuracy < 0.45
+
+
+def test_classes_of_one_image_are_learned_but_not_cross_validated():
+    features = torch.tensor([[0.0, 0], [0, 1], [9, 9], [0, -9]])
+    found = fit_classifier(features, torch.tensor([0, 0, 1, 2]), 3)
+    assert found.accuracy is None
+    found = fit_classifier(features.repeat(2, 1)[:7], torch.tensor([0, 0, 1, 2, 0, 0, 1]), 3)
+    assert found.accuracy == 1.0 and found.head(features).argmax(1).tolist() == [0, 0, 1, 2]

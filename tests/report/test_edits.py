@@ -1,0 +1,111 @@
+import csv
+import hashlib
+import json
+
+import pytest
+
+from report.edits import Clustering, fingerprint, read_clusters, read_labels, write_labels
+from system.errors import UserError
+
+PATHS = ["a.jpg", "=b.jpg", "sub/ü.jpg", "\udce9.jpg", "e.jpg"]
+CLUSTERING = Clustering(PATHS, [0, 0, 1, 2, 2], ["0.9", "0.8", "0.7", "0.6", "0.5"])
+EDITS = {
+    "format": "scan-edits-1",
+    "fingerprint": CLUSTERING.fingerprint,
+    "names": {},
+    "merged": {},
+    "rejected": [],
+    "moved": {},
+}
+
+
+def read(tmp_path, **changes):
+    path = tmp_path / "edits.json"
+    path.write_text(json.dumps(EDITS | changes))
+    return read_labels(path, CLUSTERING)
+
+
+def table(tmp_path, data):
+    path = tmp_path / "given.csv"
+    path.write_bytes(data)
+    return read_labels(path, CLUSTERING)
+
+
+def test_the_fingerprint_is_that_of_paths_and_clusters():
+    data = b"a\x001\x00\xe9\x000\x00"
+    assert fingerprint(["a", "\udce9"], [1, 0]) == hashlib.sha256(data).hexdigest()
+
+
+def test_names_merges_rejections_and_moves(tmp_path):
+    labels = read(tmp_path, names={"0": "cat", "1": " big  dog ", "2": "x"}, merged={"2": 0}, moved={"0": 1})
+    assert labels.names == ["big dog", "cat", "big dog", "cat", "cat"]
+    assert labels.by_hand == [True, False, False, False, False]
+    assert labels.classes == ["big dog", "cat"] and labels.shared == []
+    labels = read(tmp_path, names={"0": "cat", "1": "dog", "3": "new"}, rejected=[1], moved={"0": -1, "4": 3})
+    assert labels.names == ["", "cat", "", "", "new"]
+    assert labels.by_hand == [True, False, False, False, True]
+
+
+def test_a_chain_of_merges_is_followed_and_a_move_into_a_merged_group_goes_along(tmp_path):
+    labels = read(tmp_path, names={"3": "end"}, merged={"0": 1, "1": 3}, moved={"4": 0})
+    assert labels.names == ["end", "end", "end", "", "end"]
+
+
+def test_clusters_of_one_name_are_one_class_and_said_to_be(tmp_path):
+    labels = read(tmp_path, names={"0": "cat", "1": "cat", "2": "dog"})
+    assert labels.shared == ["cat"] and labels.classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"fingerprint": "0" * 64}, "another clustering"),
+        ({"format": "other"}, "damaged"),
+        ({"names": {"x": "cat"}}, "x is no group"),
+        ({"moved": {"5": 0}}, "5 is no image"),
+        ({"moved": {"1": "0"}}, "damaged"),
+        ({"merged": {"0": 1, "1": 0}}, "merged into itself"),
+    ],
+)
+def test_edits_that_do_not_fit_are_refused(tmp_path, changes, said):
+    with pytest.raises(UserError, match=said):
+        read(tmp_path, **changes)
+
+
+def test_two_columns_suffice_and_every_row_is_by_hand(tmp_path):
+    labels = table(tmp_path, b"\xef\xbb\xbflabel,path\r\ncat,a.jpg\r\n,e.jpg\r\n'=dog,\xe9.jpg\r\nx,./=b.jpg\r\n")
+    assert labels.names == ["cat", "x", "", "=dog", ""]
+    assert labels.by_hand == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (b"path,name\na.jpg,cat\n", "no column label"),
+        (b"path,label\nz.jpg,cat\n", "line 2: z.jpg is not in clusters.csv"),
+        (b"path,label\na.jpg,cat\na.jpg,dog\n", "line 3: a.jpg has a row already"),
+        (b"path,label,by_hand\na.jpg,cat,maybe\n", "by_hand is maybe"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(tmp_path, data, said):
+    with pytest.raises(UserError, match=said):
+        table(tmp_path, data)
+
+
+def test_what_is_written_reads_back(tmp_path):
+    labels = read(tmp_path, names={"0": "=1+1", "1": 'a, "b"', "2": "ö"}, moved={"0": -1, "3": 0})
+    write_labels(tmp_path / "labels.csv", CLUSTERING, labels)
+    again = read_labels(tmp_path / "labels.csv", CLUSTERING)
+    assert (again.names, again.by_hand) == (labels.names, labels.by_hand)
+    rows = list(csv.reader((tmp_path / "labels.csv").read_text("utf-8", "surrogateescape").splitlines()))
+    assert rows[0] == ["path", "label", "cluster", "confidence", "by_hand"]
+    assert rows[2] == ["./=b.jpg", "'=1+1", "0", "0.8", "false"]
+    assert read_clusters(tmp_path / "labels.csv") == CLUSTERING
+
+
+def test_a_list_of_clusters_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_clusters(tmp_path / "clusters.csv")
+    (tmp_path / "clusters.csv").write_text("path,cluster,confidence\na,x,1\n")
+    with pytest.raises(UserError, match="damaged"):
+        read_clusters(tmp_path / "clusters.csv")

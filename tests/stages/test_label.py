@@ -1,0 +1,164 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from clustering.prediction import predict
+from models.weights import read_weights, save_weights
+from report.edits import read_clusters
+from report.outputs import write_clusters
+from system import files
+from system.runtime import Runtime
+from tests.stage import command
+from tests.stages.test_predict import CONFIG
+from training.folder import to_plain
+from utils import clusters
+from utils.common_config import get_embedder, get_model, get_val_dataset
+from utils.config import load_config
+
+pytestmark = pytest.mark.slow
+NAMES = ["=left.png", "<b>1</b>.png", "two words.png", *(f"{i:02d}.png" for i in range(3, 24))]
+
+
+def draw(path, kind, seed):
+    """A bar in one of three places, with noise."""
+    pixels = np.random.default_rng(seed).integers(0, 60, (24, 24))
+    pixels[:, 8 * kind : 8 * kind + 8] += 150
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def read(path):
+    return list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+
+
+@pytest.fixture
+def base(tmp_path):
+    """Two folders of the same three kinds of images, and the clusters that an untrained network puts one of them in."""
+    for i, name in enumerate(NAMES):
+        draw(tmp_path / "images" / name, i % 3, i)
+        draw(tmp_path / "new" / f"{i % 3}" / name, i % 3, 100 + i)
+    config = {**CONFIG, "num_classes": 3, "num_heads": 1, "width": 16}
+    kwargs = {"root": str(tmp_path / "images")}
+    (tmp_path / "scan.yml").write_text(yaml.safe_dump({**config, "train_db_kwargs": kwargs}))
+    (tmp_path / "env.yml").write_text(yaml.safe_dump({"root_dir": str(tmp_path / "out")}))
+    p = load_config(tmp_path / "env.yml", tmp_path / "scan.yml")
+    torch.manual_seed(0)
+    out = tmp_path / "out"
+    save_weights(out / "model.pth.tar", {"model": get_model(p).state_dict(), "head": 0})
+    files.write_text(out / "config.yml", yaml.safe_dump(to_plain(p), sort_keys=False), record=True)
+    dataset = get_val_dataset(p)
+    found = predict(*clusters.load_clustering(p, out / "model.pth.tar"), dataset, get_embedder(p, Runtime.start("cpu")))
+    write_clusters(out / "clusters.csv", dataset.paths, found)
+    return tmp_path
+
+
+def label(base, edits, *words):
+    return command("label", base / "out", edits, "--device", "cpu", *words)
+
+
+def by_truth(base, name="given.csv"):
+    path = base / name
+    rows = [f"{'./' * name.startswith('=')}{name},kind {i % 3}" for i, name in enumerate(NAMES)]
+    path.write_text("\n".join(["path,label", *rows]) + "\n")
+    return path
+
+
+def test_two_columns_become_labels_folders_and_names_for_new_images(base, capfd):
+    assert label(base, by_truth(base), "--link_to", base / "sorted") == 0
+    said = capfd.readouterr().out
+    assert "24 of 24 images in 3 classes, 24 by hand" in said and "100.0 %" in said
+    rows = read(base / "out" / "labels.csv")
+    clusters = read(base / "out" / "clusters.csv")
+    assert [(row["path"], row["cluster"]) for row in rows] == [(row["path"], row["cluster"]) for row in clusters]
+    truth = {name: f"kind {i % 3}" for i, name in enumerate(NAMES)}
+    assert {row["path"].removeprefix("./"): row["label"] for row in rows} == truth
+    for name, kind in truth.items():
+        assert (base / "sorted" / kind / name).resolve() == (base / "images" / name).resolve()
+
+    out = base / "new.csv"
+    model = ["--model", base / "out", base / "new", "--output", out]
+    assert command("predict", *model, "--copy_to", base / "new sorted") == 0
+    rows = read(out)
+    assert list(rows[0]) == ["path", "label", "confidence"] and len(rows) == 24
+    assert all(row["label"] == f"kind {row['path'].split('/')[-2]}" for row in rows)
+    assert len(list((base / "new sorted" / "kind 1").iterdir())) == 8
+    half = float(np.median([float(row["confidence"]) for row in rows]))
+    assert command("predict", *model, "--min_confidence", half) == 0
+    assert {row["label"] == "" for row in read(out) if float(row["confidence"]) < half - 1e-5} == {True}
+    assert {row["label"] == "" for row in read(out) if float(row["confidence"]) > half + 1e-5} == {False}
+    assert command("predict", *model, "--clusters") == 0
+    assert list(read(out)[0]) == ["path", "cluster", "confidence"]
+    assert command("predict", *model, "--clusters", "--min_confidence", 0.5) == 2
+    assert "goes with names" in capfd.readouterr().err
+
+
+def test_the_classifier_is_a_model_file_as_all_others(base):
+    assert label(base, by_truth(base)) == 0
+    found = read_weights(base / "out" / "labels" / "model.pth.tar")
+    own = read_weights(base / "out" / "model.pth.tar")
+    assert found.state["cluster_head.0.weight"].shape[0] == 3
+    backbone = [key for key in own.state if key.startswith("backbone.")]
+    assert backbone and all(torch.equal(own.state[key], found.state[key]) for key in backbone)
+
+
+def test_edits_become_labels(base, capfd):
+    clustering = read_clusters(base / "out" / "clusters.csv")
+    edits = {
+        "format": "scan-edits-1",
+        "fingerprint": clustering.fingerprint,
+        "names": {"0": "a/b", "1": "a/b", "2": "rest"},
+        "merged": {},
+        "rejected": [],
+        "moved": {"5": -1},
+    }
+    path = base / "edits.json"
+    path.write_text(json.dumps(edits))
+    assert label(base, path, "--copy_to", base / "sorted") == 0
+    assert "several clusters are called a/b; they are one class" in capfd.readouterr().out
+    expected = [{0: "a/b", 1: "a/b", 2: "rest"}[cluster] for cluster in clustering.clusters]
+    expected[5] = ""
+    rows = read(base / "out" / "labels.csv")
+    assert [row["label"] for row in rows] == expected and rows[5]["by_hand"] == "true"
+    assert {folder.name for folder in (base / "sorted").iterdir()} == {"a_b", "rest"}
+
+    path.write_text(json.dumps(edits | {"fingerprint": "0"}))
+    assert label(base, path) == 1
+    assert "another clustering" in capfd.readouterr().err
+
+
+def test_what_cannot_be_used_is_said_before_anything_is_written(base, capfd):
+    given = base / "given.csv"
+    for text, said in [
+        ("path,label\nnone.png,x\n", "not in clusters.csv"),
+        ("path,label\n03.png,\n", "gives no image a label"),
+    ]:
+        given.write_text(text)
+        assert label(base, given) == 1
+        assert said in capfd.readouterr().err
+    (base / "images" / "04.png").rename(base / "04.png")
+    assert label(base, by_truth(base)) == 1
+    assert "04.png is gone" in capfd.readouterr().err
+    (base / "04.png").rename(base / "images" / "04.png")
+    assert label(base, by_truth(base), "--link_to", base / "images" / "sorted") == 2
+    (base / "out" / "labels.csv").write_text("mine")
+    assert label(base, by_truth(base)) == 1
+    assert "was not written by this program" in capfd.readouterr().err
+    assert (base / "out" / "labels.csv").read_text() == "mine"
+    assert not (base / "out" / "labels").exists()
+
+
+def test_one_class_gives_labels_and_no_classifier(base, capfd):
+    given = base / "given.csv"
+    given.write_text("path,label\n03.png,only\n04.png,only\n05.png,\n")
+    assert label(base, given) == 0
+    assert "needs two classes" in capfd.readouterr().err
+    assert sum(row["label"] == "only" for row in read(base / "out" / "labels.csv")) == 2
+    given.write_text("path,label\n03.png,one\n04.png,two\n07.png,two\n")
+    assert label(base, given) == 0
+    shown = capfd.readouterr()
+    assert "classes of a single image, which say little: one" in shown.err and "unknown" in shown.out
