@@ -18,6 +18,7 @@ from models.weights import load_backbone, read_weights, save_weights
 from system.errors import UserError
 from system.files import write_text
 from system.runtime import Runtime
+from system.text import shown
 from training.folder import CONFIG, MODEL, RECORD, read_record
 from utils import clusters, pretext, saved
 from utils.common_config import get_backbone, get_embedder, get_val_dataset
@@ -29,15 +30,19 @@ def find_features(p: Any, model: Path, paths: Sequence[str], device: str) -> Ten
     `p` is the config of its `model`. Raises UserError when the images are no longer those of `paths`.
     """
     dataset = get_val_dataset(p)
-    if list(dataset.paths) != list(paths):
+    places = {path: i for i, path in enumerate(dataset.paths)}
+    gone = [path for path in paths if path not in places]
+    if gone:
         raise UserError(
-            f"the images in {p.train_db_kwargs.root} are no longer those of clusters.csv ({len(dataset):,} now, "
-            f"{len(paths):,} then); put them back, or cluster them again"
+            f"{p.train_db_kwargs.root} lacks or cannot read {shown(gone[0])}, which was clustered ({len(gone):,} such "
+            "images); put them back, or cluster what is there"
         )
     if p.setup == "candidates":
-        return pretext.load_features(p, "train", dataset)
-    runtime = Runtime.start(device, p.precision, deterministic=p.deterministic)
-    return predict(*clusters.load_clustering(p, model), dataset, get_embedder(p, runtime)).features.cpu()
+        features = pretext.load_features(p, "train", dataset)
+    else:
+        runtime = Runtime.start(device, p.precision, deterministic=p.deterministic)
+        features = predict(*clusters.load_clustering(p, model), dataset, get_embedder(p, runtime)).features.cpu()
+    return features[[places[path] for path in paths]]
 
 
 def train_classifier(

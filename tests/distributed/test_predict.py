@@ -19,7 +19,7 @@ from data.augment import build_evaluation
 from data.files.reading import Reading
 from models import build_backbone
 from models.models import ClusteringModel
-from report.outputs import Sorter, link_file
+from report.outputs import Columns, Sorter, cluster_folders, link_file
 from report.targets import BlockWriter
 from system import distributed
 from system.errors import ConfigError, UserError
@@ -57,7 +57,8 @@ def shared_out(kind):
         paths = [os.path.relpath(path) for path in paths]
 
         def write(share):
-            writer = BlockWriter(kind, 2, "features.npy", model.backbone_dim, Sorter(folder / "to", link_file, 3))
+            sorter = Sorter(folder / "to", link_file, cluster_folders(3))
+            writer = BlockWriter(kind, Columns(2), "features.npy", model.backbone_dim, sorter)
             with Path("table").open("wb") as file:
                 writer.write(share(paths[i : i + 2] for i in range(0, len(paths), 2)), file)
             digests = [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in ("table", "features.npy")]

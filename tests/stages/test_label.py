@@ -7,27 +7,25 @@ import torch
 import yaml
 from PIL import Image
 
-from clustering.prediction import predict
 from models.weights import read_weights, save_weights
 from report.edits import read_clusters
-from report.outputs import write_clusters
+from report.outputs import encode_rows
 from system import files
-from system.runtime import Runtime
+from system.text import csv_path
 from tests.stage import command
 from tests.stages.test_predict import CONFIG
 from training.folder import to_plain
-from utils import clusters
-from utils.common_config import get_embedder, get_model, get_val_dataset
+from utils.common_config import get_model
 from utils.config import load_config
 
 pytestmark = pytest.mark.slow
-NAMES = ["=left.png", "<b>1</b>.png", "two words.png", *(f"{i:02d}.png" for i in range(3, 24))]
+NAMES = ["=left.png", "<b>1<b>.png", "two words.png", *(f"{i:02d}.png" for i in range(3, 24))]
 
 
 def draw(path, kind, seed):
-    """A bar in one of three places, with noise."""
-    pixels = np.random.default_rng(seed).integers(0, 60, (24, 24))
-    pixels[:, 8 * kind : 8 * kind + 8] += 150
+    """Red, green or blue, with noise."""
+    pixels = np.random.default_rng(seed).integers(0, 60, (24, 24, 3))
+    pixels[..., kind] += 150
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
@@ -38,7 +36,7 @@ def read(path):
 
 @pytest.fixture
 def base(tmp_path):
-    """Two folders of the same three kinds of images, and the clusters that an untrained network puts one of them in."""
+    """Two folders of the same three kinds of images, and a clustering of one of them, of an untrained network."""
     for i, name in enumerate(NAMES):
         draw(tmp_path / "images" / name, i % 3, i)
         draw(tmp_path / "new" / f"{i % 3}" / name, i % 3, 100 + i)
@@ -51,9 +49,9 @@ def base(tmp_path):
     out = tmp_path / "out"
     save_weights(out / "model.pth.tar", {"model": get_model(p).state_dict(), "head": 0})
     files.write_text(out / "config.yml", yaml.safe_dump(to_plain(p), sort_keys=False), record=True)
-    dataset = get_val_dataset(p)
-    found = predict(*clusters.load_clustering(p, out / "model.pth.tar"), dataset, get_embedder(p, Runtime.start("cpu")))
-    write_clusters(out / "clusters.csv", dataset.paths, found)
+    paths = sorted(NAMES)
+    rows = [[csv_path(path), i % 3, 0.5] for i, path in enumerate(paths)]
+    (out / "clusters.csv").write_bytes(encode_rows([["path", "cluster", "confidence"], *rows]))
     return tmp_path
 
 
