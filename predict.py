@@ -126,7 +126,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="of the images, .npy or .parquet, for a model of such",
     )
-    )
     parser.add_argument(
         "--min_confidence", type=cli.share, default=0.0, metavar="P", help="below it the label is empty (0 to 1)"
     )

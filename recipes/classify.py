@@ -41,7 +41,8 @@ def find_features(p: Any, model: Path, paths: Sequence[str], device: str) -> Ten
         features = pretext.load_features(p, "train", dataset)
     else:
         runtime = Runtime.start(device, p.precision, deterministic=p.deterministic)
-        features = predict(*clusters.load_clustering(p, model), dataset, get_embedder(p, runtime)).features.cpu()
+        found = predict(*clusters.load_for_prediction(p, model, runtime), dataset, get_embedder(p, runtime))
+        features = found.features.float().cpu()
     return features[[places[path] for path in paths]]
 
 
@@ -69,9 +70,9 @@ def train_classifier(
     config |= {"num_classes": len(classes), "class_names": classes, "head_kwargs": describe_head(found.head)}
     write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), record=True)
     record = {
+        **read_record(model.parent),  # how images are read and features computed
         "status": "finished",
         "seconds": round(time.monotonic() - started, 2),
-        "images": read_record(model.parent).get("images"),
         "result": {"cross_validated": found.accuracy, "C": found.strength, "num_labelled": len(rows)},
     }
     write_text(folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
