@@ -10,6 +10,11 @@ TINY = ["seed=0", "epochs=2", "batch_size=32", "width=4", "num_workers=0"]
 OWN = {"simclr": ["num_mined_train=8"], "scan": ["num_neighbors=5"], "selflabel": ["confidence_threshold=0.15"]}
 
 
+def few_digits(num_train, num_val):
+    """Words for the first so many digits of each split."""
+    return [f"train_db_kwargs.num_images={num_train}", f"val_db_kwargs.num_images={num_val}"]
+
+
 def command(script, *words):
     """Run a script as its command would; returns the exit code."""
     main = importlib.import_module(script).main  # not at the top: processes of tests need few of them

@@ -17,6 +17,7 @@ from data.download import no_downloads
 from system.console import say_block, warn
 from system.errors import ConfigError
 from system.files import nothing_written
+from system.paths import expand_path
 from system.runtime import Runtime
 from system.sections import check, section_of
 from training.folder import Keys, to_plain
@@ -49,6 +50,7 @@ def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = N
     section = section_of(train, left_out=("p", "run"))
     options = check(section, p.method_kwargs, lambda key: args.config_exp, "method_kwargs.", owner=setup)
     p.method_kwargs = EasyDict(options.model_dump())
+    _check_folder(p, Path(p[f"{SETUPS[setup].stage}_dir"]))
     if mines and args.mine_only and args.dry_run:
         raise ConfigError("--dry_run tries a training, and --mine_only trains nothing; leave one of them out")
     if mines and args.mine_only:
@@ -69,6 +71,17 @@ def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = N
 def main_of(setup: str) -> Callable[[Sequence[str] | None], int]:
     """The `main` of the script that runs a setup."""
     return importlib.import_module(SETUPS[setup].module).main
+
+
+def _check_folder(p: EasyDict, folder: Path) -> None:
+    """Raise ConfigError where the pictures in a run's folder would join the images that the next stage reads."""
+    for split in ("train", "val"):
+        root = p[f"{split}_db_kwargs"].get("root")
+        if p[f"{split}_db_name"] == "folder" and folder.resolve().is_relative_to(Path(expand_path(root)).resolve()):
+            raise ConfigError(
+                f"the results would go to {folder}, which is inside the folder of images {root}, and their pictures "
+                "would count as images; give another root_dir"
+            )
 
 
 def _place(p: EasyDict) -> tuple[EasyDict, Runtime, str, Path, Keys]:

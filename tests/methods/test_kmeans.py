@@ -17,20 +17,20 @@ from models import build_backbone
 from system.errors import ConfigError
 from system.files import REPOSITORY
 from system.runtime import Runtime
-from tests.stage import stage
+from tests.stage import few_digits, stage
 from utils import cli
 from utils.clusters import load_clustering
 from utils.common_config import get_embedder
 from utils.config import load_config
 
-pytestmark = [pytest.mark.usefixtures("signals", "small_digits"), pytest.mark.slow]
-SPLITS = {"train": slice(0, 200), "val": slice(200, 344)}
+pytestmark = [pytest.mark.usefixtures("signals", "empty_pictures"), pytest.mark.slow]
+FEW = few_digits(200, 144)
 CONFIG = str(REPOSITORY / "configs/methods/kmeans_digits.yml")
 RESNET = ["backbone=resnet8", "stem=cifar_s2", "width=4", "method_kwargs={features: pretext}"]
 
 
 def words(root, *more):
-    return ["--config_exp", CONFIG, f"root_dir={root}", *more]
+    return ["--config_exp", CONFIG, f"root_dir={root}", *FEW, *more]
 
 
 def run(root, *more):
@@ -45,7 +45,7 @@ def clusters_of(root, *more):
     """What the model that a run left makes of the training images."""
     p = load_config(None, CONFIG, words(root, *more)[2:])
     model, head = load_clustering(p, p.kmeans_model)
-    features = get_embedder(p, Runtime.of(p)).embed(model.backbone, digits.build(root, "train", 16))
+    features = get_embedder(p, Runtime.of(p)).embed(model.backbone, digits.build(root, "train", 16, num_images=200))
     return model.cluster_head[head](features).argmax(1), features
 
 
@@ -53,7 +53,7 @@ def clusters_of(root, *more):
 def test_the_model_is_k_means_on_pixels_exactly(options, tmp_path):
     assert run(tmp_path, f"method_kwargs={{{options}}}") == 0
     found, features = clusters_of(tmp_path)
-    pixels = digits.build(tmp_path, "train", 16).images.flatten(1).double() / 255
+    pixels = digits.build(tmp_path, "train", 16, num_images=200).images.flatten(1).double() / 255
     torch.testing.assert_close(features.double(), (pixels - 0.305) / 0.35, atol=1e-5, rtol=0)
     points = functional.normalize(features, dim=1).double().numpy()
     if "12" in options:  # components by NumPy's own decomposition
@@ -79,7 +79,7 @@ def test_eval_and_predict_read_what_it_left(root, tmp_path):
     assert torch.load(root / "digits/kmeans/model.pth.tar").keys() == {"model", "head"}
     assert cli.run(evaluation.main, words(root, "--json", str(tmp_path / "x.json"))) == 0
     assert json.loads((tmp_path / "x.json").read_text())["acc"] == result(root)["acc"]
-    image = digits.build(root, "train", 16).images[7].permute(1, 2, 0).numpy()
+    image = digits.build(root, "train", 16, num_images=200).images[7].permute(1, 2, 0).numpy()
     Image.fromarray(image).save(tmp_path / "a.png")
     output = tmp_path / "out.csv"
     call = ["--model", str(root / "digits/kmeans"), str(tmp_path / "a.png"), "--output", str(output)]
@@ -97,7 +97,7 @@ def test_components_are_drawn_and_their_share_told(root):
 
 
 def test_features_of_a_pretext_run(tmp_path):
-    assert stage("simclr", tmp_path, "epochs=1") == 0
+    assert stage("simclr", tmp_path, *FEW, "epochs=1") == 0
     assert run(tmp_path, *RESNET) == 0
     _, features = clusters_of(tmp_path, *RESNET)
     pretext = torch.load(tmp_path / "digits/pretext/model.pth.tar")
@@ -105,7 +105,7 @@ def test_features_of_a_pretext_run(tmp_path):
     network.load_state_dict(
         {key.removeprefix("backbone."): value for key, value in pretext.items() if key.startswith("backbone.")}
     )
-    images = (digits.build(tmp_path, "train", 16).images[:9].float() / 255 - 0.305) / 0.35
+    images = (digits.build(tmp_path, "train", 16, num_images=200).images[:9].float() / 255 - 0.305) / 0.35
     with torch.no_grad():
         torch.testing.assert_close(network(images), features[:9], atol=1e-4, rtol=1e-4)
 

@@ -1,5 +1,6 @@
 """Other pretext tasks as whole runs, tiny: interrupted and continued, mined again, clustered, scored, refused."""
 
+import functools
 import json
 
 import numpy as np
@@ -8,17 +9,18 @@ import torch
 
 import eval as evaluation
 import scan
-from data import DATASETS, digits
+from data import DATASETS
 from sweeps.plan import make_plan
 from system.files import REPOSITORY
+from tests.stage import few_digits
 from training.run import Run
 from utils import cli
 from utils.schema import SETUPS
 from utils.stage import main_of
 
-pytestmark = [pytest.mark.usefixtures("signals", "small_digits"), pytest.mark.slow]
-SPLITS = {"train": slice(0, 48), "val": slice(48, 96)}
-TINY = ["epochs=2", "batch_size=16", "width=4", "num_mined_train=8", "knn_every=1", "device=cpu", "log_every=2"]
+pytestmark = [pytest.mark.usefixtures("signals", "empty_pictures"), pytest.mark.slow]
+FEW = few_digits(48, 48)
+TINY = ["epochs=2", "batch_size=16", "width=4", "num_mined_train=8", "knn_every=1", "device=cpu", "log_every=2", *FEW]
 METHODS = ["rotnet", "instdisc", "supervised", "byol"]
 NCE = ["criterion=instdisc-nce", "criterion_kwargs={num_noise: 20}"]
 CASES = {**{name: [] for name in METHODS}, "byol": ["model_kwargs.features_dim=4"], "nce": NCE}
@@ -107,7 +109,7 @@ def test_mining_alone_finds_the_same(case, root, tmp_path):
 @pytest.mark.parametrize("case", METHODS)
 def test_scan_goes_on_and_eval_scores(case, root, tmp_path):
     config = str(REPOSITORY / "configs/scan/scan_digits.yml")
-    words = ["epochs=1", "batch_size=16", "width=4", "num_neighbors=5", "num_heads=2", f"pretext_run={case}"]
+    words = [*FEW, "epochs=1", "batch_size=16", "width=4", "num_neighbors=5", "num_heads=2", f"pretext_run={case}"]
     assert cli.run(scan.main, ["--config_exp", config, f"root_dir={root}", *words, f"run_name={case}"]) == 0
     out = tmp_path / "scores.json"
     assert cli.run(evaluation.main, [*command(case, root)[1], "--json", str(out)]) == 0
@@ -151,8 +153,9 @@ def test_bad_input_is_one_sentence(case, tmp_path, capsys):
 
 
 def test_supervision_needs_labels(tmp_path, capsys, monkeypatch):
-    build = digits.build
+    build = DATASETS["digits"]
 
+    @functools.wraps(build)  # which says what options there are
     def without(*args, **kwargs):
         dataset = build(*args, **kwargs)
         dataset.targets[:] = -1

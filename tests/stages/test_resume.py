@@ -28,9 +28,8 @@ from training.run import Run
 from utils.config import REPOSITORY
 
 SCRIPTS = {folder: script for script, folder in stages.FOLDERS.items()}
-pytestmark = pytest.mark.usefixtures("signals", "small_digits")
-SPLITS = {"train": slice(0, 48), "val": slice(48, 96)}
-ALL = ["batch_size=16", "log_every=2", "optimizer_kwargs.lr=0.01"]
+pytestmark = pytest.mark.usefixtures("signals", "empty_pictures")
+ALL = [*stages.few_digits(48, 48), "batch_size=16", "log_every=2", "optimizer_kwargs.lr=0.01"]
 OWN = {
     "pretext": ["knn_every=1"],
     "scan": ["num_heads=2"],
@@ -67,7 +66,7 @@ def kill(patch):
 
 
 def kill_between_renames(patch):
-    before(patch, files, "_replace", 2, kill)
+    before(patch, os, "replace", 3, kill)  # after those of the manifest and of the last checkpoint, which is kept
 
 
 def stop(patch, number=signal.SIGTERM):
@@ -186,22 +185,26 @@ def test_streamed_images_with_other_worker_counts(tmp_path):
             os.kill(worker.pid, signal.SIGTERM)
         before(patch, Run, "step", 8, stop)
 
-    for index, image in enumerate(digits.build(Path(), "train", 16).images[:48]):
-        (tmp_path / "images").mkdir(exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / f"{index:03}.png")
+    for index, image in enumerate(digits.build(Path(), "train", 16, num_images=48).images):
+        (tmp_path / "shown").mkdir(exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "shown" / f"{index:03}.png")
     folder = [
         "train_db_name=folder",
         "val_db_name=null",
-        f"train_db_kwargs={{root: {tmp_path}/images, stream: true}}",
+        f"train_db_kwargs={{root: {tmp_path}/shown, stream: true}}",
+        "val_db_kwargs={}",
         "batch_size=4",
     ]
-    assert stage("pretext", tmp_path, *folder, "num_workers=1") == 0
+    assert stage("pretext", tmp_path / "results", *folder, "num_workers=1") == 0
     two = [*folder, "num_workers=2"]
-    assert interrupted("pretext", tmp_path, "step", 4, kill, *two, EVERY_STEP) == 137
-    assert interrupted("pretext", tmp_path, "step", 1, signal_workers_and_eight_steps_later_the_run, *two) == 143
-    assert stage("pretext", tmp_path, *folder, "run_name=x") == 0
-    one = outcome(tmp_path / "images/pretext/x")
-    other = outcome(tmp_path / "images/pretext")
+    assert interrupted("pretext", tmp_path / "results", "step", 4, kill, *two, EVERY_STEP) == 137
+    assert (
+        interrupted("pretext", tmp_path / "results", "step", 1, signal_workers_and_eight_steps_later_the_run, *two)
+        == 143
+    )
+    assert stage("pretext", tmp_path / "results", *folder, "run_name=x") == 0
+    one = outcome(tmp_path / "results/shown/pretext/x")
+    other = outcome(tmp_path / "results/shown/pretext")
     other["files"].remove("x")
     assert one == other
 
@@ -220,7 +223,6 @@ def wait_for_a_signal(patch):
     os.read(arrived, 1)
 
 tests.torch.set_num_threads(1)
-tests.digits.SPLITS = tests.SPLITS
 sys.exit(tests.interrupted("scan", sys.argv[1], "step", 5, wait_for_a_signal, tests.EVERY_STEP))
 """
 
@@ -311,7 +313,7 @@ def test_damage_to_every_kind_of_file_is_noticed(root):
     readers |= {f"topk-{split}-neighbors.npy": lambda path: load_neighbors(path, 48, 5) for split in ("train", "val")}
     kinds = set()
     for path in sorted(root.glob("digits/*/*")):
-        if path.name in (".lock", "metrics.jsonl"):  # nobody reads them
+        if path.suffix == ".png" or path.name in (".lock", "metrics.jsonl"):  # nobody reads them
             continue
         kinds.add(path.name)
         for _ in damaged(path):

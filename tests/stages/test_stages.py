@@ -14,13 +14,18 @@ from models.models import ClusteringModel, ContrastiveModel
 from models.resnet import resnet50
 from models.resnet_cifar import resnet18
 from tests import published
-from tests.stage import FOLDERS, TINY, command, stage
+from tests import stage as stages
+from tests.stage import FOLDERS, TINY, command
 from utils.config import REPOSITORY
 
-pytestmark = pytest.mark.usefixtures("signals", "small_digits")
-SPLITS = {"train": slice(0, 96), "val": slice(96, 144)}
+pytestmark = pytest.mark.usefixtures("signals", "empty_pictures")
+FEW = stages.few_digits(96, 48)
 # What the published recipes are changed to, so that they run in a second.
 SMALL = ["epochs=1", "batch_size=20", "width=4", "num_workers=0"]
+
+
+def stage(script, root, *more):
+    return stages.stage(script, root, *FEW, *more)
 
 
 def run_all(root, *more):
@@ -255,7 +260,7 @@ def test_a_released_pretext_model_is_mined_and_clustered(site, tmp_path):
     assert np.load(folder / "topk-train-neighbors.npy").shape == (60, 21)
 
 
-def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, small_digits, capsys):
+def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, capsys):
     words = [
         "--config_exp",
         "configs/pretext/simclr_digits.yml",
@@ -263,6 +268,7 @@ def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, small_dig
         "epochs=1",
         "width=2",
         "batch_size=32",
+        *FEW,
     ]
     assert command("simclr", *words) == 0
     folder = tmp_path / "digits/pretext"
@@ -376,11 +382,13 @@ def test_a_folder_without_labels_goes_through_every_stage(tmp_path, capsys):
     (images / "notes.txt").write_text("no image")
     words = ["train_db_name=folder", "val_db_name=null", f"train_db_kwargs.root={images}"]
     for script in FOLDERS:
-        assert stage(script, tmp_path, *words) == 0
-    folder = tmp_path / "my images"
+        assert stages.stage(script, tmp_path / "results", *words) == 0
+    assert stages.stage("simclr", tmp_path, *words) == 2  # its results would be where the images are
+    assert "pictures would count as images; give another root_dir" in capsys.readouterr().err
+    folder = tmp_path / "results" / "my images"
     scan_config = REPOSITORY / "configs/scan/scan_digits.yml"
     capsys.readouterr()
-    given = ["--config_exp", scan_config, f"root_dir={tmp_path}", *TINY, *words, "--json", tmp_path / "x.json"]
+    given = ["--config_exp", scan_config, f"root_dir={tmp_path}/results", *TINY, *words, "--json", tmp_path / "x.json"]
     assert command("eval", *given) == 0
     assert "no labels" in capsys.readouterr().out
     assert json.loads((tmp_path / "x.json").read_text()) == {}
@@ -390,6 +398,7 @@ def test_a_folder_without_labels_goes_through_every_stage(tmp_path, capsys):
 # What cannot be
 
 
+CIFAR10 = ["train_db_name=cifar-10", "train_db_kwargs={}"]
 REFUSALS = {
     "more neighbors than mined": ("scan", ["num_neighbors=9"], 1, "num_mined_train=9"),
     "a batch larger than the data": ("scan", ["batch_size=97"], 1, "96 training images"),
@@ -399,7 +408,12 @@ REFUSALS = {
     "other clusters": ("selflabel", ["num_classes=7"], 1, "num_classes"),
     "mining more than there is": ("simclr", ["num_mined_train=96"], 1, "at most 95"),
     "a batch larger than the data, pretext": ("simclr", ["batch_size=97"], 1, "96 training images"),
-    "a missing data set": ("scan", ["train_db_name=cifar-10", "db_alias=digits"], 1, "cifar-10 is not in"),
+    "a missing data set": (
+        "scan",
+        ["train_db_name=cifar-10", "train_db_kwargs={}", "db_alias=digits"],
+        1,
+        "cifar-10 is not in",
+    ),
     "a pretext run that does not exist": ("scan", ["pretext_run=none"], 1, "does not exist"),
     "a scan run that does not exist": ("selflabel", ["scan_run=none"], 1, "does not exist"),
     "an unknown key": ("scan", ["num_neighbours=3"], 2, "did you mean 'num_neighbors'"),
@@ -432,6 +446,6 @@ def test_what_cannot_be_is_one_sentence_and_an_exit_code(root, capsys, monkeypat
 def test_commands_work_from_another_directory(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = REPOSITORY / "configs/pretext/simclr_digits.yml"
-    words = ["epochs=1", "--config_exp", config, "batch_size=48", "width=2", "knn_every=5"]
+    words = ["epochs=1", "--config_exp", config, "batch_size=48", "width=2", "knn_every=5", *FEW]
     assert command("simclr", *words) == 0
     assert (tmp_path / "results/digits/pretext/model.pth.tar").exists()

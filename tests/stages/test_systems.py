@@ -1,5 +1,6 @@
 """IIC and UCC end to end on few digits: what they leave, go on from, and refuse; eval.py and predict.py take it."""
 
+import functools
 import importlib
 import json
 
@@ -11,13 +12,14 @@ from sklearn.cluster import KMeans
 import eval as evaluation
 import predict
 from data import digits
+from tests.stage import few_digits
 from tests.stages.test_resume import Killed, before, kill, outcome
 from training.run import Run
 from utils import cli
 from utils.config import REPOSITORY
 
-pytestmark = [pytest.mark.usefixtures("signals", "small_digits"), pytest.mark.slow]
-SPLITS = {"train": slice(0, 200), "val": slice(200, 344)}
+pytestmark = [pytest.mark.usefixtures("signals", "empty_pictures"), pytest.mark.slow]
+FEW = few_digits(200, 144)
 TINY = {
     "iic": ["epochs=3", "batch_size=64", "width=2", "method_kwargs.over_clusters=15", "num_heads=2"],
     "ucc": ["epochs=3", "batch_size=64", "width=2", "method_kwargs.bag_size=8"],
@@ -30,7 +32,7 @@ def config(name):
 
 def stage(name, root, *more):
     main = importlib.import_module(f"methods.{name}").main
-    words = ["--config_exp", config(name), "num_workers=0", f"root_dir={root}", *TINY[name], *more]
+    words = ["--config_exp", config(name), "num_workers=0", f"root_dir={root}", *FEW, *TINY[name], *more]
     try:
         return cli.run(main, words)
     except SystemExit as error:
@@ -54,7 +56,7 @@ def test_eval_scores_what_the_run_left(finished, tmp_path):
     model = torch.load(folder / "model.pth.tar")
     assert model.keys() == {"model", "head"}
     assert {key.split(".")[0] for key in model["model"]} == {"backbone", "cluster_head"}
-    words = ["--config_exp", config(name), f"root_dir={root}", *TINY[name], "--json", str(tmp_path / "x.json")]
+    words = ["--config_exp", config(name), f"root_dir={root}", *FEW, *TINY[name], "--json", str(tmp_path / "x.json")]
     assert cli.run(evaluation.main, words) == 0
     found = json.loads((tmp_path / "x.json").read_text())
     result = json.loads((folder / "run.json").read_text())["result"]
@@ -103,9 +105,9 @@ def test_the_head_of_ucc_is_k_means_on_its_features(finished):
     from utils.common_config import get_embedder
     from utils.config import load_config
 
-    p = load_config(None, config("ucc"), [f"root_dir={root}", *TINY["ucc"]])
+    p = load_config(None, config("ucc"), [f"root_dir={root}", *FEW, *TINY["ucc"]])
     model, head = load_clustering(p, root / "digits/ucc/model.pth.tar")
-    features = get_embedder(p, Runtime.of(p)).embed(model.backbone, digits.build(root, "train", 16))
+    features = get_embedder(p, Runtime.of(p)).embed(model.backbone, digits.build(root, "train", 16, num_images=200))
     expected = KMeans(10, n_init=10, random_state=0).fit(features.numpy())
     assert model.cluster_head[head](features).argmax(1).tolist() == expected.labels_.tolist()
     assert json.loads((root / "digits/ucc/run.json").read_text())["result"]["unseen_bag_acc"] >= 0
@@ -132,14 +134,16 @@ def test_what_does_not_fit_is_refused_in_a_sentence(case, tmp_path, capsys):
 
 
 def test_ucc_without_labels_is_refused_in_a_sentence(tmp_path, capsys, monkeypatch):
-    def unlabelled(*args):
-        dataset = build(*args)
-        dataset.targets.fill_(-1)
-        return dataset
-
     from data import DATASETS
 
     build = DATASETS["digits"]
+
+    @functools.wraps(build)  # which says what options there are
+    def unlabelled(*args, **kwargs):
+        dataset = build(*args, **kwargs)
+        dataset.targets.fill_(-1)
+        return dataset
+
     monkeypatch.setitem(DATASETS, "digits", unlabelled)
     assert stage("ucc", tmp_path) == 1
     assert "digits has no labels" in capsys.readouterr().err
