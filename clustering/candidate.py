@@ -39,8 +39,8 @@ class Candidate:
 def make_candidate(
     name: str, heads: Sequence[Head], losses: Sequence[float], features: Tensor, seconds: float = 0.0
 ) -> Candidate:
-    """Return the candidate of heads applied to features [N, ΣD]; the head of the lowest loss counts."""
-    clusters = torch.stack([predict(head, features).argmax(1).cpu() for head in heads])
+    """Return the candidate of heads, placed where their features [N, ΣD] are; the one of the lowest loss counts."""
+    clusters = torch.stack([predict(head.to(features.device), features).argmax(1).cpu() for head in heads])
     return Candidate(name, list(heads), clusters, list(losses), losses.index(min(losses)), seconds)
 
 

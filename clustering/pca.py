@@ -46,3 +46,24 @@ def fit_pca(features: Tensor, num_dims: int) -> PCA:
     directions = torch.nn.functional.normalize(vectors[:, real].T, dim=1)
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     return PCA(mean, directions * torch.where(largest < 0, -1.0, 1.0), values[real].clamp(min=1e-30))
+
+
+class EvenPCA(NamedTuple):
+    """Components by one scale for all, with which their variance is 1 on average: what heads are trained on."""
+
+    pca: PCA
+    scale: Tensor
+
+    def apply(self, features: Tensor) -> Tensor:
+        """Return coordinates [N, d] of features [N, D]."""
+        return self.pca.apply(features) * self.scale
+
+    def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weight [K, D] and bias [K] on features that equal weight [K, d] and bias [K] on coordinates."""
+        return self.pca.fold(weight * self.scale, bias)
+
+
+def fit_even_pca(features: Tensor, num_dims: int) -> EvenPCA:
+    """Return the first components of features [N, D], as `fit_pca` finds them."""
+    pca = fit_pca(features, num_dims)
+    return EvenPCA(pca, (len(pca.variances) / pca.variances.sum()).sqrt())

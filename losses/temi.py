@@ -11,7 +11,7 @@ LOWEST_PROBABILITY = 1e-8
 
 
 class TEMITerms(NamedTuple):
-    """The loss that is stepped on, and every head's own part of it, from which the best head is chosen."""
+    """The mean over the heads, and every head's own loss, by which the best head is chosen."""
 
     total: Tensor
     heads: Tensor
@@ -74,4 +74,4 @@ class TEMILoss(nn.Module):
         pmi = torch.logsumexp(self.beta * (s + t_neighbor) - log_q, dim=2)
         pmi = (pmi + torch.logsumexp(self.beta * (s_neighbor + t) - log_q, dim=2)) / 2
         heads = -(weight * pmi).mean(1)
-        return TEMITerms(heads.mean(), heads.detach())
+        return TEMITerms(heads.mean(), heads)

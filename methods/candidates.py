@@ -11,23 +11,24 @@ components, SCAN heads, TEMI, TURTLE, and a vote of all. The chosen model is
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clustering.agreement import adjusted_rand, match_clusters
 from clustering.candidate import Candidate, make_candidate, predict
 from clustering.judge import VOTE, judge, with_most_agreeing_heads
 from clustering.kmeans import fit_kmeans
 from clustering.mining import mine_neighbors
 from clustering.prediction import Prediction
 from clustering.scores import count_classes, score_clusters
+from clustering.vote import vote
 from methods import scan_heads, temi, turtle
-from models.heads import VoteHead, describe_head
+from models.heads import describe_head
 from models.models import ClusteringModel
 from models.weights import load_backbone, read_weights, save_weights
 from system.console import say
@@ -49,7 +50,6 @@ KMEANS: dict[str, dict[str, Any]] = {
     "kmeans pca": {"num_dims": 64},
     "kmeans whitened": {"num_dims": 20, "whiten": True},
 }
-VOTE_ROUNDS = 5
 
 
 def kmeans_candidate(
@@ -79,6 +79,7 @@ def make_candidates(
     seed: int = 0,
     neighbors: Sequence[Tensor] | None = None,
     say: Callable[[str], None] = lambda name: None,
+    options: Mapping[Callable[..., Candidate], dict[str, Any]] = MappingProxyType({}),
 ) -> tuple[list[Candidate], Tensor, Tensor]:
     """Cluster features by every method.
 
@@ -89,6 +90,7 @@ def make_candidates(
         seed: of all draws.
         neighbors: int64 [N, k + 1] of each space, and of all together last where there are several; mined unless given.
         say: is told the name of what runs next.
+        options: further keywords of the functions that fit, such as `{temi.fit: {"num_steps": 2000}}`.
 
     Returns the candidates, a vote last, the features side by side [N, ΣD], and the neighbors in them.
     """
@@ -103,43 +105,17 @@ def make_candidates(
     for number, dim in enumerate(dims):
         place = {"dims": [dim], "first": sum(dims[:number]), "neighbors": neighbors[number]}
         mark = f" {number + 1}" if len(dims) > 1 else ""
-        plan += [(kmeans_candidate, {**place, **options, "name": name + mark}) for name, options in KMEANS.items()]
+        plan += [(kmeans_candidate, {**place, **kind, "name": name + mark}) for name, kind in KMEANS.items()]
         plan.append((scan_heads.fit, {**place, "name": "scan" + mark}))
     both = {"dims": dims, "neighbors": neighbors[-1]}
     plan += [(temi.fit, {**both, "name": "temi"}), (turtle.fit, {**both, "name": "turtle"})]
     found = []
-    for fit, options in plan:
-        say(options["name"])
-        found.append(fit(whole, num_clusters, seed, **options))
+    for fit, own in plan:
+        say(own["name"])
+        found.append(fit(whole, num_clusters, seed, **own, **options.get(fit, {})))
     say(VOTE)
     finalists = with_most_agreeing_heads(found, num_clusters)
     return [*finalists, vote(finalists, whole, num_clusters)], whole, neighbors[-1]
-
-
-def vote(candidates: Sequence[Candidate], features: Tensor, num_clusters: int) -> Candidate:
-    """Return the vote of the best heads of all candidates: the mean probability after matching their clusters.
-
-    Clusters are matched to those of the head that agrees most with the others, then to the vote itself until nothing
-    changes. The loss is minus the mean adjusted Rand index of vote and members.
-    """
-    started = time.perf_counter()
-    clusters = [candidate.clusters[candidate.best] for candidate in candidates]
-    central = max(clusters, key=lambda one: sum(adjusted_rand(one, other, num_clusters) for other in clusters))
-    probabilities = [predict(candidate.head, features).cpu() for candidate in candidates]
-    for _ in range(VOTE_ROUNDS):
-        orders = [torch.argsort(match_clusters(one, central, num_clusters)) for one in clusters]
-        total = torch.stack([p[:, order] for p, order in zip(probabilities, orders, strict=True)]).mean(0)
-        before, central = central, total.argmax(1)
-        if bool((before == central).all()):
-            break
-    members = [describe_head(candidate.head) for candidate in candidates]
-    dims = [features.shape[1]]
-    head = VoteHead(dims, num_clusters, heads=members).to(features.device)
-    for member, candidate in zip(head.members, candidates, strict=True):
-        member.load_state_dict(candidate.head.state_dict())
-    head.order.copy_(torch.stack(orders))
-    loss = -sum(adjusted_rand(central, one, num_clusters) for one in clusters) / len(clusters)
-    return make_candidate(VOTE, [head], [loss], features, time.perf_counter() - started)
 
 
 def train(p: Any, run: Run) -> dict[str, Any]:

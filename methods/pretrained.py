@@ -46,7 +46,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     say(f"{facts.name} at side {side}: trained with {facts.trained_with}; licence {facts.license}; from {facts.source}")
     model = FeatureModel(built)
     state = model.state_dict()
-    model.backbone = Engine(built["backbone"], side, device, engines.recorded_choice(run.folder, device))
+    model.backbone = Engine(built["backbone"], side, device, engines.recorded_choices(run.folder, device))
     if isinstance(run, Trial):
         run.try_features(model.backbone, len(train_set) + len(val_set) * (val_set is not train_set), side)
         return {}

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from clustering.candidate import Candidate, make_candidate
-from clustering.pca import fit_pca
+from clustering.pca import fit_even_pca
 from losses.scan import SCANLoss
 from models.heads import LinearHead
 from system.runtime import generator
+from training.heads import draw_neighbors, train_heads
 
 NUM_DIMS = 256  # components that are trained on; linear heads lose nothing that matters, and are five times as fast
 
@@ -53,35 +54,25 @@ def fit(
     started = time.perf_counter()
     heads = [LinearHead(dims or [features.shape[1] - first], num_clusters, first) for _ in range(num_heads)]
     own = torch.cat(heads[0].spaces(features), dim=1)
-    pca = fit_pca(own, NUM_DIMS)
-    scale = (len(pca.variances) / pca.variances.sum()).sqrt()  # the mean variance of a component becomes 1
-    points = pca.apply(own) * scale
+    pca = fit_even_pca(own, NUM_DIMS)
+    points = pca.apply(own)
     draws = generator(seed, "scan heads")
-    shape = (num_heads, num_clusters, points.shape[1])
-    weight = (torch.randn(shape, generator=draws) / points.shape[1] ** 0.5).to(points.device).requires_grad_()
+    start = torch.randn(num_heads, num_clusters, points.shape[1], generator=draws) / points.shape[1] ** 0.5
+    weight = start.to(points.device).requires_grad_()
     bias = torch.zeros(num_heads, 1, num_clusters, device=points.device, requires_grad=True)
-    optimizer = torch.optim.Adam([weight, bias], lr)
-    criterion = torch.vmap(SCANLoss(entropy_weight))
-    neighbors = neighbors.to(points.device)
+    criterion, neighbors = torch.vmap(SCANLoss(entropy_weight)), neighbors.to(points.device)
 
-    def logits(rows: Tensor) -> Tensor:
-        return points[rows] @ weight.transpose(1, 2) + bias
+    def compare(rows: Tensor, others: Tensor) -> Tensor:
+        return criterion(*(points[some] @ weight.transpose(1, 2) + bias for some in (rows, others))).total
 
-    for _ in range(num_steps):
+    def losses_at(step: int) -> Tensor:
         rows = torch.randperm(len(points), generator=draws)[:batch_size].to(points.device)
-        columns = torch.randint(1, neighbors.shape[1], rows.shape, generator=draws).to(points.device)
-        loss = criterion(logits(rows), logits(neighbors[rows, columns])).total
-        optimizer.zero_grad()
-        loss.sum().backward()
-        optimizer.step()
+        return compare(rows, draw_neighbors(neighbors, rows, draws))
 
+    train_heads(torch.optim.Adam([weight, bias], lr), num_steps, losses_at)
     with torch.no_grad():
         everything = torch.arange(len(points), device=points.device)
-        found = [criterion(logits(everything), logits(column)).total for column in neighbors[:, 1:6].unbind(1)]
-        losses = torch.stack(found).mean(0).tolist()
-        for head, own_weight, own_bias in zip(heads, weight * scale, bias[:, 0], strict=True):
-            folded = pca.fold(own_weight, own_bias)
-            head.weight.copy_(folded[0])
-            head.bias.copy_(folded[1])
-            head.to(features.device)
+        losses = torch.stack([compare(everything, column) for column in neighbors[:, 1:6].unbind(1)]).mean(0).tolist()
+        for head, *layer in zip(heads, weight, bias[:, 0], strict=True):
+            head.load_state_dict(dict(zip(("weight", "bias"), pca.fold(*layer), strict=True)))
     return make_candidate(name, heads, losses, features, time.perf_counter() - started)

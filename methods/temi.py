@@ -1,17 +1,18 @@
 """TEMI (https://arxiv.org/abs/2303.17896): MLP heads on fixed features, taught by their own moving average."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from clustering.candidate import Candidate, make_candidate
-from clustering.pca import PCA, fit_pca
+from clustering.pca import EvenPCA, fit_even_pca
 from losses.temi import TEMILoss
 from models.heads import TEMIHead
 from system.runtime import generator
+from training.heads import draw_neighbors, train_heads
 
 NUM_DIMS = 50  # components that are trained on; the first layer is folded back onto the features
 
@@ -19,8 +20,11 @@ NUM_DIMS = 50  # components that are trained on; the first layer is folded back 
 class _Heads:
     """Parameters of H heads of equal shape, computed side by side: batched matrix products on [H, B, ·]."""
 
-    def __init__(self, num_heads: int, sizes: Sequence[int], draws: torch.Generator, device: torch.device) -> None:
+    def __init__(
+        self, num_heads: int, sizes: Sequence[int], temperature: float, draws: torch.Generator, device: torch.device
+    ) -> None:
         length, hidden, bottleneck, num_clusters = sizes
+        self.temperature = temperature
         shapes = [(length, hidden), (1, hidden), (hidden, bottleneck), (1, bottleneck), (bottleneck, num_clusters)]
         self.parameters = [
             torch.zeros(num_heads, *shape, device=device)
@@ -29,12 +33,16 @@ class _Heads:
             for shape in shapes
         ]
 
-    def logits(self, points: Tensor, temperature: float) -> Tensor:
+    def logits(self, points: Tensor) -> Tensor:
         """Return [H, B, K] of points [B, d]."""
         w1, b1, w2, b2, w3 = self.parameters
         hidden = functional.gelu(torch.matmul(points, w1) + b1)
         unit = functional.normalize(torch.baddbmm(b2, hidden, w2), dim=2)
-        return torch.bmm(unit, functional.normalize(w3, dim=1)) / temperature
+        return torch.bmm(unit, functional.normalize(w3, dim=1)) / self.temperature
+
+    def follow(self, others: "_Heads", momentum: float) -> None:
+        """Move a little towards other heads' parameters."""
+        torch._foreach_lerp_(self.parameters, [x.detach() for x in others.parameters], 1 - momentum)
 
 
 def fit(
@@ -84,50 +92,55 @@ def fit(
     options = {"hidden": hidden, "bottleneck": bottleneck}
     heads = [TEMIHead(dims or [features.shape[1] - first], num_clusters, first, **options) for _ in range(num_heads)]
     unit = heads[0].unit(features)
-    pca = fit_pca(unit, NUM_DIMS)
-    scale = (len(pca.variances) / pca.variances.sum()).sqrt()  # the mean variance of a component becomes 1
-    points = pca.apply(unit) * scale
-    draws = generator(seed, "temi")
+    pca = fit_even_pca(unit, NUM_DIMS)
+    points, draws = pca.apply(unit), generator(seed, "temi")
     sizes = (points.shape[1], hidden, bottleneck, num_clusters)
-    student = _Heads(num_heads, sizes, draws, points.device)
-    teacher = _Heads(num_heads, sizes, draws, points.device)
-    teacher.parameters = [parameter.clone() for parameter in student.parameters]
+    student, teacher = (_Heads(num_heads, sizes, heads[0].temperature, draws, points.device) for _ in range(2))
+    criterion, neighbors = TEMILoss(num_clusters, num_heads, beta).to(points.device), neighbors.to(points.device)
+
+    def losses_of_batch() -> Tensor:
+        rows = torch.randint(len(points), (batch_size,), generator=draws).to(points.device)
+        both = points[torch.cat([rows, draw_neighbors(neighbors, rows, draws)])]
+        with torch.no_grad():
+            taught = teacher.logits(both)
+        return criterion(*student.logits(both).chunk(2, dim=1), *taught.chunk(2, dim=1)).heads
+
+    late = _teach(student, teacher, losses_of_batch, num_steps, lr, weight_decay, teacher_momentum)
+    for number, head in enumerate(heads):
+        _copy(head, [parameter[number] for parameter in teacher.parameters], pca)
+    return make_candidate(name, heads, late, features, time.perf_counter() - started)
+
+
+def _teach(
+    student: _Heads,
+    teacher: _Heads,
+    losses: Callable[[], Tensor],
+    num_steps: int,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+) -> list[float]:
+    """Train the student, whom the teacher follows from the student's own start; returns the late losses."""
+    teacher.follow(student, momentum=0)
     for parameter in student.parameters:
         parameter.requires_grad_()
     optimizer = torch.optim.AdamW(student.parameters, lr, weight_decay=weight_decay)
-    criterion = TEMILoss(num_clusters, num_heads, beta).to(points.device)
-    neighbors, late = neighbors.to(points.device), torch.zeros(num_heads, device=points.device)
+    optimizer.register_step_post_hook(lambda *_: teacher.follow(student, momentum))
     warm_up = max(1, num_steps // 10)
 
-    for step in range(num_steps):
+    def losses_at(step: int) -> Tensor:
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / warm_up)
-        rows = torch.randint(len(points), (batch_size,), generator=draws).to(points.device)
-        columns = torch.randint(1, neighbors.shape[1], rows.shape, generator=draws).to(points.device)
-        both = points[torch.cat([rows, neighbors[rows, columns]])]
-        with torch.no_grad():
-            t, t_neighbor = teacher.logits(both, heads[0].temperature).chunk(2, dim=1)
-        s, s_neighbor = student.logits(both, heads[0].temperature).chunk(2, dim=1)
-        loss = criterion(s, s_neighbor, t, t_neighbor)
-        optimizer.zero_grad()
-        (loss.total * num_heads).backward()
-        if step < warm_up:
-            student.parameters[-1].grad = None  # the last layer waits until the others have begun to move
-        optimizer.step()
-        torch._foreach_lerp_(teacher.parameters, [x.detach() for x in student.parameters], 1 - teacher_momentum)
-        if step >= num_steps - warm_up:
-            late += loss.heads / warm_up
+        student.parameters[-1].requires_grad_(step >= warm_up)  # the last layer waits until the others begin to move
+        return losses()
 
-    for number, head in enumerate(heads):
-        _copy(head, [parameter[number] for parameter in teacher.parameters], pca, scale)
-        head.to(features.device)
-    return make_candidate(name, heads, late.tolist(), features, time.perf_counter() - started)
+    return train_heads(optimizer, num_steps, losses_at)
 
 
 @torch.no_grad()
-def _copy(head: TEMIHead, parameters: Sequence[Tensor], pca: PCA, scale: Tensor) -> None:
-    """Write a head trained on scaled components into one on the features themselves."""
+def _copy(head: TEMIHead, parameters: Sequence[Tensor], pca: EvenPCA) -> None:
+    """Write a head trained on components into one on the features themselves."""
     w1, b1, w2, b2, w3 = parameters
-    weight, bias = pca.fold(w1.T * scale, b1[0])
+    weight, bias = pca.fold(w1.T, b1[0])
     values = {"0.weight": weight, "0.bias": bias, "2.weight": w2.T, "2.bias": b2[0]}
     head.mlp.load_state_dict(values)
     head.weight.copy_(w3.T)

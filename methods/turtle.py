@@ -12,6 +12,7 @@ from clustering.pca import PCA, fit_pca
 from losses.turtle import TURTLELoss, log_labels
 from models.heads import TURTLEHead
 from system.runtime import generator
+from training.heads import train_heads
 
 NUM_DIMS = 30  # components of every space that are trained on: in hundreds, 2,000 images fit any labelling linearly
 START = 0.05  # of the weights: nearly even labels, which then part where the features do
@@ -45,6 +46,27 @@ def fit_classifiers(points: Tensor, labels: Tensor, num_steps: int, lr: float) -
         weight.addcdiv_(first, denominator, value=-lr / (1 - 0.9**step))
     heads = weight.view(-1, num_heads, num_clusters).permute(1, 0, 2)
     return heads[:, :-1], heads[:, -1:]
+
+
+class _Layers:
+    """The label layers of H heads on one space: directions of unit length, their lengths, and biases."""
+
+    def __init__(
+        self, num_heads: int, length: int, num_clusters: int, draws: torch.Generator, device: torch.device
+    ) -> None:
+        start = torch.randn(num_heads, length, num_clusters, generator=draws) / length**0.5 * START
+        values = (start, start.norm(dim=1, keepdim=True), torch.zeros(num_heads, 1, num_clusters))
+        self.parameters = [value.to(device).requires_grad_() for value in values]
+
+    def logits(self, points: Tensor) -> Tensor:
+        """Return [H, B, K] of points [B, d]."""
+        direction, length, bias = self.parameters
+        return points @ (functional.normalize(direction, dim=1) * length) + bias
+
+    def layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Weight [d, K] and bias [K] of a head."""
+        direction, length, bias = (parameter[number] for parameter in self.parameters)
+        return functional.normalize(direction, dim=0) * length, bias[0]
 
 
 def fit(
@@ -89,45 +111,24 @@ def fit(
     spaces, means, stds = zip(*(standardise(space) for space in heads[0].spaces(features)), strict=True)
     pcas = [fit_pca(space, NUM_DIMS) for space in spaces]
     points = [pca.apply(space) for pca, space in zip(pcas, spaces, strict=True)]
-    draws = generator(seed, "turtle")
-    directions, lengths, biases = [], [], []
-    for space in points:
-        start = torch.randn(num_heads, space.shape[1], num_clusters, generator=draws) / space.shape[1] ** 0.5 * START
-        directions.append(start.to(space.device))
-        lengths.append(start.norm(dim=1, keepdim=True).to(space.device))
-        biases.append(torch.zeros(num_heads, 1, num_clusters, device=space.device))
-    for parameter in (*directions, *lengths, *biases):
-        parameter.requires_grad_()
-    optimizer = torch.optim.Adam([*directions, *lengths, *biases], lr)
-    criterion = TURTLELoss(entropy_weight)
-    late, num_late = torch.zeros(num_heads, device=features.device), max(1, num_steps // 10)
+    criterion, draws = TURTLELoss(entropy_weight), generator(seed, "turtle")
+    layers = [_Layers(num_heads, space.shape[1], num_clusters, draws, space.device) for space in points]
+    optimizer = torch.optim.Adam([parameter for layer in layers for parameter in layer.parameters], lr)
 
-    for step in range(num_steps):
+    def losses_at(step: int) -> Tensor:
         rows = torch.randperm(len(features), generator=draws)[:batch_size].to(features.device)
         batch = [space[rows] for space in points]
-        labels = [
-            x @ (functional.normalize(direction, dim=1) * length) + bias
-            for x, direction, length, bias in zip(batch, directions, lengths, biases, strict=True)
-        ]
+        labels = [layer.logits(x) for layer, x in zip(layers, batch, strict=True)]
         with torch.no_grad():
             tau = log_labels(labels).exp()
             fitted = [fit_classifiers(x, tau, num_inner_steps, inner_lr) for x in batch]
             classifiers = [x @ weight + bias for x, (weight, bias) in zip(batch, fitted, strict=True)]
-        loss = criterion(labels, classifiers).total
-        optimizer.zero_grad()
-        loss.sum().backward()
-        optimizer.step()
-        if step >= num_steps - num_late:
-            late += loss.detach() / num_late
+        return criterion(labels, classifiers).total
 
+    late = train_heads(optimizer, num_steps, losses_at)
     for number, head in enumerate(heads):
-        layers = [
-            (functional.normalize(direction[number], dim=0) * length[number], bias[number, 0])
-            for direction, length, bias in zip(directions, lengths, biases, strict=True)
-        ]
-        _copy(head, layers, pcas, torch.cat(means), torch.cat(stds))
-        head.to(features.device)
-    return make_candidate(name, heads, late.tolist(), features, time.perf_counter() - started)
+        _copy(head, [layer.layer(number) for layer in layers], pcas, torch.cat(means), torch.cat(stds))
+    return make_candidate(name, heads, late, features, time.perf_counter() - started)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ What makes it fast on a CPU (figures: benchmarks/features.py):
 import copy
 import importlib.util
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -58,15 +58,20 @@ class Choice:
 class Engine(nn.Module):
     """A backbone for inference, float images `[B, 3, side, side]` to float32 features `[B, D]`, without gradients.
 
-    The backbone given is not changed. Unless a `choice` is given, the fastest form is taken whose features keep a
-    cosine of 0.999 to the backbone's, tried on made-up images; `choice` tells which. On a CPU the features of a batch
+    The backbone given is not changed. Of `choices`, fastest first (default: `candidates`), the first is taken whose
+    features keep a cosine of 0.999 to the backbone's, tried on made-up images, and the last one as it is; `choice` says
+    which it was. On a CPU the features of a batch
     are the same bits with any number of threads; in another place of a batch, an image's may differ in the last ones.
 
-    Raises UserError when a given choice needs onnxruntime and it is not installed, or the network does not run so.
+    Raises UserError when the last choice needs onnxruntime and it is not installed, or the network does not run so.
     """
 
     def __init__(
-        self, backbone: nn.Module, side: int, device: torch.device | str = "cpu", choice: Choice | None = None
+        self,
+        backbone: nn.Module,
+        side: int,
+        device: torch.device | str = "cpu",
+        choices: Sequence[Choice] = (),
     ) -> None:
         super().__init__()
         self.device = torch.device(device)
@@ -74,7 +79,7 @@ class Engine(nn.Module):
         self.plain = plain.to(self.device)
         self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stub
         self._pool: ThreadPoolExecutor | None = None
-        self._network, self.choice = self._find(side, [choice] if choice else candidates(self.device, side))
+        self._network, self.choice = self._find(side, choices or candidates(self.device, side))
         del self.plain
 
     @torch.no_grad()
@@ -92,7 +97,7 @@ class Engine(nn.Module):
         return self._network(images)
 
     @torch.no_grad()
-    def _find(self, side: int, choices: list[Choice]) -> tuple[Network, Choice]:
+    def _find(self, side: int, choices: Sequence[Choice]) -> tuple[Network, Choice]:
         """The first choice that runs and keeps the features; the last one is taken as it is."""
         probes = _make_probes(side).to(self.device)
         with full_precision(self.device):

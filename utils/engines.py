@@ -20,7 +20,7 @@ def prepare(p: Any, backbone: nn.Module, folder: Path, device: torch.device) -> 
     """A config's pretrained backbone as an `Engine`, as the run in `folder` has it; any other backbone as it is."""
     if not is_pretrained(p.get("backbone") or ""):
         return backbone
-    return Engine(backbone, get_crop_size(p), device, recorded_choice(folder, device))
+    return Engine(backbone, get_crop_size(p), device, recorded_choices(folder, device))
 
 
 def note(run: Run, backbone: nn.Module) -> None:
@@ -29,17 +29,17 @@ def note(run: Run, backbone: nn.Module) -> None:
         run.note(engine=asdict(backbone.choice))
 
 
-def recorded_choice(folder: Path, device: torch.device) -> Choice | None:
-    """The choice that the run in a folder recorded, with the threads of this process, on which no bit depends.
+def recorded_choices(folder: Path, device: torch.device) -> list[Choice]:
+    """The one choice that the run in a folder recorded, with the threads of this process, on which no bit depends.
 
-    None where nothing is recorded, or what was chosen for another kind of device; a damaged record is warned of.
+    Empty where nothing is recorded, or what was chosen for another kind of device; a damaged record is warned of.
     """
     recorded = read_record(folder).get("engine")
     try:
         choice = None if recorded is None else TypeAdapter(Choice).validate_python(recorded)
     except ValidationError:
         warn(f"{folder / RECORD} does not say how features are computed; it is chosen again")
-        return None
+        return []
     if choice is None or choice.device != device.type:
-        return None
-    return replace(choice, threads=torch.get_num_threads()) if device.type == "cpu" else choice
+        return []
+    return [replace(choice, threads=torch.get_num_threads()) if device.type == "cpu" else choice]

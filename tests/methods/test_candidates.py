@@ -1,57 +1,21 @@
 import pytest
 import torch
 
-from clustering.candidate import Candidate, make_candidate, predict
+from clustering.candidate import Candidate, predict
 from clustering.scores import score_clusters
-from methods.candidates import kmeans_candidate, make_candidates, vote
-from models.heads import LinearHead, build_head, describe_head
+from methods.candidates import make_candidates
+from models.heads import build_head, describe_head
 from tests.methods.test_methods import QUICK, blobs
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    for method, options in QUICK.items():
-        original = method.fit
-        monkeypatch.setattr(
-            method, "fit", lambda *args, original=original, options=options, **own: original(*args, **own, **options)
-        )
-
-
-def permuted(head, order):
-    other = LinearHead(head.dims, head.num_clusters)
-    other.load_state_dict({key: value[order] for key, value in head.state_dict().items()})
-    return other
-
-
-def test_a_vote_of_permuted_heads_is_the_head():
-    torch.manual_seed(0)
-    x, head = torch.randn(200, 6), LinearHead([6], 4)
-    heads = [head, *(permuted(head, torch.randperm(4)) for _ in range(3))]
-    found = vote([make_candidate(f"{i}", [one], [0.0], x) for i, one in enumerate(heads)], x, 4)
-    expected = predict(head, x)
-    order = [int(expected[:, c].sub(predict(found.head, x).T).abs().sum(1).argmin()) for c in range(4)]
-    assert sorted(order) == [0, 1, 2, 3]
-    assert torch.allclose(predict(found.head, x)[:, order], expected, atol=1e-5)
-    assert found.losses == [-1.0]
-
-
-def test_one_collapsed_head_does_not_carry_a_vote():
-    x, truth = blobs()
-    good = [kmeans_candidate(x, 4, seed, name=str(seed)) for seed in range(3)]
-    collapsed = LinearHead([20], 4)
-    with torch.no_grad():
-        collapsed.weight.zero_()
-        collapsed.bias.copy_(torch.tensor([9.0, 0, 0, 0]))
-    found = vote([*good, make_candidate("collapsed", [collapsed], [0.0], x)], x, 4)
-    assert score_clusters(found.clusters[0], truth, 4, 4)["acc"] > 0.95
-
-
 @pytest.mark.parametrize("num_spaces", [1, 2])
-def test_every_candidate_is_a_head_that_can_be_saved(quick, num_spaces):
+def test_every_candidate_is_a_head_that_can_be_saved(num_spaces):
     x, truth = blobs()
     spaces = [x, 3 + x[:, :12]][:num_spaces]
     said: list[str] = []
-    found, whole, neighbors = make_candidates(spaces, 4, say=said.append)
+    found, whole, neighbors = make_candidates(
+        spaces, 4, say=said.append, options={method.fit: options for method, options in QUICK.items()}
+    )
     assert said == [candidate.name for candidate in found]
     assert len(set(said)) == len(said) == (7 if num_spaces == 1 else 11)
     assert whole.shape == (len(x), sum(space.shape[1] for space in spaces))

@@ -102,18 +102,18 @@ def test_both_runs_record_one_choice_which_eval_keeps(finished, capsys):
 def test_a_recorded_choice_is_kept_with_the_threads_of_this_process(tmp_path, capsys):
     def record(**engine):
         write_text(tmp_path / "run.json", json.dumps({"status": "finished", "seconds": 1.0, "engine": engine}))
-        return engines.recorded_choice(tmp_path, CPU)
+        return engines.recorded_choices(tmp_path, CPU)
 
-    assert engines.recorded_choice(tmp_path, CPU) is None
+    assert engines.recorded_choices(tmp_path, CPU) == []
     kept = Choice("torch", "bf16", 7, 3)
-    assert record(**asdict(kept)) == Choice("torch", "bf16", torch.get_num_threads(), 3)
+    assert record(**asdict(kept)) == [Choice("torch", "bf16", torch.get_num_threads(), 3)]
     network = timm.create_model(NETWORK, pretrained=False, num_classes=0)
     p = EasyDict(backbone=f"timm/{NETWORK}", transformation_kwargs={"crop_size": SIDE})
     assert engines.prepare(p, network, tmp_path, CPU).choice.precision == "bf16"
     own = resnet8()["backbone"]
     assert engines.prepare({"backbone": "resnet8"}, own, tmp_path, CPU) is own
-    assert record(**asdict(Choice("torch", "bf16", 1, 256, "cuda"))) is None  # it is chosen anew on another device
+    assert record(**asdict(Choice("torch", "bf16", 1, 256, "cuda"))) == []  # it is chosen anew on another device
     assert not capsys.readouterr().err
-    assert record(library="magic", precision="bf16", threads=1, pass_images=1) is None
+    assert record(library="magic", precision="bf16", threads=1, pass_images=1) == []
     assert "does not say how features are computed" in capsys.readouterr().err
     assert isinstance(engines.prepare(p, network, tmp_path, CPU), Engine)

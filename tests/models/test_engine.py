@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models import engine
 from models.engine import Choice, Engine, candidates
 from models.fold import fold_batchnorm
 from models.pretrained import build_pretrained
@@ -51,7 +50,7 @@ def cosine(network, found, given):
 def test_features_are_the_backbones(name, library, precision):
     network = small(name)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    found = Engine(network, 64, choice=Choice(library, precision, 2, 4))(images(10))
+    found = Engine(network, 64, choices=[Choice(library, precision, 2, 4)])(images(10))
     assert found.dtype == torch.float32 and not found.requires_grad and not found.is_inference()
     # bf16 has 8 bits, which these random networks of few channels feel more than trained ones do.
     assert cosine(network, found, images(10)) > (0.998 if precision == "bf16" else 1 - 1e-5)
@@ -68,7 +67,7 @@ def test_the_installed_networks_keep_their_features_to_a_cosine_of_one_thousandt
 @pytest.mark.parametrize(("library", "precision"), FORMS)
 def test_the_same_bits_with_every_number_of_threads_and_the_same_features_in_every_batch(library, precision):
     network = small()
-    one, two = (Engine(network, 64, choice=Choice(library, precision, threads, 4)) for threads in (1, 2))
+    one, two = (Engine(network, 64, choices=[Choice(library, precision, threads, 4)]) for threads in (1, 2))
     whole = one(images(11))
     assert torch.equal(two(images(11)), whole)
     parts = torch.cat([one(part) for part in images(11).split(3)])
@@ -77,7 +76,7 @@ def test_the_same_bits_with_every_number_of_threads_and_the_same_features_in_eve
 
 def test_the_threads_of_the_process_stay_as_many():
     before = torch.get_num_threads()
-    found = Engine(small(), 64, choice=Choice("torch", "fp32", 2, 4))
+    found = Engine(small(), 64, choices=[Choice("torch", "fp32", 2, 4)])
     found(images(5))
     assert torch.get_num_threads() == before
     assert set(found._pool.map(lambda _: torch.get_num_threads(), range(8))) == {1}
@@ -90,7 +89,7 @@ def test_features_can_be_trained_on():
     assert head.weight.grad.abs().sum() > 0
 
 
-def test_bf16_is_refused_where_it_turns_the_features(monkeypatch):
+def test_bf16_is_refused_where_it_turns_the_features():
     """A feature that is the small difference of two large numbers, which 8 bits do not hold."""
 
     class Difference(nn.Module):
@@ -98,19 +97,18 @@ def test_bf16_is_refused_where_it_turns_the_features(monkeypatch):
             return (images + 100).mean((2, 3)) - 100 + torch.tensor([0.1, 0.0, -0.1], dtype=images.dtype)
 
     fp32 = Choice("torch", "fp32", 1, 4)
-    monkeypatch.setattr(engine, "candidates", lambda device, side: [Choice("torch", "bf16", 1, 4), fp32])
-    assert Engine(Difference(), 16).choice == fp32
-    assert Engine(nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten()), 16).choice.precision == "bf16"
+    choices = [Choice("torch", "bf16", 1, 4), fp32]
+    assert Engine(Difference(), 16, choices=choices).choice == fp32
+    assert Engine(nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten()), 16, choices=choices).choice == choices[0]
 
 
-def test_a_network_that_onnx_has_no_word_for_goes_on_in_torch(monkeypatch):
+def test_a_network_that_onnx_has_no_word_for_goes_on_in_torch():
     class Foreign(nn.Module):
         def forward(self, images):
             return torch.special.bessel_j0(images).mean((2, 3))
 
     fp32 = Choice("torch", "fp32", 1, 4)
-    monkeypatch.setattr(engine, "candidates", lambda device, side: [Choice("onnxruntime", "fp32", 1, 4), fp32])
-    found = Engine(Foreign(), 16)
+    found = Engine(Foreign(), 16, choices=[Choice("onnxruntime", "fp32", 1, 4), fp32])
     assert found.choice == fp32
     assert cosine(Foreign(), found(images(3, 16)), images(3, 16)) > 1 - 1e-6
 
@@ -118,7 +116,7 @@ def test_a_network_that_onnx_has_no_word_for_goes_on_in_torch(monkeypatch):
 def test_a_kept_choice_without_onnxruntime_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"onnxruntime is not installed.*pip install onnxruntime"):
-        Engine(small(), 64, choice=Choice("onnxruntime", "fp32", 1, 4))
+        Engine(small(), 64, choices=[Choice("onnxruntime", "fp32", 1, 4)])
 
 
 @pytest.mark.parametrize(
@@ -183,5 +181,5 @@ def test_a_fold_that_changes_the_features_is_left_out():
             return torch.cat([made, self.norm(made)], 1).mean((2, 3))
 
     network = drawn(Twice())
-    found = Engine(network, 16, choice=Choice("torch", "fp32", 1, 4))
+    found = Engine(network, 16, choices=[Choice("torch", "fp32", 1, 4)])
     assert cosine(network, found(images(3, 16)), images(3, 16)) > 1 - 1e-6

@@ -51,7 +51,7 @@ def test_options_of_two_keys_that_clash(write):
     assert "the stem imagenet comes in one width" in error(write(changed(width=32, stem="imagenet")))
     large = {"backbone": "resnet50", "stem": "imagenet", "width": 9}
     assert "unknown key 'width'; resnet50 takes stem" in error(write(changed(**large)))
-    assert "digits takes no options" in error(write(changed(train_db_name="digits", train_db_kwargs={"root": "x"})))
+    assert "digits takes num_images" in error(write(changed(train_db_name="digits", train_db_kwargs={"root": "x"})))
     folder = {"train_db_name": "folder", "train_db_kwargs": {"root": "x"}, "val_db_name": None, "backbone": "resnet20"}
     large = {"crop_size": 224, "normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     said = error(write(changed(**folder, transformation_kwargs=large, augmentation_kwargs=OURS)))
