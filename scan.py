@@ -55,7 +55,9 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     train_set, val_set = get_splits(p, run)
     partner = NeighborPartner(load_train_neighbors(p, train_set), p.num_neighbors)
     embedder = get_embedder(p, run.runtime)
-    validator = Validator(val_set, load_val_neighbors(p, val_set), embedder, frozen=p.update_cluster_head_only)
+    validator = Validator(
+        val_set, load_val_neighbors(p, val_set), embedder, p.update_cluster_head_only, p.cluster_prior
+    )
     augment = get_train_transformations(p)
     shown, part = train_set, "default"
     if p.update_cluster_head_only and augment.is_fixed:  # every epoch would compute the same features again
@@ -80,7 +82,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
             run.values["best_loss_head"] = best.head
             save_weights(p.scan_model, {"model": model.state_dict(), "head": best.head}, setup="scan")
         run.end_epoch(val_loss=best.loss, head=best.head, **best.monitored)
-        warn_of_collapse(best.cluster_sizes, p.num_classes)
+        warn_of_collapse(best.cluster_sizes, p.num_classes, p.cluster_prior)
 
     return clusters.final_scores(p, p.scan_model, val_set, run.runtime) | run.values
 

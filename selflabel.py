@@ -50,7 +50,8 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     """Train what is left of the run; returns its result."""
     model = run.runtime.place(get_model(p, p.scan_model))
     train_set, val_set = get_splits(p, run)
-    validator = Validator(val_set, find_val_neighbors(p, val_set, model, run.runtime), get_embedder(p, run.runtime))
+    neighbors = find_val_neighbors(p, val_set, model, run.runtime)
+    validator = Validator(val_set, neighbors, get_embedder(p, run.runtime), cluster_prior=p.cluster_prior)
     loader = get_view_loader(p, train_set, [get_val_transformations(p), get_train_transformations(p)], run)
     criterion = get_criterion(p)
     run.values["scan_loss"] = validator.best_head(model).loss
@@ -74,7 +75,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
             save_weights(Path(p.selflabel_dir) / "model-best.pth.tar", model.state_dict(), setup="selflabel")
         run.values["last_loss"] = scores.loss
         run.end_epoch(val_loss=scores.loss, **scores.monitored)
-        warn_of_collapse(scores.cluster_sizes, p.num_classes)
+        warn_of_collapse(scores.cluster_sizes, p.num_classes, p.cluster_prior)
 
     save_weights(p.selflabel_model, model.state_dict(), setup="selflabel")
     return clusters.final_scores(p, p.selflabel_model, val_set, run.runtime) | run.values

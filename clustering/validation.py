@@ -1,6 +1,7 @@
 """Watching a clustering stage without labels: the SCAN validation loss of every head, and warnings of a collapse."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from clustering.features import Embedder, head_probabilities
 from clustering.scores import count_classes, row_blocks, score_clusters
-from losses.scan import LOWEST_LOG, SCANTerms, entropy
+from losses.scan import LOWEST_LOG, UNIFORM, SCANTerms, entropy, expected_sizes
 from models.models import ClusteringModel
 from system import distributed
 from system.console import warn
@@ -18,13 +19,18 @@ from system.console import warn
 VALIDATION_COLUMNS = 6  # the sample itself and 5 neighbors
 
 
-def validation_loss(probabilities: Tensor, neighbors: Tensor | np.ndarray, block_bytes: int | None = None) -> SCANTerms:
+def validation_loss(
+    probabilities: Tensor,
+    neighbors: Tensor | np.ndarray,
+    block_bytes: int | None = None,
+    cluster_prior: str | Sequence[float] = UNIFORM,
+) -> SCANTerms:
     """Return the SCAN validation loss of one head: (total, consistency, entropy), scalars on the device.
 
     probabilities [N, C] of the validation images; neighbors int64 [N, >= 6], of which the first 6 columns (the sample
     itself and 5 neighbors) count. Consistency is the mean of -log(p_i·p_k) over all pairs; the total is that minus the
-    entropy of the mean probability. No label is used. Sums are in float64 where the device has it; `block_bytes`
-    changes the speed only.
+    entropy of the mean probability, with a prior as in the loss. No label is used. Sums are in float64 where the device
+    has it; `block_bytes` changes the speed only.
     """
     device = probabilities.device
     wide = torch.float32 if device.type == "mps" else torch.float64
@@ -38,7 +44,7 @@ def validation_loss(probabilities: Tensor, neighbors: Tensor | np.ndarray, block
         logs += dots.clamp(max=1.0).log().clamp(min=LOWEST_LOG).sum(dtype=wide)
         mass += anchors.sum(0, dtype=wide)
     consistency = -logs / columns.numel()
-    spread = entropy(mass / num_samples)
+    spread = entropy(mass / num_samples, cluster_prior)
     return SCANTerms(consistency - spread, consistency, spread)
 
 
@@ -55,11 +61,20 @@ class HeadScores:
 class Validator:
     """Scores every head of a model on the validation split by the SCAN validation loss.
 
-    `neighbors` int64 `[N, ≥ 6]` are the split's; `frozen` says that the backbone stays as it is.
+    `neighbors` int64 `[N, ≥ 6]` are the split's; `frozen` says that the backbone stays as it is; `cluster_prior` says
+    how large clusters are expected to be.
     """
 
-    def __init__(self, val: Any, neighbors: Tensor, embedder: Embedder, frozen: bool = False) -> None:
+    def __init__(
+        self,
+        val: Any,
+        neighbors: Tensor,
+        embedder: Embedder,
+        frozen: bool = False,
+        cluster_prior: str | Sequence[float] = UNIFORM,
+    ) -> None:
         self.val, self.neighbors, self.embedder, self.frozen = val, neighbors, embedder, frozen
+        self.cluster_prior = cluster_prior
         self._features: Tensor | None = None
 
     def _embed(self, model: ClusteringModel) -> Tensor:
@@ -73,7 +88,7 @@ class Validator:
         """The head with the lowest loss, the lower number in a tie."""
         losses, clusters = [], []
         for probabilities in head_probabilities(model, self._embed(model)):
-            losses.append(validation_loss(probabilities, self.neighbors).total.item())
+            losses.append(validation_loss(probabilities, self.neighbors, cluster_prior=self.cluster_prior).total.item())
             clusters.append(probabilities.argmax(1))
             num_clusters = probabilities.shape[1]
         head = losses.index(min(losses))
@@ -85,13 +100,18 @@ class Validator:
         return distributed.from_main(best)  # ranks that rounded differently would part ways over it
 
 
-def warn_of_collapse(sizes: Tensor, num_clusters: int) -> None:
-    """Say, while it happens, when clusters die out or everything falls into one; `sizes` is int64 `[C]`."""
+def warn_of_collapse(sizes: Tensor, num_clusters: int, cluster_prior: str | Sequence[float] = UNIFORM) -> None:
+    """Say, while it happens, when clusters die out or everything falls into one; `sizes` is int64 `[C]`.
+
+    What is warned of is how far the sizes are from those that the prior expects, on the way to all images in one.
+    """
     if num_clusters == 1:
         return
     used = int((sizes > 0).sum())
     share = sizes.double() / sizes.sum()
-    evenness = -float(torch.special.xlogy(share, share).sum()) / math.log(num_clusters)  # 1: all of one size
+    expected = expected_sizes(cluster_prior, share)
+    divergence = float(torch.special.xlogy(share, share * num_clusters / expected).sum())
+    evenness = 1 - divergence / math.log(num_clusters / float(expected.max()))  # 1: all of the size that is expected
     if evenness < 0.2:
         warn(
             f"{100 * float(share.max()):.0f} % of the validation images are in one cluster: training has collapsed. A "
@@ -100,4 +120,7 @@ def warn_of_collapse(sizes: Tensor, num_clusters: int) -> None:
     elif used < num_clusters and num_clusters <= int(sizes.sum()):
         warn(f"{num_clusters - used} of {num_clusters} clusters are empty; early on this often passes")
     elif evenness < 0.5:
-        warn("clusters are of very unequal size; if your classes are not, raise criterion_kwargs.entropy_weight")
+        warn(
+            "clusters are of very unequal size; if your classes are not, raise criterion_kwargs.entropy_weight; "
+            "if they are, say so with cluster_prior"
+        )

@@ -30,3 +30,6 @@ CRITERIA: dict[str, Callable[..., nn.Module]] = {
     "iic": IICLoss,
     "ucc": UCCLoss,
 }
+
+# Those of them that a config's `cluster_prior` goes to.
+WITH_PRIOR = ("scan", "confidence-cross-entropy")

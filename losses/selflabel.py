@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from losses.scan import UNIFORM, ClusterPrior, expected_sizes
+
 
 class Labels(NamedTuple):
     """What plain views say of themselves: cluster int64 [B], its probability [B], and whether that is confident [B].
@@ -23,13 +25,14 @@ class ConfidenceBasedCE(nn.Module):
     """Cross entropy of the strong view against the plain view's own prediction, where that one is confident.
 
     A sample is confident when the largest softmax probability of its plain view exceeds the threshold. With
-    class balancing a cluster with n_c of n confident samples weighs n / n_c (absent clusters 1); the result
-    is the weighted mean over the confident samples. Without any, it is a zero that keeps the graph. Nothing
-    here waits for the device.
+    class balancing a cluster with n_c of n confident samples weighs n / n_c (absent clusters 1), with a prior
+    that times the size it expects, in mean sizes; the result is the weighted mean over the confident samples.
+    Without any, it is a zero that keeps the graph. Nothing here waits for the device.
 
     Args:
         threshold: probability above which a prediction is taken as a label.
         apply_class_balancing: weigh clusters inversely to their confident samples.
+        cluster_prior: how large clusters are expected to be.
 
     Shape:
         weak_logits, strong_logits: [B, C], of the global batch; no gradient flows into the weak ones.
@@ -42,10 +45,13 @@ class ConfidenceBasedCE(nn.Module):
         >>> loss.backward()
     """
 
-    def __init__(self, threshold: float, apply_class_balancing: bool = True) -> None:
+    def __init__(
+        self, threshold: float, apply_class_balancing: bool = True, cluster_prior: ClusterPrior = UNIFORM
+    ) -> None:
         super().__init__()
         self.threshold = threshold
         self.apply_class_balancing = apply_class_balancing
+        self.cluster_prior = cluster_prior
 
     def forward(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
         """Return the loss of one batch."""
@@ -67,7 +73,8 @@ class ConfidenceBasedCE(nn.Module):
         weights = labels.confident.to(losses.dtype)
         if self.apply_class_balancing:
             counts = labels.counts.to(losses.dtype)
-            balance = torch.where(counts > 0, counts.sum() / counts.clamp(min=1), 1.0)
+            wanted = counts.sum() * expected_sizes(self.cluster_prior, counts)
+            balance = torch.where(counts > 0, wanted / counts.clamp(min=1), 1.0)
             weights = weights * balance[labels.cluster]
         total = weights.sum()
         return (weights * losses).sum() / torch.where(total > 0, total, 1.0)

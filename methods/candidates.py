@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from clustering.candidate import Candidate, make_candidate, predict
@@ -118,16 +119,21 @@ def make_candidates(
     return [*finalists, vote(finalists, whole, num_clusters)], whole, neighbors[-1]
 
 
-def train(p: Any, run: Run) -> dict[str, Any]:
-    """Cluster the features of the pretext run by every method, judge, and save the chosen model; returns all scores."""
+def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6) -> dict[str, Any]:
+    """Cluster the features of the pretext run by every method, judge, and save the chosen model; returns all scores.
+
+    Args:
+        temi_beta: of TEMI; 1 lets clusters be of unequal size.
+    """
     train_set, val_set = get_splits(p, run)
     features = pretext.load_features(p, "train", train_set)
     neighbors = pretext.load_split_neighbors(p, "train", train_set, min(NUM_NEIGHBORS, len(train_set) - 1))
     if isinstance(run, Trial):
         say(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
         raise TrialOver
+    options = {scan_heads.fit: {"cluster_prior": p.cluster_prior}, temi.fit: {"beta": temi_beta}}
     with one_thread() if len(features) <= FEW else contextlib.nullcontext():
-        candidates, whole, neighbors = make_candidates(features, p.num_classes, p.seed, [neighbors], say)
+        candidates, whole, neighbors = make_candidates(features, p.num_classes, p.seed, [neighbors], say, options)
         verdict = judge(candidates, whole, neighbors, p.num_classes)
     head = candidates[verdict.chosen].head
     model = ClusteringModel(get_backbone(p), p.num_classes, heads=[head])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clustering.candidate import Candidate, make_candidate
 from clustering.pca import fit_even_pca
-from losses.scan import SCANLoss
+from losses.scan import UNIFORM, SCANLoss
 from models.heads import LinearHead
 from system.runtime import generator
 from training.heads import draw_neighbors, train_heads
@@ -29,6 +29,7 @@ def fit(
     batch_size: int = 1024,
     lr: float = 0.01,
     entropy_weight: float = 5.0,
+    cluster_prior: str | Sequence[float] = UNIFORM,
     name: str = "scan",
 ) -> Candidate:
     """Train linear heads so that each image and its neighbors agree, every head from its own start.
@@ -45,6 +46,7 @@ def fit(
         batch_size: images a step, drawn anew each time.
         lr: Adam's, constant.
         entropy_weight: of the SCAN loss.
+        cluster_prior: of the SCAN loss: how large clusters are expected to be.
         name: of the candidate.
 
     The loss of a head is its SCAN loss over all images and their neighbors.
@@ -60,7 +62,7 @@ def fit(
     start = torch.randn(num_heads, num_clusters, points.shape[1], generator=draws) / points.shape[1] ** 0.5
     weight = start.to(points.device).requires_grad_()
     bias = torch.zeros(num_heads, 1, num_clusters, device=points.device, requires_grad=True)
-    criterion, neighbors = torch.vmap(SCANLoss(entropy_weight)), neighbors.to(points.device)
+    criterion, neighbors = torch.vmap(SCANLoss(entropy_weight, cluster_prior)), neighbors.to(points.device)
 
     def compare(rows: Tensor, others: Tensor) -> Tensor:
         return criterion(*(points[some] @ weight.transpose(1, 2) + bias for some in (rows, others))).total

@@ -21,7 +21,8 @@ from data.files.reading import Found, Reading, record_of, values_of
 from data.files.values import AS_BEFORE, Values
 from data.loaders import NeighborPartner, ViewLoader
 from data.made_up import make_up
-from losses import CRITERIA
+from losses import CRITERIA, WITH_PRIOR
+from losses.scan import UNIFORM
 from models import build_backbone, takes_stem, weights
 from models.models import ClassifierModel, ClusteringModel, ContrastiveModel, FeatureModel
 from models.pretrained import build_pretrained, is_pretrained
@@ -140,6 +141,8 @@ def get_criterion(p: Any) -> Any:
     kwargs = dict(p.get("criterion_kwargs") or {})
     if p["criterion"] == "confidence-cross-entropy":
         kwargs["threshold"] = p["confidence_threshold"]
+    if p["criterion"] in WITH_PRIOR:
+        kwargs["cluster_prior"] = p.get("cluster_prior", UNIFORM)
     return look_up(CRITERIA, p["criterion"], "criterion")(**kwargs)
 
 

@@ -61,6 +61,15 @@ def _check_backbone(config: dict[str, Any], origins: Origins) -> None:
     backbone_options(name, stem, config["width"], lambda key: f"{origins.of(key)}: {which}")
 
 
+def _check_prior(config: dict[str, Any], origins: Origins) -> None:
+    prior, num_clusters = config["cluster_prior"], config["num_classes"]
+    if isinstance(prior, list) and num_clusters is not None and len(prior) != num_clusters:
+        raise ConfigError(
+            f"{origins.of('cluster_prior')}: cluster_prior has {len(prior)} shares, but num_classes is {num_clusters}; "
+            "give a share for each cluster"
+        )
+
+
 def _check_data_paths(paths: dict[str, str], source: str) -> None:
     for name in paths:
         if name not in DATASETS:
@@ -119,6 +128,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     origins.add_words(exp_words)
     checked = _check(schema.Config, apply_overrides(content, exp_words), origins)
     _check_tables(checked, origins)
+    _check_prior(checked, origins)
     return add_paths(EasyDict({**environment, **checked}))
 
 

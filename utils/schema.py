@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator
 
+from losses.scan import UNIFORM, ClusterPrior
 from system import sections
 from system.files import MANIFEST, TEMPORARY
 from system.sections import (
@@ -193,6 +194,8 @@ class Config(Section):
     """The backbone is frozen."""
     confidence_threshold: Fraction = 0.99
     """Probability above which a prediction becomes a label."""
+    cluster_prior: ClusterPrior = UNIFORM
+    """How large clusters are expected to be: `power:A` has the r-th largest in proportion to r^-A, A from 0 to 1."""
     use_ema: bool = False
     """In self-labeling: after every step the weights become their running average."""
     ema_alpha: Fraction = 0.999

@@ -60,8 +60,8 @@ TABLES = (
     Table(
         "contrastive head", {"contrastive head": ContrastiveModel}, "model_kwargs", ("backbone",), with_defaults=True
     ),
-    # The threshold of self-labeling is a key of its own.
-    Table("criterion", CRITERIA, "criterion_kwargs", not_options=("threshold",)),
+    # The threshold of self-labeling and the cluster prior are keys of their own.
+    Table("criterion", CRITERIA, "criterion_kwargs", not_options=("threshold", "cluster_prior")),
     Table("optimizer", OPTIMIZERS, "optimizer_kwargs", not_options=("parameters",), may_be_empty=True),
     Table("scheduler", SCHEDULES, "scheduler_kwargs", not_options=_PROGRESS, more=(learning_rate,)),
     Table(

@@ -11,7 +11,7 @@ from system.errors import ConfigError, UserError
 from system.files import may_write, nothing_written, write_text
 from training.folder import is_run, read_finished, read_record
 from utils import cli, clusters, saved
-from utils.common_config import get_model, how_to_run
+from utils.common_config import get_criterion, get_model, how_to_run
 from utils.config import REPOSITORY, load_config
 
 CONFIGS = REPOSITORY / "configs"
@@ -38,6 +38,22 @@ def test_a_side_has_an_upper_bound():
     assert load_config(ENV, SCAN, [*words, "train_db_kwargs.resize=8192"])
     with pytest.raises(ConfigError, match=r"train_db_kwargs\.resize is 8193"):
         load_config(ENV, SCAN, [*words, "train_db_kwargs.resize=8193"])
+
+
+@pytest.mark.parametrize(
+    ("prior", "words"),
+    [
+        ("[0.5,0.5]", "the command line: cluster_prior has 2 shares, but num_classes is 10; give a share for each"),
+        ("[0.5,0.4]", r"cluster_prior is \[0.5, 0.4\]; shares should sum to 1, and these sum to 0.9"),
+        ("power:3", "cluster_prior is power:3; the power should be a number from 0 to 1"),
+    ],
+)
+def test_a_prior_that_does_not_fit_is_refused(prior, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(ENV, SCAN, [f"cluster_prior={prior}"])
+    shares = [0.55, *[0.05] * 9]
+    p = load_config(ENV, SCAN, [f"cluster_prior={shares}"])
+    assert p.cluster_prior == shares and get_criterion(p).cluster_prior == shares
 
 
 @pytest.mark.parametrize("key", ["root_dir", "data_root", "train_db_kwargs.root"])
