@@ -131,7 +131,10 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6
     if isinstance(run, Trial):
         say(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
         raise TrialOver
-    options = {scan_heads.fit: {"cluster_prior": p.cluster_prior}, temi.fit: {"beta": temi_beta}}
+    options: dict[Callable[..., Candidate], dict[str, Any]] = {
+        scan_heads.fit: {"cluster_prior": p.cluster_prior},
+        temi.fit: {"beta": temi_beta},
+    }
     with one_thread() if len(features) <= FEW else contextlib.nullcontext():
         candidates, whole, neighbors = make_candidates(features, p.num_classes, p.seed, [neighbors], say, options)
         verdict = judge(candidates, whole, neighbors, p.num_classes)
