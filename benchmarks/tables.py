@@ -1,6 +1,6 @@
 """Fill the tables of Markdown files from benchmarks/results: figures are never typed.
 
-    python -m benchmarks.tables             # README.md and docs/measurements.md
+    python -m benchmarks.tables             # README.md, docs/measurements.md, docs/methods.md
     python -m benchmarks.tables --check     # change nothing; exit code 1 when a table is not up to date
 
 A table stands between `<!-- table:NAME -->` and `<!-- end -->`, each on a line of its own.
@@ -14,24 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ablation_tables
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.digits import spread
+from benchmarks.markdown import markdown, number, percent, where
 from system.files import write_text
 from utils import cli
 
 Read = Callable[[str], dict[str, Any]]  # from the name of a result file to its content
 MARKED = re.compile(r"(^<!-- table:(?P<name>[\w-]+) -->\n).*?(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def percent(score: dict[str, Any]) -> str:
-    """Mean ± standard deviation, in percent."""
-    return f"{100 * score['mean']:.1f} ± {100 * score['std']:.1f}"
 
 
 def digits(read: Read, names: Sequence[str] | None = None) -> str:
@@ -245,21 +236,6 @@ def judge(read: Read) -> str:
     )
 
 
-def number(value: float) -> str:
-    """About three digits, and no exponent."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def where(machine: dict[str, Any]) -> str:
-    """The machine in a few words, and the commit: `-dirty` after it stands for changes that are not in it."""
-    device = machine["device"]
-    if device.startswith("cpu"):
-        device = f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores"
-    commit = machine["commit"].removesuffix("-dirty")
-    changed = " with uncommitted changes" if commit != machine["commit"] else ""
-    return f"{device}, torch {machine['versions']['torch']}, commit {commit}{changed}"
-
-
 TABLES: dict[str, Callable[[Read], str]] = {
     "digits": digits,
     "digits-whole-method": partial(digits, names=["selflabel"]),
@@ -273,8 +249,12 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "gpu-scale": gpu_scale,
     "crash": crash,
     "judge": judge,
+    "ablation-pretext": ablation_tables.pretext,
+    "ablation-mnist": ablation_tables.mnist,
+    "ablation-views": ablation_tables.views,
+    "ablation-sweeps": ablation_tables.sweeps,
 }
-PAGES = [ROOT / "README.md", ROOT / "docs/measurements.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs/measurements.md", ROOT / "docs/methods.md"]
 
 
 def fill(text: str, results: Path = RESULTS) -> str:

@@ -1,0 +1,175 @@
+"""The rows of the ablations: which commands make each, what of their scores it keeps, and the paper's figures."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+PRETEXT_SCORES = {"knn": "knn_acc", "purity_20": "purity.20", "kmeans": "kmeans.acc.mean"}
+SIMCLR_VIEWS = (
+    "augmentation_strategy=simclr",
+    "augmentation_kwargs={random_resized_crop: {scale: [0.2, 1.0]}, color_jitter_random_apply: {p: 0.8}, "
+    "color_jitter: {brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}, random_grayscale: {p: 0.2}, "
+    "flip: FLIP}",
+)
+STRONG_VIEWS = (
+    "augmentation_strategy=ours",
+    "augmentation_kwargs={num_strong_augs: 4, cutout_kwargs: {n_holes: 1, length: SIDE, random: true}}",
+)
+
+
+class Step(NamedTuple):
+    """A command: a method's script with a config, or with `sweep` a sweep of it; and what is kept of its scores."""
+
+    setup: str
+    config: str
+    """Below configs, without its ending."""
+    words: tuple[str, ...] = ()
+    scores: Mapping[str, str] = MappingProxyType({})
+    """The name of a score here → where eval.py's JSON has it."""
+    sweep: str = ""
+    """The name of the sweep, whose table is kept."""
+
+
+class Row(NamedTuple):
+    """A line of a table."""
+
+    table: str
+    title: str
+    steps: tuple[Step, ...]
+    minutes: int
+    """About how long it takes on two idle cores; what an earlier row has trained is not trained again."""
+    printed: str = ""
+    """The paper's figures, in words."""
+
+
+def _key(data: str) -> str:
+    return data.removesuffix("_cpu")
+
+
+def _simclr(data: str) -> Step:
+    """The run that everything on a data set starts from, with neighbors enough for the sweep of them."""
+    words = {"cifar10_cpu": ("epochs=45",)}.get(data, ())
+    return Step("simclr", f"pretext/simclr_{data}", (*words, "num_mined_train=50"), PRETEXT_SCORES)
+
+
+def _scan(data: str, name: str, *words: str, kept: str = "scan") -> Step:
+    return Step("scan", f"scan/scan_{data}", (f"run_name={name}", *words), {kept: "acc"})
+
+
+def _selflabel(data: str, name: str, *words: str, kept: str = "selflabel") -> Step:
+    return Step(
+        "selflabel", f"selflabel/selflabel_{data}", (f"run_name={name}", f"scan_run={name}", *words), {kept: "acc"}
+    )
+
+
+def _pretext(name: str, title: str, printed: str) -> Row:
+    data = "cifar10_cpu"
+    if name == "simclr":
+        first, run = _simclr(data), "cpu"
+    else:
+        first, run = Step(name, f"pretext/{name}_{data}", scores=PRETEXT_SCORES), name
+    after = (_scan(data, name, f"pretext_run={run}"), _selflabel(data, name, f"pretext_run={run}"))
+    return Row("pretext", title, (first, *after), 70, printed)
+
+
+def _clustering(method: str, title: str, minutes: int, printed: str, *words: str, config: str = "mnist") -> Row:
+    step = Step(method, f"methods/{method}_{config}", words, {"acc": "acc", "nmi": "nmi", "ari": "ari"})
+    return Row("mnist", title, (step,), minutes, printed)
+
+
+def _views(data: str, views: tuple[str, ...]) -> tuple[str, ...]:
+    """With holes of half the side; a mirrored digit is no digit."""
+    side, flip = ("8", "0") if data == "digits" else ("16", "0.5")
+    return tuple(word.replace("SIDE", side).replace("FLIP", flip) for word in views)
+
+
+def _view_rows(data: str, label: str, minutes: int, printed: Mapping[str, str]) -> dict[str, Row]:
+    """The SCAN loss, and self-labeling after the one with strong views, each with both kinds of views."""
+    rows = {}
+    kinds = {"simclr": ("SimCLR's views", SIMCLR_VIEWS), "strong": ("strong views", STRONG_VIEWS)}
+    for kind, (title, views) in kinds.items():
+        words = _views(data, views)
+        scan = _scan(data, f"views-{kind}", *words, kept="acc")
+        rows[f"{_key(data)}-scan-{kind}"] = Row(
+            "views", f"{label}: SCAN loss, {title}", (_simclr(data), scan), minutes, printed.get(f"scan-{kind}", "")
+        )
+    strong = _scan(data, "views-strong", *_views(data, STRONG_VIEWS), kept="scan")
+    for kind, (title, views) in kinds.items():
+        last = Step(
+            "selflabel",
+            f"selflabel/selflabel_{data}",
+            (f"run_name=views-{kind}", "scan_run=views-strong", *_views(data, views)),
+            {"acc": "acc"},
+        )
+        rows[f"{_key(data)}-selflabel-{kind}"] = Row(
+            "views",
+            f"{label}: self-labeling, {title}",
+            (_simclr(data), strong, last),
+            minutes,
+            printed.get(f"selflabel-{kind}", ""),
+        )
+    return rows
+
+
+def _sweep(data: str, label: str, seeds: str, minutes: int) -> dict[str, Row]:
+    first = (_simclr(data), _scan(data, {"cifar10_cpu": "cpu"}.get(data, "null")))
+    neighbors = Step("scan", f"scan/scan_{data}", ("num_neighbors=5,10,20,50", seeds), sweep="neighbors")
+    threshold = Step(
+        "selflabel",
+        f"selflabel/selflabel_{data}",
+        ("confidence_threshold=0.5,0.8,0.9,0.95,0.99", seeds),
+        sweep="threshold",
+    )
+    return {
+        f"{_key(data)}-neighbors": Row(
+            "sweeps", f"{label}: number of neighbors K", (first[0], neighbors), minutes, "flat from 5 to 50"
+        ),
+        f"{_key(data)}-threshold": Row(
+            "sweeps",
+            f"{label}: threshold of self-labeling",
+            (*first, threshold),
+            minutes,
+            "flat from .9 to .99: 86.8, 87.3, 86.7",
+        ),
+    }
+
+
+MNIST_PRETEXT = {"acc": "kmeans.acc.mean", "nmi": "kmeans.nmi.mean", "ari": "kmeans.ari.mean"}
+_MNIST_SIMCLR = Step("simclr", "pretext/simclr_mnist", (), MNIST_PRETEXT)
+_MNIST_SCAN = Step("scan", "scan/scan_mnist", (), {"acc": "acc", "nmi": "nmi", "ari": "ari"})
+_MNIST_LAST = Step("selflabel", "selflabel/selflabel_mnist", (), {"acc": "acc", "nmi": "nmi", "ari": "ari"})
+
+ROWS: dict[str, Row] = {
+    "pretext-rotnet": _pretext("rotnet", "rotation", "K-means 27.1, then SCAN 74.3"),
+    "pretext-instdisc": _pretext("instdisc", "memory bank", "K-means 52.0, then SCAN 83.5"),
+    "pretext-simclr": _pretext("simclr", "SimCLR", "K-means 65.9, then SCAN 87.6"),
+    "pretext-byol": _pretext("byol", "BYOL", "not in the table"),
+    "mnist-kmeans": _clustering("kmeans", "K-means on pixels", 2, "57.2, another protocol"),
+    "mnist-autoencoder": _clustering(
+        "ucc",
+        "autoencoder + K-means",
+        60,
+        "",
+        "criterion_kwargs={reconstruction: 1}",
+        "run_name=autoencoder",
+        config="mnist_cpu",
+    ),
+    "mnist-ucc": _clustering("ucc", "UCC, counts of classes in bags", 60, "98.4", config="mnist_cpu"),
+    "mnist-iic": _clustering("iic", "IIC, train + test", 60, "98.4 ± .65, best 99.2", config="mnist_cpu"),
+    "mnist-simclr": Row("mnist", "SimCLR + K-means", (_MNIST_SIMCLR,), 40, ""),
+    "mnist-scan": Row("mnist", "SCAN", (_MNIST_SIMCLR, _MNIST_SCAN), 10, ""),
+    "mnist-selflabel": Row("mnist", "self-labeling", (_MNIST_SIMCLR, _MNIST_SCAN, _MNIST_LAST), 10, ""),
+    "mnist-supervised": Row(
+        "mnist", "supervised", (Step("supervised", "pretext/supervised_mnist", (), {"acc": "acc"}),), 10, "98.8"
+    ),
+    **_view_rows("digits", "digits", 2, {}),
+    **_view_rows(
+        "cifar10_cpu",
+        "CIFAR-10",
+        15,
+        {"scan-strong": "81.8", "selflabel-simclr": "10.0", "selflabel-strong": "87.6"},
+    ),
+    **_sweep("digits", "digits", "seed=0,1,2", 5),
+    **_sweep("cifar10_cpu", "CIFAR-10", "seed=0", 60),
+}
+"""In the order in which they run."""

@@ -1,0 +1,81 @@
+"""The tables of the ablations: what was run, and next to it what the papers report."""
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.ablation_rows import ROWS
+from benchmarks.markdown import markdown, where
+
+UNRUN = "unrun"
+PRETEXT = {
+    "knn": "k-NN",
+    "purity_20": "purity at 20",
+    "kmeans": "K-means",
+    "scan": "SCAN",
+    "selflabel": "self-labeling",
+}
+CLUSTERS = {"acc": "ACC", "nmi": "NMI", "ari": "ARI"}
+
+
+def _machines(found: dict[str, Any]) -> str:
+    """Where each row was run; rows of one machine and commit are told together."""
+    places: dict[str, list[str]] = {}
+    for name, row in found.items():
+        words = f", with {' '.join(row['overrides'])}" if row["overrides"] else ""
+        places.setdefault(where(row["machine"]) + words, []).append(name)
+    return "".join(f" {', '.join(names)}: {place}." for place, names in places.items())
+
+
+def _table(result: dict[str, Any], table: str, columns: dict[str, str], first: str, note: str) -> str:
+    rows, there = [], {}
+    for name, row in ROWS.items():
+        if row.table != table:
+            continue
+        found = result["rows"].get(name)
+        cells = [UNRUN] * len(columns) + [""]
+        if found:
+            there[name] = found
+            cells = [f"{100 * found['scores'][key]:.1f}" if key in found["scores"] else "" for key in columns]
+            cells.append(f"{sum(filter(None, found['seconds'].values())) / 60:.0f}")
+        rows.append([row.title, *cells, row.printed])
+    head = [first, *columns.values(), "minutes", "in print"]
+    return markdown(head, rows) + f"\n{note}{_machines(there)}\n"
+
+
+def pretext(read: Callable[[str], dict[str, Any]]) -> str:
+    """Pretext tasks on CIFAR-10, and what the stages make of them."""
+    note = "One seed. What is in print is of other networks and hundreds of epochs: the order is what to compare."
+    return _table(read("ablations.json"), "pretext", PRETEXT, "CIFAR-10 (JPEG copy), two cores, %", note)
+
+
+def mnist(read: Callable[[str], dict[str, Any]]) -> str:
+    """Every kind of method on MNIST."""
+    note = "Test images, IIC's all 70,000; one seed. UCC reads the counts of classes in bags, supervised all labels."
+    return _table(read("ablations.json"), "mnist", CLUSTERS, "MNIST, two cores, %", note)
+
+
+def views(read: Callable[[str], dict[str, Any]]) -> str:
+    """The SCAN loss and self-labeling with both kinds of views, and whether a collapse was warned of."""
+    result = read("ablations.json")
+    note = "One seed."
+    for name, row in ROWS.items():
+        said = [text for texts in result["rows"].get(name, {}).get("warnings", {}).values() for text in texts]
+        if row.table == "views" and said:
+            note += f" While {row.title} ran, it said: {'; '.join(said)}."
+    return _table(result, "views", {"acc": "ACC"}, "views, test split, %", note)
+
+
+def sweeps(read: Callable[[str], dict[str, Any]]) -> str:
+    """ACC over numbers of neighbors and thresholds."""
+    result, rows, there = read("ablations.json"), [], {}
+    for name, row in ROWS.items():
+        if row.table != "sweeps":
+            continue
+        found = result["rows"].get(name)
+        cells = UNRUN
+        if found:
+            there[name] = found
+            key = next(iter(found["sweep"][0]))
+            cells = ", ".join(f"{line[key]}: {100 * float(line['acc_mean']):.1f}" for line in found["sweep"])
+        rows.append([row.title, cells, row.printed])
+    return markdown(["sweep", "ACC, %, by value", "in print"], rows) + f"\nMeans over the seeds.{_machines(there)}\n"

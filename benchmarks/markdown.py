@@ -1,0 +1,30 @@
+"""How results are written: Markdown tables, figures of a few digits, and a machine in a few words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def percent(score: dict[str, Any]) -> str:
+    """Mean ± standard deviation, in percent."""
+    return f"{100 * score['mean']:.1f} ± {100 * score['std']:.1f}"
+
+
+def number(value: float) -> str:
+    """About three digits, and no exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def where(machine: dict[str, Any]) -> str:
+    """The machine in a few words, and the commit: `-dirty` after it stands for changes that are not in it."""
+    device = machine["device"]
+    if device.startswith("cpu"):
+        device = f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores"
+    commit = machine["commit"].removesuffix("-dirty")
+    changed = " with uncommitted changes" if commit != machine["commit"] else ""
+    return f"{device}, torch {machine['versions']['torch']}, commit {commit}{changed}"

@@ -1,0 +1,126 @@
+"""The ablations: every row's commands are valid, a row runs, resumes and is told; what is not there is unrun."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import ablation_tables, ablations
+from benchmarks.ablation_rows import ROWS
+from sweeps.plan import make_plan
+from tests.data.test_mnist import idx
+from utils.config import load_config
+from utils.schema import SETUPS
+
+MACHINE = {
+    "cpu": "a CPU", "device": "cpu, 1 threads", "threads": 1, "cores": 2, "commit": "abc", "versions": {"torch": "2.0"},
+}  # fmt: skip
+
+
+def bench(folder, **changes):
+    given = {"folder": folder, "overrides": [], "data": folder, "mnist": folder, "minutes": None}
+    return ablations.Bench(argparse.Namespace(**given | changes))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_commands_of_a_row_are_valid_and_follow_one_another(name, tmp_path):
+    runs, made = bench(tmp_path), set()
+    for step in ROWS[name].steps:
+        words = runs.words(step)
+        assert words[:2] == ["--config_env", str(tmp_path / "env.yml")]
+        stage = SETUPS[step.setup].stage
+        if step.sweep:
+            plan = make_plan(stage, words[1], {stage: words[3]}, words[4:])
+            assert len(plan.settings) > 1
+            p = plan.jobs[0].config()
+        else:
+            p = load_config(words[1], words[3], words[4:])
+            made.add(p[f"{stage}_dir"])
+        assert p.setup == step.setup
+        assert str(p[f"{stage}_dir"]).startswith(str(tmp_path))
+        if SETUPS[step.setup].starts_from:
+            assert p[f"{SETUPS[step.setup].starts_from}_dir"] in made, "an earlier step has made it"
+
+
+def write_mnist(root):
+    draws = np.random.default_rng(0)
+    for part, num in (("train", 120), ("t10k", 40)):
+        labels = (np.arange(num) % 10).astype(np.uint8)
+        images = draws.integers(0, 60, (num, 28, 28)).astype(np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 4] = 255  # a stripe whose height is the label
+        (root / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (root / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+
+
+@pytest.mark.slow
+def test_a_row_runs_is_written_and_is_not_run_again(tmp_path, capsys):
+    write_mnist(tmp_path)
+    out = tmp_path / "out.json"
+    words = ["--folder", str(tmp_path / "runs"), "--out", str(out), "--mnist", str(tmp_path), "--only", "mnist-kmeans"]
+    assert ablations.main([*words, "method_kwargs.num_dims=5"]) == 0
+    row = json.loads(out.read_text())["rows"]["mnist-kmeans"]
+    assert row["scores"]["acc"] > 0.9
+    assert row["overrides"] == ["method_kwargs.num_dims=5"]
+    assert row["seconds"]["kmeans"] > 0
+    assert row["commands"][0].startswith("python -m methods.kmeans --config_env ")
+    assert {"commit", "versions", "cpu", "command"} <= row["machine"].keys()
+    assert ablations.main(words) == 0
+    assert "mnist-kmeans is there" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_row_whose_minutes_are_over_is_not_written(tmp_path, capsys):
+    out = tmp_path / "out.json"
+    words = ["--folder", str(tmp_path / "runs"), "--out", str(out), "--only", "digits-scan-strong"]
+    assert ablations.main([*words, "--minutes", "1e-6"]) == 0
+    assert "the same command goes on from here" in capsys.readouterr().out
+    assert not out.exists()
+
+
+def test_rows_that_lack_their_data_are_left_out_or_refused(tmp_path):
+    runs = bench(tmp_path, data=None, mnist=None)
+    assert {name for name, row in ROWS.items() if not runs.can_run(row)} == {
+        name for name in ROWS if name.startswith("digits")
+    }
+
+
+def test_warnings_that_differ_in_numbers_only_are_one(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("epoch 1\nwarning: 3 clusters are empty\nwarning: 4 clusters are empty\nwarning: it collapses\n")
+    assert ablations.warnings_of(log) == ["3 clusters are empty", "it collapses"]
+
+
+def row(title, **more):
+    return {
+        "title": title,
+        "scores": {},
+        "seconds": {"x": 90.0},
+        "warnings": {},
+        "overrides": [],
+        "machine": MACHINE,
+        **more,
+    }
+
+
+def test_tables_say_what_is_there_and_what_is_unrun():
+    sweep = [{"num_neighbors": "5", "acc_mean": "0.9"}, {"num_neighbors": "50", "acc_mean": "0.8"}]
+    collapsed = row("x", scores={"acc": 0.1}, warnings={"selflabel": ["2 clusters are empty"]})
+    rows = {
+        "pretext-simclr": row("SimCLR", scores={"knn": 0.5, "scan": 0.61}),
+        "cifar10-selflabel-simclr": collapsed,
+        "digits-neighbors": row("x", sweep=sweep),
+    }
+
+    def read(name):
+        assert name == "ablations.json"
+        return {"rows": rows}
+
+    lines = ablation_tables.pretext(read).splitlines()
+    assert "| SimCLR | 50.0 |  |  | 61.0 |  | 2 | K-means 65.9, then SCAN 87.6 |" in lines
+    assert "| rotation | unrun | unrun | unrun | unrun | unrun |  | K-means 27.1, then SCAN 74.3 |" in lines
+    assert "pretext-simclr: a CPU, 1 of 2 cores, torch 2.0, commit abc." in lines[-1]
+    assert "it said: 2 clusters are empty." in ablation_tables.views(read)
+    assert "| 5: 90.0, 50: 80.0 | flat from 5 to 50 |" in ablation_tables.sweeps(read)
+    assert ablation_tables.mnist(read).count("unrun") == 3 * 8
