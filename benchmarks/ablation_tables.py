@@ -26,6 +26,14 @@ def _machines(found: dict[str, Any]) -> str:
     return "".join(f" {', '.join(names)}: {place}." for place, names in places.items())
 
 
+def _minutes(found: dict[str, Any]) -> str:
+    """The minutes of all steps of a row; at most so many where the machine did other work."""
+    minutes = sum(filter(None, found["seconds"].values())) / 60
+    machine = found["machine"]
+    busy = (machine.get("load_average") or [0])[0] > machine["cores"] + 1
+    return ("≤ " if busy else "") + (f"{minutes:.0f}" if minutes >= 1 else "1" if busy else "< 1")
+
+
 def _table(result: dict[str, Any], table: str, columns: dict[str, str], first: str, note: str) -> str:
     rows, there = [], {}
     for name, row in ROWS.items():
@@ -36,7 +44,7 @@ def _table(result: dict[str, Any], table: str, columns: dict[str, str], first: s
         if found:
             there[name] = found
             cells = [f"{100 * found['scores'][key]:.1f}" if key in found["scores"] else "" for key in columns]
-            cells.append(f"{sum(filter(None, found['seconds'].values())) / 60:.0f}")
+            cells.append(_minutes(found))
         rows.append([row.title, *cells, row.printed])
     head = [first, *columns.values(), "minutes", "in print"]
     return markdown(head, rows) + f"\n{note}{_machines(there)}\n"

@@ -67,7 +67,7 @@ class Bench:
             command = self.command(step, words)
             log = self.folder / "logs" / f"{name}-{step.setup}.log"
             self.call(command, log)
-            found["commands"].append(quoted(["python", *command[1:]]))
+            found["commands"].append(self.shown(command))
             if step.sweep:
                 found["sweep"] = self.sweep_table(step, words)
                 continue
@@ -100,6 +100,13 @@ class Bench:
         if step.sweep:
             return [sys.executable, "sweep.py", step.setup, *words, "--name", step.sweep]
         return [sys.executable, *SETUPS[step.setup].script.split(), *words]
+
+    def shown(self, command: list[str]) -> str:
+        """A command as one would type it, with words for this machine's folders."""
+        text = quoted(["python", *command[1:]]).replace(f"{common.ROOT}/", "")
+        for word, path in {"RUNS": self.folder, "CIFAR": self.data, "MNIST": self.mnist}.items():
+            text = text.replace(str(path), word) if path else text
+        return text
 
     def call(self, command: list[str], log: Path) -> None:
         """Run a program to its end, or until the minutes are over; what it says goes to the log."""

@@ -18,10 +18,11 @@ from pydantic import Field
 from torch import Tensor
 
 from models.weights import save_weights
-from system.console import say
+from system.console import say, warn
 from system.distributed import gather
 from system.errors import UserError
 from system.runtime import generator
+from system.text import shown
 from training.run import Run
 from utils import cli, pretext
 from utils.common_config import (
@@ -60,7 +61,7 @@ def choose_labelled(targets: Tensor, fraction: float, *key: Any) -> Tensor:
 
 
 def require_labels(dataset: Any, num_classes: int) -> None:
-    """Raise UserError where there are no labels, or more classes than the config says."""
+    """Raise UserError where there are no labels, or more classes than the config says; warn of missing ones."""
     if not dataset.has_labels:
         raise UserError(
             f"supervised training needs labels, and the training split of {dataset.name} has none; give a labelled "
@@ -72,6 +73,11 @@ def require_labels(dataset: Any, num_classes: int) -> None:
             f"num_classes is {num_classes}, but the training split of {dataset.name} has {num_found} classes; set "
             f"num_classes={num_found}"
         )
+    counts = dataset.targets[dataset.targets >= 0].bincount(minlength=num_classes)
+    if missing := (counts == 0).nonzero().flatten().tolist():
+        names = [*dataset.classes, *map(str, range(len(dataset.classes), num_classes))]
+        words = ", ".join(shown(names[label]) for label in missing[:5]) + (", …" if len(missing) > 5 else "")
+        warn(f"there is no labelled training image of {len(missing)} classes, which are never predicted: {words}")
 
 
 def train(p: Any, run: Run, label_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0) -> dict[str, Any]:

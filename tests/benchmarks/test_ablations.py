@@ -64,7 +64,10 @@ def test_a_row_runs_is_written_and_is_not_run_again(tmp_path, capsys):
     assert row["scores"]["acc"] > 0.9
     assert row["overrides"] == ["method_kwargs.num_dims=5"]
     assert row["seconds"]["kmeans"] > 0
-    assert row["commands"][0].startswith("python -m methods.kmeans --config_env ")
+    assert row["commands"] == [
+        "python -m methods.kmeans --config_env RUNS/env.yml --config_exp configs/methods/kmeans_mnist.yml "
+        "method_kwargs.num_dims=5"
+    ]
     assert {"commit", "versions", "cpu", "command"} <= row["machine"].keys()
     assert ablations.main(words) == 0
     assert "mnist-kmeans is there" in capsys.readouterr().out
@@ -109,6 +112,7 @@ def test_tables_say_what_is_there_and_what_is_unrun():
     collapsed = row("x", scores={"acc": 0.1}, warnings={"selflabel": ["2 clusters are empty"]})
     rows = {
         "pretext-simclr": row("SimCLR", scores={"knn": 0.5, "scan": 0.61}),
+        "pretext-byol": row("BYOL", scores={"knn": 0.25}, machine=MACHINE | {"load_average": [9.0, 9.0, 9.0]}),
         "cifar10-selflabel-simclr": collapsed,
         "digits-neighbors": row("x", sweep=sweep),
     }
@@ -119,8 +123,9 @@ def test_tables_say_what_is_there_and_what_is_unrun():
 
     lines = ablation_tables.pretext(read).splitlines()
     assert "| SimCLR | 50.0 |  |  | 61.0 |  | 2 | K-means 65.9, then SCAN 87.6 |" in lines
+    assert "| BYOL | 25.0 |  |  |  |  | ≤ 2 | not in the table |" in lines, "the machine did other work"
     assert "| rotation | unrun | unrun | unrun | unrun | unrun |  | K-means 27.1, then SCAN 74.3 |" in lines
-    assert "pretext-simclr: a CPU, 1 of 2 cores, torch 2.0, commit abc." in lines[-1]
+    assert "pretext-simclr, pretext-byol: a CPU, 1 of 2 cores, torch 2.0, commit abc." in lines[-1]
     assert "it said: 2 clusters are empty." in ablation_tables.views(read)
     assert "| 5: 90.0, 50: 80.0 | flat from 5 to 50 |" in ablation_tables.sweeps(read)
     assert ablation_tables.mnist(read).count("unrun") == 3 * 8

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from data.augment.padded import PaddedCrop
+from data.dataset import ImageDataset
 from methods.instdisc import draw_noise
 from methods.rotnet import quarter_turns
-from methods.supervised import choose_labelled
+from methods.supervised import choose_labelled, require_labels
 from models import build_backbone
 from models.byol import OnlineNetwork
 from models.models import ContrastiveModel, LayerFeatures
@@ -75,6 +76,18 @@ def test_a_fraction_of_every_class():
     assert not torch.equal(rows, choose_labelled(targets, 0.4, 1, "supervised"))
     assert set(rows.tolist()) <= set(choose_labelled(targets, 0.8, 0, "supervised").tolist())
     assert torch.equal(choose_labelled(targets, 1.0, 0), (targets >= 0).nonzero()[:, 0])
+
+
+def test_classes_without_an_image_are_warned_of(capsys):
+    targets = torch.tensor([0, 2, -1])
+    dataset = ImageDataset("toy", torch.zeros(3, 3, 4, 4, dtype=torch.uint8), targets, ["a", "b", "c"], ["1", "2", "3"])
+    require_labels(dataset, 4)
+    assert capsys.readouterr().err == (
+        "warning: there is no labelled training image of 2 classes, which are never predicted: b, 3\n"
+    )
+    dataset.targets[2] = 1
+    require_labels(dataset, 3)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("name", "stem", "layers"), [("resnet8", "cifar", 3), ("resnet18", "imagenet", 4)])
