@@ -268,12 +268,11 @@ def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
     p = project.load(found.stage)
     scores = clusters.score_prediction(found.prediction, dataset)
     write_clusters(project.folder / "clusters.csv", dataset.paths, found.prediction)
-    clusters.write_report(
-        project.folder / "report.html", p, found.path, dataset, found.prediction, scores, verdict_of(found)
-    )
     left_out = sorted(
         set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
     )
+    page, verdict = project.folder / "report.html", verdict_of(found)
+    clusters.write_report(page, p, found.path, dataset, found.prediction, scores, verdict, left_out)
     lines = "".join(f"{escape(name)}\n" for name in left_out)  # one line a name
     write_text(project.folder / UNREADABLE, lines, listed=True)
     return found, {key: value for key, value in scores.items() if key not in ("confusion", "matching")}

@@ -20,11 +20,15 @@ from plotly.offline import get_plotlyjs
 
 from clustering.prediction import find_prototypes
 from report import charts, projection, summary, thumbnails
+from report.duplicates import exact_duplicates
+from report.edits import fingerprint
 from report.summary import Cluster, Labels
 from system.files import write_text
 
 FOLDER = Path(__file__).parent
-SHEET_BYTES, MAP_BYTES = 6_000_000, 5_000_000  # of the thumbnails, before base64 makes them a third larger
+SHEET_BYTES, TILE_BYTES = 4_000_000, 8_500_000  # of the thumbnails, before base64 makes them a third larger
+SCRIPTS = ("base", "page", "edits", "sheet", "export", "groups", "find")  # in the order in which they run
+NUM_NEIGHBORS = 8  # of an image, that the page knows
 MAX_TABLE_CLASSES = 30  # beyond, the confusion matrix is not given as a table too
 SURROGATE = re.compile("[\ud800-\udfff]")
 PERCENT_SCORES = ("acc", "nmi", "ari", "ami", "top5")
@@ -39,6 +43,9 @@ class ReportData:
     (cluster, class), None: the Hungarian one. `metrics` holds the lines of each stage's metrics.jsonl, `facts` how the
     result was made, `scores` what evaluation gave. Paths are shown as they are, and link to the files where
     `image_root` (the folder they are relative to) is given. `prototypes` maps clusters to images, None: found here.
+    `neighbors` [N, K + 1] are the images with the nearest features, column 0 the image itself. `tile(i)` is
+    what `thumbnail` is, where a small picture can be had sooner.
+    `unreadable` are files that were left out.
     `verdict` holds the candidates with their scores, the reason for the chosen one, and how far to trust it.
     """
 
@@ -55,6 +62,9 @@ class ReportData:
     scores: Mapping[str, Any] = field(default_factory=dict)
     image_root: Path | None = None
     prototypes: dict[int, int] | None = None
+    neighbors: np.ndarray | None = None
+    unreadable: Sequence[str] = ()
+    tile: Callable[[int], thumbnails.Picture] | None = None
     verdict: Mapping[str, Any] | None = None
 
 
@@ -154,15 +164,40 @@ def _labels(data: ReportData, assigned: np.ndarray, confidence: np.ndarray, num_
 
 
 def _sprites(
-    data: ReportData, clusters: list[Cluster], mistakes: list[int], on_map: list[int]
+    data: ReportData, clusters: list[Cluster], mistakes: list[int], order: np.ndarray
 ) -> tuple[list[thumbnails.Sprite], int]:
-    """All thumbnails: a sprite a cluster, one of the confident mistakes, then those of the map."""
+    """All thumbnails: a sprite a cluster, one of the confident mistakes, then small ones of all other images."""
     groups = [cluster.images() for cluster in clusters] + [mistakes]
     large = {index for group in groups for index in group}
-    pictures, num_failed = thumbnails.read_pictures(data.thumbnail, [*large, *on_map], large)
+    pictures, num_failed = thumbnails.read_pictures(data.thumbnail, large, thumbnails.SHEET_SIDE)
     sheets = thumbnails.make_sprites(pictures, groups, thumbnails.SHEET_SIDE, SHEET_BYTES)
-    rest = thumbnails.split([index for index in on_map if index not in large])
-    return sheets + thumbnails.make_sprites(pictures, rest, thumbnails.MAP_SIDE, MAP_BYTES), num_failed
+    rest = [index for index in order.tolist() if index not in large]
+    side = thumbnails.tile_side(len(rest))
+    pictures, more_failed = thumbnails.read_pictures(data.tile or data.thumbnail, rest, side)
+    tiles = thumbnails.make_sprites(pictures, thumbnails.split(rest), side, TILE_BYTES, thumbnails.TILE_LADDER)
+    return sheets + tiles, num_failed + more_failed
+
+
+def _base64(numbers: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(numbers).tobytes()).decode("ascii")
+
+
+def _neighbors(data: ReportData, features: np.ndarray) -> dict[str, Any]:
+    """The nearest images of each and the cosines of their features, as the page reads them."""
+    if data.neighbors is None:
+        return {"num": 0, "images": "", "cosines": "", "duplicates": []}
+    nearest = np.asarray(data.neighbors)[:, 1 : 1 + NUM_NEIGHBORS]
+    unit = summary.unit_rows(features)
+    cosines = np.stack([np.einsum("nd,nd->n", unit, unit[column]) for column in nearest.T], axis=1)
+    images = nearest.astype("<u2" if len(nearest) <= 65535 else "<u4")
+    scaled = np.round(65535 * np.clip(cosines, 0, 1)).astype("<u2")
+    duplicates = exact_duplicates(cosines[:, 0], data.tile or data.thumbnail)
+    return {
+        "num": nearest.shape[1],
+        "images": _base64(images),
+        "cosines": _base64(scaled),
+        "duplicates": duplicates,
+    }
 
 
 def _curves(metrics: Mapping[str, charts.Lines]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, str]]]:
@@ -180,7 +215,7 @@ def _curves(metrics: Mapping[str, charts.Lines]) -> tuple[dict[str, dict[str, An
 def _fill(**values: Any) -> str:
     """Fill the template; style and scripts are in the page itself, and no other script may run there."""
     plotly, plotly_hash = _script(get_plotlyjs())
-    script, script_hash = _script((FOLDER / "report.js").read_text(encoding="utf-8"))
+    own = [_script((FOLDER / "js" / f"{name}.js").read_text(encoding="utf-8")) for name in SCRIPTS]
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -190,8 +225,8 @@ def _fill(**values: Any) -> str:
     )
     return environment.get_template("template.html.j2").render(
         style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
-        scripts=[plotly, script],
-        script_hashes=f"{plotly_hash} {script_hash}",
+        scripts=[plotly, *(script for script, _ in own)],
+        script_hashes=" ".join([plotly_hash, *(digest for _, digest in own)]),
         plotly_version=version("plotly"),
         **values,
     )
@@ -220,12 +255,22 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
     }
     if labels is not None:
         figures |= {"confusion": charts.confusion_matrix(labels), "accuracy": charts.class_accuracy(labels)}
-    sprites, num_failed = _sprites(data, clusters, labels.mistakes if labels else [], on_map.tolist())
+    distances = summary.distances(assigned, features, num_clusters)
+    for one in clusters:
+        one.distance = float(distances[assigned == one.index].mean()) if one.size else 0.0
+    order = np.lexsort((-confidence, assigned))  # as sheets show them, so that few sprites are in sight
+    sprites, num_failed = _sprites(data, clusters, labels.mistakes if labels else [], order)
+    neighbors = _neighbors(data, features)
     paths = [clean(path) for path in data.paths]
     facts = {
+        "fingerprint": fingerprint(data.paths, assigned.tolist()),
         "paths": paths,
         "clusters": assigned.tolist(),
         "confidence": np.round(10_000 * confidence).astype(int).tolist(),
+        "distance": np.round(10_000 * distances).astype(int).tolist(),
+        "duplicates": neighbors["duplicates"],
+        "unreadable": [clean(path) for path in data.unreadable],
+        "num_neighbors": neighbors["num"],
         "targets": labels.targets.tolist() if labels else None,
         "classes": labels.classes if labels else [],
         "names": [cluster.name for cluster in clusters],
@@ -240,6 +285,8 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         facts_json=to_json(facts),
         figures_json=to_json(figures),
         sprites=[sprite.base64() for sprite in sprites],
+        neighbors=neighbors,
+        unreadable=[clean(path) for path in data.unreadable],
         paths=paths,
         confidence=confidence,
         clusters=clusters,

@@ -2,6 +2,7 @@
 
 import colorsys
 import html
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -209,6 +210,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "skipped batches": ("skipped_batches",),
     "learning rate": ("lr",),
 }
+WORDS = {
+    "val_loss": "validation loss",
+    "knn_acc": "k-NN accuracy (labels only score)",
+    "acc_from_labels": "accuracy (labels only score)",
+    "confident": "confident images",
+    "skipped_batches": "skipped batches",
+    "lr": "learning rate",
+}
+NUM_EPOCH_TICKS = 8
 FROM_ZERO = ("confident images", "confident images of each cluster", "skipped batches", "learning rate")
 
 
@@ -218,7 +228,14 @@ def _curves(lines: Lines, key: str) -> list[tuple[str, list[int], Sequence[float
     epochs, values = [line["epoch"] for line in having], [line[key] for line in having]
     if values and isinstance(values[0], list):
         return [(str(cluster), epochs, column) for cluster, column in enumerate(zip(*values, strict=True))]
-    return [(key, epochs, values)] if values else []
+    return [(WORDS.get(key, key), epochs, values)] if values else []
+
+
+def _epoch_axis(epochs: Sequence[int]) -> dict[str, Any]:
+    """Ticks at whole epochs, a round number apart."""
+    span = max(max(epochs) - min(epochs), 1)
+    steps = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    return {"tick0": 0, "dtick": next(step for step in steps if span / step <= NUM_EPOCH_TICKS), "tickformat": ",d"}
 
 
 def training_curves(lines: Lines) -> dict[str, dict[str, Any]]:
@@ -234,6 +251,7 @@ def training_curves(lines: Lines) -> dict[str, dict[str, Any]]:
             style = {"line": {"color": color, "width": 2}, "marker": {"color": color, "size": 5}}
             traces.append(go.Scatter(x=x, y=y, name=name, mode=mode, **style))
         charts[group] = _figure(traces, "epoch", "", showlegend=True, legend=LEGEND, hovermode="x")
+        charts[group]["layout"]["xaxis"] |= _epoch_axis([epoch for _, epochs, _ in curves for epoch in epochs])
         if group in FROM_ZERO:
             charts[group]["layout"]["yaxis"]["rangemode"] = "tozero"
     return charts

@@ -1,6 +1,6 @@
 """From a stage's prediction to the page that shows it, and to the list of clusters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,23 @@ def write_report(
     prediction: Prediction,
     scores: dict[str, Any],
     verdict: Mapping[str, Any] | None = None,
+    neighbors: np.ndarray | None = None,
+    unreadable: Sequence[str] = (),
 ) -> None:
     """Write report.html of a clustering model's prediction; raises UserError when it cannot be written.
 
     `folders` are the run folders that led to the model, by stage, its own last; empty for a foreign model.
-    `verdict` says which of several candidates this is.
+    `verdict` says which of several candidates this is; `neighbors` [N, K + 1] are those in its features, if known;
+    `unreadable` are files that were left out.
     """
     from report.build import ReportData
     from report.build import write_report as write  # templates and charts take a second to import
 
+    thumbnails = Thumbnails(dataset)
     data = ReportData(
         title=f"{len(dataset):,} images of {dataset.root.name if dataset.root else dataset.name}",
         paths=dataset.paths,
-        thumbnail=Thumbnails(dataset),
+        thumbnail=thumbnails,
         probabilities=prediction.probabilities.float().cpu().numpy(),
         features=prediction.features.float().cpu().numpy(),
         targets=dataset.targets.cpu().numpy() if dataset.has_labels else None,
@@ -52,6 +56,9 @@ def write_report(
         verdict=verdict,
         image_root=dataset.root,
         prototypes=find_prototypes(prediction.features, prediction.probabilities),
+        neighbors=neighbors,
+        unreadable=unreadable,
+        tile=None if dataset.root is not None and dataset.reading and dataset.reading.streamed else thumbnails.small,
     )
     write(path, data, seed=config["seed"])
 
@@ -74,6 +81,10 @@ class Thumbnails:
                 return read_image(path, THUMBNAIL_SIDE, self.values)[0]
             except BadImageError:
                 pass
+        return self.dataset.image(index).cpu().numpy()
+
+    def small(self, index: int) -> np.ndarray:
+        """Image `index` as the stages see it, uint8 `[3, H, W]`: from memory, where the data set is there."""
         return self.dataset.image(index).cpu().numpy()
 
 

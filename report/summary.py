@@ -16,11 +16,15 @@ NUM_MISTAKES = 24
 
 @dataclass
 class Cluster:
-    """One cluster as its card shows it; `sheets` holds (heading, images), `nearest` (cluster, cosine)."""
+    """One cluster as its card shows it; `sheets` holds (heading, images), `nearest` (cluster, cosine).
+
+    `distance` is the mean cosine distance of its images to their mean direction.
+    """
 
     index: int
     size: int = 0
     confidence: float = 0.0
+    distance: float = 0.0
     label: str | None = None
     prototype: int | None = None
     sheets: list[tuple[str, list[int]]] = field(default_factory=list)
@@ -72,10 +76,25 @@ def _sheets(members: np.ndarray, num: int, generator: np.random.Generator) -> li
     ]
 
 
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """L2-normalise rows; values that are not finite count as 0."""
+    rows = np.nan_to_num(np.asarray(features))
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
 def _centroid(members: np.ndarray, features: np.ndarray) -> np.ndarray:
-    rows = np.nan_to_num(np.asarray(features[members], dtype=np.float64))
-    mean = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).mean(axis=0)
+    mean = unit_rows(np.asarray(features[members], dtype=np.float64)).mean(axis=0)
     return mean / max(float(np.linalg.norm(mean)), 1e-12)
+
+
+def distances(clusters: np.ndarray, features: np.ndarray, num_clusters: int) -> np.ndarray:
+    """Every image's cosine distance to the mean direction of its cluster, [N], 0..2."""
+    found = np.zeros(len(clusters))
+    for cluster in range(num_clusters):
+        members = np.flatnonzero(clusters == cluster)
+        if len(members):
+            found[members] = 1 - unit_rows(features[members]) @ _centroid(members, features)
+    return found
 
 
 def _link_nearest(found: list[Cluster], centroids: np.ndarray) -> None:

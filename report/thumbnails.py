@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,9 @@ from PIL import Image
 from system.errors import UserError
 
 SHEET_SIDE = 128
-MAP_SIDE = 64
+TILE_SIDES = ((6000, 64), (15_000, 48))  # up to how many images a tile has which side; beyond, it is 32
 GUTTER = 1  # pixels repeated around a tile, so that a scaled tile does not show its neighbors
-MAP_TILES = 256  # tiles of one picture of the map
+NUM_TILES = 256  # small tiles of one picture
 # (scale of the side, WebP quality): each step is taken when the one before is too large. None is lossless.
 LADDER: tuple[tuple[float, int | None], ...] = (
     (1, None),
@@ -23,6 +23,15 @@ LADDER: tuple[tuple[float, int | None], ...] = (
     (0.75, 50),
     (0.5, 40),
     (0.25, 20),
+)
+TILE_LADDER: tuple[tuple[float, int | None], ...] = (
+    (1, None),
+    (1, 82),
+    (1, 60),
+    (1, 40),
+    (1, 20),
+    (0.75, 15),
+    (0.5, 10),
 )
 
 Picture = Image.Image | np.ndarray
@@ -68,24 +77,27 @@ def fit(picture: Image.Image, side: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
 
 
-def read_pictures(
-    read: Callable[[int], Picture], indices: Iterable[int], large: set[int]
-) -> tuple[dict[int, Image.Image], int]:
-    """Read images once and keep them no larger than the page needs.
+def tile_side(num_images: int) -> int:
+    """The side of the small tiles that all images have."""
+    return next((side for most, side in TILE_SIDES if num_images <= most), 32)
 
-    Those in `large` fit SHEET_SIDE, the others MAP_SIDE. Returns the pictures, and how many `read` refused with a
-    UserError: a file may have gone since the images were clustered, and a report without one thumbnail is better
-    than none.
+
+def read_pictures(
+    read: Callable[[int], Picture], indices: Iterable[int], side: int
+) -> tuple[dict[int, Image.Image], int]:
+    """Read images once and keep them no larger than `side`.
+
+    Returns the pictures, and how many `read` refused with a UserError: a file may have gone since the images were
+    clustered, and a report without one thumbnail is better than none.
     """
     pictures, num_failed = {}, 0
     for index in sorted(set(indices)):
-        limit = SHEET_SIDE if index in large else MAP_SIDE
         try:
             picture = to_picture(read(index))
         except UserError:
             num_failed += 1
             continue
-        pictures[index] = fit(picture, limit) if max(picture.size) > limit else picture
+        pictures[index] = fit(picture, side) if max(picture.size) > side else picture
     return pictures, num_failed
 
 
@@ -112,7 +124,13 @@ def _pack(tiles: list[Image.Image], images: list[int], side: int, quality: int |
     return Sprite(images, side, columns, rows, file.getvalue())
 
 
-def make_sprites(pictures: dict[int, Image.Image], groups: list[list[int]], side: int, num_bytes: int) -> list[Sprite]:
+def make_sprites(
+    pictures: dict[int, Image.Image],
+    groups: list[list[int]],
+    side: int,
+    num_bytes: int,
+    ladder: Sequence[tuple[float, int | None]] = LADDER,
+) -> list[Sprite]:
     """Pack every group of images into one sprite, all of them together within `num_bytes`.
 
     A tile's side is `side`, or the largest picture's where all are smaller; first quality and then size give
@@ -124,10 +142,15 @@ def make_sprites(pictures: dict[int, Image.Image], groups: list[list[int]], side
     side = min(side, max(max(pictures[i].size) for group in groups for i in group))
     num_tiles = sum(len(group) for group in groups)
     sprites: list[Sprite] = []
-    for scale, quality in LADDER:
+    sample = groups[:: math.ceil(len(groups) / 8)]  # tells which steps are far too large
+    share = sum(map(len, sample)) / num_tiles
+    for scale, quality in ladder:
         scaled = max(4, round(side * scale))
         if quality is None and num_tiles * scaled * scaled > num_bytes:
             continue  # lossless takes about a byte a pixel
+        tried = [_pack([pictures[i] for i in group], group, scaled, quality) for group in sample]
+        if (scale, quality) != ladder[-1] and sum(len(sprite.data) for sprite in tried) > 1.2 * share * num_bytes:
+            continue
         sprites = [_pack([pictures[i] for i in group], group, scaled, quality) for group in groups]
         if sum(len(sprite.data) for sprite in sprites) <= num_bytes:
             break
@@ -135,5 +158,5 @@ def make_sprites(pictures: dict[int, Image.Image], groups: list[list[int]], side
 
 
 def split(indices: list[int]) -> list[list[int]]:
-    """Cut the map's images into groups of one sprite each."""
-    return [indices[start : start + MAP_TILES] for start in range(0, len(indices), MAP_TILES)]
+    """Cut images into groups of one sprite each."""
+    return [indices[start : start + NUM_TILES] for start in range(0, len(indices), NUM_TILES)]

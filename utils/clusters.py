@@ -1,12 +1,16 @@
 """Watching a clustering stage without labels, and scoring it with them where there are any."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from easydict import EasyDict
 
+from clustering.mining import mine_neighbors
+from clustering.neighbors import load_neighbors
 from clustering.prediction import Prediction, find_prototypes, predict
 from clustering.scores import count_classes, score
 from models import weights
@@ -14,8 +18,10 @@ from models.heads import build_head
 from models.models import ClusteringModel
 from models.plain import is_given
 from report import collect, plots
+from report.build import NUM_NEIGHBORS
 from system.console import say, warn
 from system.distributed import is_main
+from system.errors import UserError
 from system.runtime import Runtime
 from system.yaml_file import load_yaml
 from training.board import Board
@@ -106,16 +112,30 @@ def write_report(
     prediction: Prediction,
     scores: dict[str, Any],
     verdict: Mapping[str, Any] | None = None,
+    unreadable: Sequence[str] = (),
 ) -> None:
     """Write report.html of a model's prediction, with the curves of the runs that led to it where it is their own.
 
-    `verdict` says which of several candidates it is, and why.
+    `verdict` says which of several candidates it is, and why; `unreadable` are files that were left out.
     """
     stage = SETUPS[p.setup].stage
     before = STAGES[: STAGES.index(stage)] if stage in STAGES else ()
     folders = {name: Path(p[f"{name}_dir"]) for name in (*before, stage)}
     own = model_path.parent.resolve() == folders[stage].resolve()
-    collect.write_report(path, p, model_path, folders if own else {}, dataset, prediction, scores, verdict)
+    given = folders if own else {}
+    neighbors = find_neighbors(p, dataset, prediction)
+    collect.write_report(path, p, model_path, given, dataset, prediction, scores, verdict, neighbors, unreadable)
+
+
+def find_neighbors(p: EasyDict, dataset: Any, prediction: Prediction) -> np.ndarray:
+    """The nearest images of each, column 0 itself: those that were mined, or else those in the model's own features."""
+    split = "val" if p.get("val_db_name") else "train"
+    path = p.get(f"topk_neighbors_{split}_path")
+    num = min(NUM_NEIGHBORS, len(dataset) - 1)
+    if path and Path(path).exists():
+        with contextlib.suppress(UserError):  # of other images, or fewer
+            return load_neighbors(path, len(dataset), num, dataset.fingerprint(), "")
+    return mine_neighbors(prediction.features, num, p.get("neighbors") or "auto")
 
 
 def draw_confusion(path: Path, scores: dict[str, Any], dataset: Any) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data import DATASETS
-from report import build, charts, projection, summary, thumbnails
+from report import build, charts, edits, projection, summary, thumbnails
 from report.build import ReportData, write_report
 from report.collect import Thumbnails
 from system.errors import UserError
@@ -188,7 +188,7 @@ def test_hostile_text_is_escaped_everywhere():
     html = build.render(data)
     page = Page(html)
     scripts = [a for tag, a in page.elements if tag == "script" and a.get("type") is None]
-    assert len(scripts) == 2  # Plotly's and the page's own
+    assert len(scripts) == 1 + len(build.SCRIPTS)  # Plotly's and the page's own
     assert not [tag for tag, _ in page.elements if tag in ("img", "iframe", "object")]
     assert not [a for _, a in page.elements if any(key.startswith("on") for key in a)]
     assert page.json("facts")["paths"][:5] == [*names[:3], "bytes \ufffd.png", names[4]]
@@ -224,8 +224,8 @@ def test_any_number_of_images_and_clusters(num_images, num_clusters):
     data = make_data(num_images, num_clusters, targets=np.zeros(num_images, dtype=int))
     page = Page(build.render(data))
     filled = len(set(data.probabilities.argmax(1).tolist()))
-    assert len(page.having(class_="card")) == num_clusters
-    assert sum("Empty: no image" in page.texts[f"cluster-{c}"] for c in range(num_clusters)) == num_clusters - filled
+    assert len(page.having(class_="card")) == filled
+    assert page.texts.get("empty", "").count("Cluster ") == num_clusters - filled
     assert ("empty. That may mean" in page.texts["overview"]) == (filled < num_clusters)
     assert len(page.having(aria_label="Prototype")) == filled
 
@@ -264,8 +264,8 @@ def test_thumbnails_come_back_out_of_the_page():
 
 def test_thumbnails_of_any_shape_keep_their_aspect():
     pictures = {0: Image.new("RGB", (400, 100), "red"), 1: Image.new("RGB", (1, 5000), "red")}
-    small, num_failed = thumbnails.read_pictures(pictures.__getitem__, [0, 1], {0})
-    assert [small[0].size, small[1].size, num_failed] == [(128, 32), (1, 64), 0]
+    small, num_failed = thumbnails.read_pictures(pictures.__getitem__, [0, 1], 128)
+    assert [small[0].size, small[1].size, num_failed] == [(128, 32), (1, 128), 0]
     (sprite,) = thumbnails.make_sprites(small, [[0]], 128, 10**6)
     alpha = np.asarray(Image.open(io.BytesIO(sprite.data)))[1:-1, 1:-1, 3]
     assert (alpha[48:80] == 255).all() and (alpha[:48] == 0).all() and (alpha[80:] == 0).all()
@@ -291,7 +291,7 @@ def test_a_streamed_image_that_is_gone_leaves_the_others(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
     dataset = DATASETS["folder"](tmp_path, "val", 8, stream=True)
     (tmp_path / "b.png").unlink()
-    pictures, num_failed = thumbnails.read_pictures(Thumbnails(dataset), range(3), set())
+    pictures, num_failed = thumbnails.read_pictures(Thumbnails(dataset), range(3), 64)
     assert sorted(pictures) == [0, 2] and num_failed == 1
 
 
@@ -345,6 +345,51 @@ def test_map_projects_few_points_and_few_dimensions(shape):
     assert points.shape == (shape[0], 2) and np.isfinite(points).all()
 
 
+def test_ticks_are_at_whole_epochs_a_round_number_apart():
+    for last, apart in [(1, 1), (8, 1), (9, 2), (20, 5), (500, 100)]:
+        lines = [{"epoch": epoch, "loss": 1.0} for epoch in (0, last)]
+        axis = charts.training_curves(lines)["losses"]["layout"]["xaxis"]
+        assert (axis["tick0"], axis["dtick"]) == (0, apart)
+
+
+def test_distances_are_one_minus_the_cosine_with_the_cluster_s_mean():
+    features = np.array([[2.0, 0], [0, 3], [0, -1], [0, -5]])
+    found = summary.distances(np.array([0, 0, 2, 2]), features, 3)
+    assert np.allclose(found, [1 - 0.5**0.5, 1 - 0.5**0.5, 0, 0])
+
+
+def test_exact_duplicates_have_equal_pixels_and_near_ones_only_their_cosine():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    pixels[4] = pixels[1]
+    pixels[3] = pixels[1]
+    pixels[5] = pixels[0]
+    features = np.eye(6)[[0, 1, 2, 1, 1, 0]] + 0.01
+    features[2] = features[0] + [0, 0.05, 0, 0, 0, 0]  # near the first, and another picture
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    neighbors = np.argsort(-cosines - 10 * np.eye(6), axis=1, kind="stable")[:, :4]
+    facts = make_data(6, 2, features=features, neighbors=neighbors, thumbnail=lambda i: pixels[i])
+    page = Page(build.render(facts))
+    assert page.json("facts")["duplicates"] == [[0, 5], [1, 3, 4]]
+    nearest = np.frombuffer(base64.b64decode(page.texts["neighbors"]), "<u2").reshape(6, 3)
+    assert np.array_equal(nearest, neighbors[:, 1:])
+    told = np.frombuffer(base64.b64decode(page.texts["cosines"]), "<u2").reshape(6, 3) / 65535
+    assert np.allclose(told, np.take_along_axis(cosines, neighbors[:, 1:], axis=1).clip(0, 1), atol=1e-5)
+
+
+def test_the_page_has_a_small_picture_of_every_image_and_its_clustering_s_fingerprint():
+    data = make_data(400, 3)
+    facts = Page(build.render(data)).json("facts")
+    assert {i for sprite in facts["sprites"] for i in sprite["images"]} == set(range(400))
+    assert facts["fingerprint"] == edits.fingerprint(data.paths, data.probabilities.argmax(1).tolist())
+
+
+def test_files_that_could_not_be_read_are_listed():
+    page = Page(build.render(make_data(6, 2, unreadable=["<b>bad.png", "\udce9.png"])))
+    assert "2 files could not be read" in page.texts["seen"] and "<b>bad.png" in page.texts["seen"]
+    assert page.json("facts")["unreadable"] == ["<b>bad.png", "\ufffd.png"]
+
+
 def test_training_curves_are_grouped_and_keep_the_values():
     lines = [{"epoch": e, "loss": -1.5 - e, "lr": 0.1, "note": "x"} for e in (1, 2, 3)]
     lines[1]["loss"] = float("nan")
@@ -353,8 +398,8 @@ def test_training_curves_are_grouped_and_keep_the_values():
     curves = {group: {t["name"]: (t["x"], t["y"]) for t in figure["data"]} for group, figure in figures.items()}
     assert curves == {
         "losses": {"loss": ([1, 2, 3], [-2.5, None, -4.5])},
-        "scores": {"knn_acc": ([1, 3], [0.25, 0.75])},
-        "learning rate": {"lr": ([1, 2, 3], [0.1] * 3)},
+        "scores": {"k-NN accuracy (labels only score)": ([1, 3], [0.25, 0.75])},
+        "learning rate": {"learning rate": ([1, 2, 3], [0.1] * 3)},
     }
     assert charts.training_curves([]) == {}
     lines = [{"epoch": 1, "loss": -110.0, "val_loss": -2.2, "entropy": 2.3, "head": 3}]
@@ -363,10 +408,10 @@ def test_training_curves_are_grouped_and_keep_the_values():
     assert {group: [t["name"] for t in figure["data"]] for group, figure in figures.items()} == {
         "losses": ["loss"],
         "consistency and entropy": ["entropy"],
-        "validation loss": ["val_loss"],
-        "confident images": ["confident"],
+        "validation loss": ["validation loss"],
+        "confident images": ["confident images"],
         "confident images of each cluster": ["0", "1"],
-        "skipped batches": ["skipped_batches"],
+        "skipped batches": ["skipped batches"],
     }
     assert [t["y"] for t in figures["confident images of each cluster"]["data"]] == [[4], [5]]
     many = [{"epoch": 1, "confident_per_cluster": [0] * 1000}]

@@ -19,7 +19,7 @@ from utils.common_config import get_model
 from utils.config import load_config
 
 pytestmark = pytest.mark.slow
-NAMES = ["=left.png", "<b>1<b>.png", "two words.png", *(f"{i:02d}.png" for i in range(3, 24))]
+NAMES = ["=left.png", "<b>1<b>.png", "two words.png", *(f"{i:02d}.png" for i in range(3, 60))]
 
 
 def draw(path, kind, seed):
@@ -36,6 +36,10 @@ def read(path):
 
 @pytest.fixture
 def base(tmp_path):
+    return make_clustering(tmp_path)
+
+
+def make_clustering(tmp_path):
     """Two folders of the same three kinds of images, and a clustering of one of them, of an untrained network."""
     for i, name in enumerate(NAMES):
         draw(tmp_path / "images" / name, i % 3, i)
@@ -69,7 +73,7 @@ def by_truth(base, name="given.csv"):
 def test_two_columns_become_labels_folders_and_names_for_new_images(base, capfd):
     assert label(base, by_truth(base), "--link_to", base / "sorted") == 0
     said = capfd.readouterr().out
-    assert "24 of 24 images in 3 classes, 24 by hand" in said and "100.0 %" in said
+    assert "60 of 60 images in 3 classes, 60 by hand" in said and "100.0 %" in said
     rows = read(base / "out" / "labels.csv")
     clusters = read(base / "out" / "clusters.csv")
     assert [(row["path"], row["cluster"]) for row in rows] == [(row["path"], row["cluster"]) for row in clusters]
@@ -82,9 +86,9 @@ def test_two_columns_become_labels_folders_and_names_for_new_images(base, capfd)
     model = ["--model", base / "out", base / "new", "--output", out]
     assert command("predict", *model, "--copy_to", base / "new sorted") == 0
     rows = read(out)
-    assert list(rows[0]) == ["path", "label", "confidence"] and len(rows) == 24
+    assert list(rows[0]) == ["path", "label", "confidence"] and len(rows) == 60
     assert all(row["label"] == f"kind {row['path'].split('/')[-2]}" for row in rows)
-    assert len(list((base / "new sorted" / "kind 1").iterdir())) == 8
+    assert len(list((base / "new sorted" / "kind 1").iterdir())) == 20
     half = float(np.median([float(row["confidence"]) for row in rows]))
     assert command("predict", *model, "--min_confidence", half) == 0
     assert {row["label"] == "" for row in read(out) if float(row["confidence"]) < half - 1e-5} == {True}

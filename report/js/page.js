@@ -1,43 +1,9 @@
 "use strict";
+// Looking at the result: cards, charts, the list, the map, and one picture larger.
 (() => {
-  const facts = JSON.parse(document.getElementById("facts").textContent);
-  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const { facts, byId, all, percent, tiles, paint, addressOf } = report;
+  const figures = JSON.parse(byId("figures").textContent);
   const PAGE = 50;
-  const percent = (value) => `${(value / 100).toFixed(1)} %`;
-  const byId = (id) => document.getElementById(id);
-  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-
-  // ---- Thumbnails: each is a tile of a sprite, whose picture is made from its text when it is first shown.
-  const tiles = new Map();
-  facts.sprites.forEach((sprite, number) =>
-    sprite.images.forEach((image, position) => tiles.has(image) || tiles.set(image, [number, position])));
-  const addresses = [];
-
-  function address(number) {
-    if (!addresses[number]) {
-      const text = atob(byId(`sprite-${number}`).textContent);
-      const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
-      addresses[number] = URL.createObjectURL(new Blob([bytes], { type: "image/webp" }));
-    }
-    return addresses[number];
-  }
-
-  function paint(element, image) {
-    const tile = tiles.get(image);
-    element.classList.toggle("missing", !tile);
-    if (!tile) {
-      element.style.backgroundImage = "none";
-      return;
-    }
-    const { side, columns, rows } = facts.sprites[tile[0]];
-    const cell = side + 2;
-    const place = (index, count) => (100 * (index * cell + 1)) / (count * cell - side);
-    element.style.backgroundImage = `url("${address(tile[0])}")`;
-    element.style.backgroundSize = `${(100 * columns * cell) / side}% ${(100 * rows * cell) / side}%`;
-    element.style.backgroundPosition =
-      `${place(tile[1] % columns, columns)}% ${place(Math.floor(tile[1] / columns), rows)}%`;
-    element.classList.toggle("coarse", side <= 16);
-  }
 
   function whenNear(elements, act) {
     const observer = new IntersectionObserver((entries) => {
@@ -104,13 +70,35 @@
     const target = facts.targets ? facts.targets[image] : -1;
     byId("viewer-facts").textContent = `${facts.names[facts.clusters[image]]}, confidence ${percent(facts.confidence[image])}` +
       (target >= 0 ? `, labeled ${facts.classes[target]}` : "");
-    if (facts.links !== null) {
-      byId("viewer-link").hidden = false;
-      byId("viewer-link").firstElementChild.href = facts.links + (facts.addresses[image] ?? facts.paths[image].split("/").map(encodeURIComponent).join("/"));
-    }
     viewer.querySelector('[data-step="-1"]').disabled = current <= 0;
     viewer.querySelector('[data-step="1"]').disabled = current >= among.length - 1;
     if (!viewer.open) viewer.showModal();
+    showFile(image);
+  }
+
+  // The file itself in the place of its thumbnail, where it lies beside the page as it did when that was written.
+  function showFile(image) {
+    const address = addressOf(image);
+    const note = byId("viewer-note");
+    byId("viewer-link").hidden = address === null;
+    note.textContent = address === null ? "" : "Opening the file …";
+    if (address === null) return;
+    byId("viewer-link").firstElementChild.href = address;
+    const file = new Image();
+    const stillShown = () => viewer.open && among[current] === image;
+    file.onload = () => {
+      if (!stillShown()) return;
+      const picture = viewer.querySelector(".picture");
+      picture.style.cssText = `background: center / contain no-repeat url("${file.src}")`;
+      picture.classList.remove("missing", "coarse");
+      note.textContent = `${file.naturalWidth} × ${file.naturalHeight} pixels`;
+    };
+    file.onerror = () => {
+      if (!stillShown()) return;
+      note.textContent = "The file is not where this page expects it, or no picture that a browser can show; this is its thumbnail.";
+      byId("viewer-link").hidden = true;
+    };
+    file.src = address;
   }
 
   function step(by) {
@@ -166,6 +154,7 @@
 
   function goTo(cluster) {
     const card = byId(`cluster-${cluster}`);
+    if (!card) return; // it is empty
     card.scrollIntoView();
     card.focus({ preventScroll: true });
   }
@@ -223,6 +212,12 @@
     dimMap();
   }
 
+  // A file's name, cut in the middle where the page is narrow: its end says as much as its beginning.
+  function fitting(path) {
+    const most = innerWidth < 600 ? 26 : Infinity;
+    return path.length <= most ? path : `${path.slice(0, most / 2 - 1)}…${path.slice(-most / 2)}`;
+  }
+
   function row(image) {
     const line = document.createElement("tr");
     const picture = document.createElement("button");
@@ -237,7 +232,8 @@
     link.textContent = facts.names[facts.clusters[image]].replace("Cluster ", "");
     link.setAttribute("aria-label", facts.names[facts.clusters[image]]);
     const path = document.createElement("bdi");
-    path.textContent = facts.paths[image];
+    path.textContent = fitting(facts.paths[image]);
+    path.title = facts.paths[image];
     const cells = [picture, path, link, percent(facts.confidence[image])];
     if (facts.targets) cells.push(facts.classes[facts.targets[image]] ?? "–");
     for (const content of cells) line.insertCell().append(content);
@@ -374,6 +370,6 @@
     zoom(factor, factor && factor < 1 && focused >= 0 ? [x[focused], y[focused]] : null);
   }));
 
+  report.show = show;
   update();
-  performance.mark("ready");
 })();

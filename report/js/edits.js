@@ -1,0 +1,173 @@
+"use strict";
+// What a person made of the clusters: a list of steps, of which the first `done` count. Undo and redo only move `done`;
+// what the steps amount to is found by taking them again, one after the other.
+//
+// A group is a cluster, by its number, or one that was added. The group of an image is that of its cluster, or the one
+// that it was moved to (OUT: none), at the end of the chain of merges. Its label is the name of that group.
+report.edits = (() => {
+  const { facts } = report;
+  const OUT = -1;
+  const FORMAT = "scan-edits-1";
+  const KEY = `${FORMAT}:${facts.fingerprint}`;
+  const numClusters = facts.names.length;
+  const listeners = [];
+  let steps = [];
+  let done = 0;
+  let state = null;
+  let members = null; // of every group, made when it is first asked for
+  let kept = true;
+
+  // What each kind of step does to a state.
+  const take = {
+    name: (now, group, text) => { text ? now.names.set(group, text) : now.names.delete(group); },
+    merge: (now, group, into) => { now.merged.set(group, into); },
+    reject: (now, group, yes) => { yes ? now.rejected.add(group) : now.rejected.delete(group); },
+    move: (now, images, group) => {
+      for (const image of images) now.moved.set(image, group);
+      now.numGroups = Math.max(now.numGroups, group + 1);
+    },
+    replace: (now, other) => Object.assign(now, unpack(other)),
+  };
+
+  function unpack(file) {
+    const numbers = (object) => new Map(Object.entries(object).map(([key, value]) => [Number(key), value]));
+    const now = { names: numbers(file.names), merged: numbers(file.merged), rejected: new Set(file.rejected), moved: numbers(file.moved) };
+    const groups = [...now.names.keys(), ...now.merged.keys(), ...now.merged.values(), ...now.moved.values()];
+    now.numGroups = groups.reduce((most, group) => Math.max(most, group + 1), numClusters);
+    return now;
+  }
+
+  function replay() {
+    state = unpack({ names: {}, merged: {}, rejected: [], moved: {} });
+    for (const [kind, ...values] of steps.slice(0, done)) take[kind](state, ...values);
+    members = null;
+  }
+
+  function end(group) {
+    while (state.merged.has(group)) group = state.merged.get(group);
+    return group;
+  }
+
+  const groupOf = (image) => end(state.moved.get(image) ?? facts.clusters[image]);
+  const nameOf = (group) => state.names.get(group) ?? "";
+  const label = (image) => (state.rejected.has(groupOf(image)) ? "" : nameOf(groupOf(image)));
+  const title = (group) => (group === OUT ? "Out: no group" : nameOf(group) || (group < numClusters ? facts.names[group] : `New group ${group}`));
+
+  function membersOf(group) {
+    if (!members) {
+      members = new Map();
+      for (let image = 0; image < facts.clusters.length; image += 1) {
+        const own = groupOf(image);
+        members.has(own) ? members.get(own).push(image) : members.set(own, [image]);
+      }
+    }
+    return members.get(group) ?? [];
+  }
+
+  // The groups that are left, those without an image only where they were named.
+  function groups() {
+    const all = [...Array(state.numGroups).keys()].filter((group) => !state.merged.has(group));
+    return all.filter((group) => membersOf(group).length || nameOf(group));
+  }
+
+  function store() {
+    try {
+      localStorage.setItem(KEY, JSON.stringify({ steps, done }));
+      kept = true;
+    } catch {
+      kept = false; // full, or not allowed: the page says so
+    }
+  }
+
+  function changed(save = true) {
+    replay();
+    if (save) store();
+    for (const act of listeners) act();
+  }
+
+  function step(...values) {
+    steps = [...steps.slice(0, done), values];
+    done += 1;
+    changed();
+  }
+
+  function go(to) {
+    if (to < 0 || to > steps.length) return;
+    done = to;
+    changed();
+  }
+
+  function pack() {
+    const plain = (map) => Object.fromEntries([...map].sort(([one], [other]) => one - other));
+    return {
+      format: FORMAT,
+      fingerprint: facts.fingerprint,
+      names: plain(state.names),
+      merged: plain(state.merged),
+      rejected: [...state.rejected].sort((one, other) => one - other),
+      moved: plain(state.moved),
+    };
+  }
+
+  // Why a file's contents are not edits of this page; empty when they are.
+  function fault(file) {
+    const whole = (value) => Number.isInteger(value) && value >= OUT && value < 1e9;
+    const mapping = (value, fits) => value !== null && typeof value === "object" && !Array.isArray(value) &&
+      Object.entries(value).every(([key, item]) => /^\d{1,9}$/.test(key) && fits(item));
+    if (file?.format !== FORMAT) return "This is not a file of edits.";
+    if (file.fingerprint !== facts.fingerprint) return "These are the edits of another clustering.";
+    const fits = mapping(file.names, (name) => typeof name === "string") && mapping(file.merged, whole) &&
+      Array.isArray(file.rejected) && file.rejected.every(whole) && mapping(file.moved, whole) &&
+      Object.keys(file.moved).every((image) => Number(image) < facts.paths.length);
+    if (!fits) return "This file is damaged.";
+    for (const start of Object.keys(file.merged)) {
+      let group = Number(start);
+      for (let i = 0; group in file.merged; i += 1, group = file.merged[group]) {
+        if (i > facts.paths.length + numClusters) return "This file is damaged.";
+      }
+    }
+    return "";
+  }
+
+  try {
+    const found = JSON.parse(localStorage.getItem(KEY));
+    if (found) ({ steps, done } = found);
+  } catch {
+    kept = false;
+  }
+  replay();
+
+  return {
+    OUT,
+    groups,
+    groupOf,
+    groupOfCluster: end,
+    membersOf,
+    nameOf,
+    title,
+    label,
+    pack,
+    fault,
+    isRejected: (group) => state.rejected.has(group),
+    isMoved: (image) => state.moved.has(image),
+    isKept: () => kept,
+    rename: (group, text) => {
+      const name = text.trim().split(/\s+/).join(" ");
+      if (name !== nameOf(group)) step("name", group, name);
+    },
+    merge: (group, into) => step("merge", group, into),
+    reject: (group, yes) => step("reject", group, yes),
+    move: (images, group) => step("move", images, group),
+    addGroup: (images) => {
+      const group = state.numGroups;
+      step("move", images, group);
+      return group;
+    },
+    replace: (file) => step("replace", file),
+    undo: () => go(done - 1),
+    redo: () => go(done + 1),
+    canUndo: () => done > 0,
+    canRedo: () => done < steps.length,
+    onChange: (act) => listeners.push(act),
+  };
+})();

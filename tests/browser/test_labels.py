@@ -1,0 +1,192 @@
+"""From clusters to labels in Chromium: name, merge, move, undo, reload, export; then label.py and predict.py.
+
+SCREENSHOTS=folder also leaves pictures, as for the other pages.
+"""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select
+
+from report.build import ReportData, write_report
+from report.edits import read_clusters
+from tests.browser.test_report import one, open_page, screenshot, wait
+from tests.stage import command
+from tests.stages.test_label import make_clustering
+
+pytestmark = pytest.mark.browser
+EVIL = '<img src=x onerror="alert(1)">'
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A clustering of 60 images, cluster 0, 1 and 2 of 20 each, and its page."""
+    base = make_clustering(tmp_path)
+    clustering = read_clusters(base / "out" / "clusters.csv")
+    generator = np.random.default_rng(0)
+    features = np.eye(3)[clustering.clusters] + 0.1 * generator.normal(size=(60, 3))
+    cosines = features @ features.T / np.outer(*2 * [np.linalg.norm(features, axis=1)])
+    data = ReportData(
+        title="Colors",
+        paths=clustering.paths,
+        thumbnail=lambda i: np.full((24, 24, 3), 4 * i, dtype=np.uint8),
+        probabilities=(0.25 * np.eye(3)[clustering.clusters] + 0.25).astype(np.float32),
+        features=features.astype(np.float32),
+        neighbors=np.argsort(-cosines, axis=1)[:, :9],
+        image_root=base / "images",
+    )
+    write_report(base / "out" / "report.html", data)
+    return base
+
+
+@pytest.fixture
+def page(browser: Chrome, base: Path) -> Path:
+    browser.execute_cdp_cmd("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(base)})
+    open_page(browser, (base / "out" / "report.html").as_uri())
+    browser.execute_script("localStorage.clear()")
+    open_page(browser, (base / "out" / "report.html").as_uri())
+    browser.execute_script("document.querySelector('#label').scrollIntoView()")
+    return base
+
+
+def name(browser: Chrome, group: int | str, text: str) -> None:
+    Select(one(browser, "#group")).select_by_value(str(group))
+    field = one(browser, "#group-name")
+    field.clear()
+    field.send_keys(text + Keys.TAB)
+
+
+def cells(browser: Chrome) -> list:
+    return sorted(browser.find_elements(By.CSS_SELECTOR, ".cell"), key=lambda c: int(c.get_attribute("data-position")))
+
+
+def num_images(browser: Chrome) -> int:
+    return int(browser.execute_script("return document.querySelector('.cell')?.getAttribute('aria-setsize') ?? 0"))
+
+
+def select_first(browser: Chrome, num: int) -> None:
+    first, last = cells(browser)[0], cells(browser)[num - 1]
+    ActionChains(browser).click(first).key_down(Keys.SHIFT).click(last).key_up(Keys.SHIFT).perform()
+    assert one(browser, "#num-selected").text == f"{num} selected"
+
+
+def press(browser: Chrome, *ids: str) -> None:
+    for button in ids:
+        one(browser, f"#{button}").click()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open(encoding="utf-8", newline="")))
+
+
+def test_from_clusters_to_names_for_new_images(browser, page):
+    name(browser, 0, "  red   one ")
+    Select(one(browser, "#group")).select_by_value("2")
+    Select(one(browser, "#merge-into")).select_by_value("1")
+    assert num_images(browser) == 40
+    name(browser, 1, EVIL)
+    select_first(browser, 30)
+    press(browser, "new-group")
+    assert num_images(browser) == 30
+    name(browser, 3, "third")
+    assert one(browser, "#named").text == "3 of 3 groups are named or set aside; 60 of 60 images have a label."
+    screenshot(browser, "label-named")
+    press(browser, "undo", "undo")
+    Select(one(browser, "#group")).select_by_value("1")
+    assert num_images(browser) == 40 and not [o for o in Select(one(browser, "#group")).options if "third" in o.text]
+    press(browser, "redo", "redo")
+    assert not one(browser, "#redo").is_enabled()
+
+    open_page(browser, (page / "out" / "report.html").as_uri())
+    assert one(browser, "#named").text.startswith("3 of 3 groups")
+    assert browser.execute_script("return document.querySelectorAll('img, #label b b').length") == 0
+    press(browser, "export-edits", "export-labels")
+    wait(browser, lambda: (page / "edits.json").exists() and (page / "labels.csv").exists())
+    told = rows(page / "labels.csv")
+    assert sorted(row["label"] for row in told) == sorted(["red one"] * 20 + [EVIL] * 10 + ["third"] * 30)
+    assert sum(row["by_hand"] == "true" for row in told) == 30
+
+    assert command("label", page / "out", page / "edits.json", "--device", "cpu") == 0
+    for row, other in zip(rows(page / "out" / "labels.csv"), told, strict=True):
+        assert {**row, "confidence": ""} == {**other, "confidence": ""}
+        assert float(row["confidence"]) == float(other["confidence"])
+    out = page / "new.csv"
+    assert command("predict", "--model", page / "out", page / "new", "--output", out) == 0
+    assert {row["label"] for row in rows(out) if "/new/0/" in row["path"]} == {"red one"}
+    assert {row["label"] for row in rows(out) if "/new/0/" not in row["path"]} <= {EVIL, "third"}
+
+
+def test_edits_come_in_again_and_others_do_not(browser, page):
+    name(browser, 0, "cat")
+    press(browser, "reject")
+    name(browser, 1, "dog")
+    press(browser, "export-edits")
+    wait(browser, lambda: (page / "edits.json").exists())
+    edits = json.loads((page / "edits.json").read_text())
+    assert (edits["names"], edits["rejected"]) == ({"0": "cat", "1": "dog"}, [0])
+    press(browser, "undo", "undo", "undo")
+    assert not one(browser, "#undo").is_enabled()
+    for changes, said in [
+        ({"fingerprint": "0"}, "the edits of another clustering"),
+        ({"merged": {"0": 1, "1": 0}}, "damaged"),
+        ({"moved": {"60": 0}}, "damaged"),
+        ({"format": "x"}, "not a file of edits"),
+        ({}, "Imported"),
+    ]:
+        path = page / "given.json"
+        path.write_text(json.dumps(edits | changes))
+        one(browser, "#import-edits").send_keys(str(path))
+        wait(browser, lambda said=said: said in one(browser, "#import-note").text)
+    assert one(browser, "#named").text == "2 of 3 groups are named or set aside; 20 of 60 images have a label."
+    press(browser, "undo")
+    assert one(browser, "#named").text.startswith("0 of 3")
+
+
+def test_the_sheet_by_keyboard(browser, page):
+    Select(one(browser, "#group")).select_by_value("1")
+    sheet = one(browser, "#sheet")
+    sheet.send_keys(" ")
+    sheet.send_keys(Keys.ARROW_RIGHT, Keys.SHIFT + Keys.ARROW_RIGHT + Keys.ARROW_RIGHT)
+    assert one(browser, "#num-selected").text == "4 selected"
+    assert one(browser, f"#{sheet.get_attribute('aria-activedescendant')}").get_attribute("aria-posinset") == "4"
+    press(browser, "take-out")
+    assert num_images(browser) == 16
+    Select(one(browser, "#group")).select_by_value("-1")
+    assert num_images(browser) == 4 and not one(browser, "#group-name").is_enabled()
+    sheet.send_keys(Keys.CONTROL + "z")
+    Select(one(browser, "#group")).select_by_value("1")
+    assert num_images(browser) == 20
+    sheet.send_keys(Keys.CONTROL + "a")
+    assert one(browser, "#num-selected").text == "20 selected"
+    sheet.send_keys(Keys.ESCAPE)
+    assert one(browser, "#num-selected").text == "0 selected"
+    sheet.send_keys(Keys.HOME + Keys.ENTER)
+    assert one(browser, "#viewer").is_displayed()
+
+
+def test_similar_images_and_clusters_of_one_name(browser, page):
+    press(browser, "similar")
+    assert num_images(browser) == 9 and one(browser, "#shown-from").text.startswith("Similar to ")
+    name(browser, 0, "cat")
+    name(browser, 2, "cat")
+    assert one(browser, "#shared").text == "Several groups are called cat: they are one class."
+
+
+def test_the_file_is_opened_where_it_lies_beside_the_page(browser, page):
+    cell = cells(browser)[3]
+    path = cell.get_attribute("title")
+    ActionChains(browser).double_click(cell).perform()
+    note = one(browser, "#viewer-note")
+    wait(browser, lambda: note.text == "24 × 24 pixels")
+    link = one(browser, "#viewer-link a").get_attribute("href")
+    assert link == (page / "images" / path).as_uri()
+    one(browser, "[data-step='0']").click()
+    (page / "images").rename(page / "elsewhere")
+    ActionChains(browser).double_click(cells(browser)[4]).perform()
+    wait(browser, lambda: "is not where this page expects it" in note.text)
+    assert not one(browser, "#viewer-link").is_displayed()
