@@ -3,6 +3,7 @@
     python cluster.py photos --num_clusters 10
     python cluster.py photos --num_clusters 10 --quick                  # a smaller network: a first look
     python cluster.py photos --num_clusters 20 --output results/twenty seed=1
+    python cluster.py photos --num_clusters 5,8,10-14                   # several, on the same features, to compare
     python cluster.py photos --num_clusters 10 --features dinov2
     python cluster.py photos --num_clusters 10 --features own.npy
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
@@ -15,11 +16,14 @@ on these images alone with simclr.py, scan.py and selflabel.py, or a file with f
 an image in the order of the paths in clusters.csv, or a .parquet with the columns path (relative to the folder, as
 there) and features, embedding or vector. No image leaves this machine. The configs lie in
 DIR/configs, to go on with by hand; the result is DIR/report.html, DIR/clusters.csv and DIR/model.pth.tar. The same
-command continues where it was interrupted; when all is done it says where the results are. `key=value` words change the
+command continues where it was interrupted; when all is done it says where the results are. Of several numbers of
+clusters, each has its results in DIR/k05 and so on, and DIR/index.html compares them; another number later takes the
+features that are there. `key=value` words change the
 configs, of one stage when they begin with its name; overwrite=true starts again. If every image lies in a
 sub-directory, the first level is taken for its class, which only scores the result.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,9 +37,12 @@ from recipes.estimate import estimate
 from recipes.features import SCRATCH, choose_features, identity, make_recipe
 from recipes.links import link_images, make_sorter
 from recipes.look import Look, look_at
+from recipes.numbers import parse_numbers
 from recipes.preview import draw_images
-from recipes.project import LOG, PICTURE, RECORD, RESULTS, Project
+from recipes.project import INDEX, LOG, PICTURE, RECORD, Project
+from recipes.several import features_of, name_of, own_part, project_of, recorded_number, shared_part, write_index
 from report.outputs import Sorter, write_clusters
+from system import owned
 from system.console import say, warn
 from system.errors import ConfigError, NothingConfidentError, UserError
 from system.files import write_text
@@ -64,7 +71,13 @@ FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretex
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the clustering; returns the exit code."""
     parser = cli.base_parser(__doc__, folder="the directory of images, read recursively")
-    parser.add_argument("--num_clusters", type=int, required=True, metavar="K", help="how many groups to find")
+    parser.add_argument(
+        "--num_clusters",
+        type=parse_numbers,
+        required=True,
+        metavar="K",
+        help="how many groups to find; or 5,8,10-14",
+    )
     parser.add_argument(
         "--output", type=cli.path, metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)"
     )
@@ -86,53 +99,108 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = find_output(root, args.output)
     if args.features == "auto" and any(map(is_of_training, words)):
         args.features = SCRATCH
+    numbers: list[int] = args.num_clusters
     request = {
         "folder": str(root.resolve()),
-        "num_clusters": args.num_clusters,
+        "num_clusters": numbers[0] if len(numbers) == 1 else None,
         "quick": args.quick,
         "features": identity(args.features),
         "words": words,
     }
     project = Project(output, request)
 
-    look = find_look(root, args.num_clusters)
+    look = find_look(root, max(numbers))
     with project.hold():
-        return cluster(project, look, args, words, again)
+        began, number = recorded_number(project.folder)
+        if began and not again:
+            request["num_clusters"] = number
+        if numbers == [request["num_clusters"]]:
+            return cluster(project, look, args, words, again)
+        return cluster_several(project, look, args, words, again)
 
 
 def cluster(project: Project, look: Look, args: Any, words: list[str], again: bool) -> int:
     """Run what is left of a clustering whose folder is held; returns the exit code."""
     if args.link_to:
-        find_sorter(project, args)  # what is in the way is said before anything runs
+        find_sorter(project, args, args.link_to)  # what is in the way is said before anything runs
     if not open_project(project, look, args, words, again):
         say("this clustering is finished; overwrite=true starts it again")
-    elif not run_all(project, args):
+    elif not run_all([(project, project.stages)], project, args):
         return 0
     report(project)
     if args.link_to and not args.dry_run:
-        num_images = link_images(find_sorter(project, args), Path(args.folder), project.folder / "clusters.csv")
-        say(f"links, one folder a cluster: {num_images:,} in {args.link_to}")
+        link(project, args, args.link_to)
     return 0
 
 
-def find_sorter(project: Project, args: Any) -> Sorter:
+def cluster_several(shared: Project, look: Look, args: Any, words: list[str], again: bool) -> int:
+    """Run what is left of several numbers of clusters on the features of one project; returns the exit code."""
+    numbers: list[int] = args.num_clusters
+    open_project(shared, look, args, words, again)
+    owned.require_own(shared.folder, [INDEX], "move it away")
+    projects = [project_of(shared, number, numbers) for number in numbers]
+    with contextlib.ExitStack() as held:
+        for project in projects:
+            if project is not shared:
+                held.enter_context(project.hold())
+        folders = {}
+        if args.link_to:
+            names = [name_of(number, numbers) for number in numbers] if len(numbers) > 1 else [""]
+            folders = {project: str(Path(args.link_to, name)) for project, name in zip(projects, names, strict=True)}
+        for project, folder in folders.items():
+            find_sorter(project, args, folder)
+        for project in projects:
+            if project is not shared:
+                open_project(project, look, args, words, again)
+        left = [project for project in projects if not project.finished]
+        if left:
+            jobs = [(project, project.stages) for project in left if project is not shared]
+            jobs.insert(0, (shared, shared.stages if shared in left else shared.stages[:1]))
+            if not run_all(jobs, shared, args):
+                return 0
+        else:
+            say("these clusterings are finished; overwrite=true starts them again")
+        write_index(shared)
+        for project in projects:
+            report_shortly(project)
+        say(f"to compare them: {shared.folder / INDEX}")
+        if not args.dry_run:
+            for project, folder in folders.items():
+                link(project, args, folder)
+    return 0
+
+
+def find_sorter(project: Project, args: Any, folder: str) -> Sorter:
     """What puts links into the folder of --link_to; raises UserError when it holds anything else."""
-    return make_sorter(Path(args.link_to), Path(args.folder), project.folder, args.num_clusters)
+    return make_sorter(Path(folder), Path(args.folder), project.home, project.request["num_clusters"])
 
 
-def run_all(project: Project, args: Any) -> bool:
-    """Run what is left of all stages and write the results; returns False in a dry run, which only draws images."""
-    display = Display([make_work(project, stage) for stage in project.stages], project.folder / LOG)
+def link(project: Project, args: Any, folder: str) -> None:
+    """Sort the images by links, as clusters.csv says."""
+    num_images = link_images(find_sorter(project, args, folder), Path(args.folder), project.folder / "clusters.csv")
+    say(f"links, one folder a cluster: {num_images:,} in {folder}")
+
+
+def run_all(jobs: list[tuple[Project, list[str]]], first: Project, args: Any) -> bool:
+    """Run what is left of some stages of projects, the `first` one around the others, and write their results.
+
+    Returns False in a dry run, which only draws images.
+    """
+    display = Display([make_work(project, stage) for project, stages in jobs for stage in stages], first.folder / LOG)
     with display:
-        say_plan(project, display)
+        say_plan(jobs, display)
         if args.dry_run:
-            draw_images(project.folder / PICTURE, project.load(project.stages[0]), Path(project.request["folder"]))
-            display.line(f"images as the network will see them: {project.folder / PICTURE}")
+            draw_images(first.folder / PICTURE, first.load(first.stages[0]), Path(first.request["folder"]))
+            display.line(f"images as the network will see them: {first.folder / PICTURE}")
             return False
-        run_stages(project, display)
-        with display.stage("writing the report"):
-            found, scores = show(project)
-    project.write(result={"model": MODEL, "scores": scores, "verdict": verdict_of(found)})
+        num_done = 0
+        for project, stages in jobs:
+            run_stages(project, stages, display, num_done)
+            num_done += len(stages)
+            if stages == project.stages and project.request["num_clusters"]:
+                with display.stage("writing the report"):
+                    found, scores = show(project)
+                project.write(result={"model": MODEL, "scores": scores, "verdict": verdict_of(found)})
     return True
 
 
@@ -191,21 +259,32 @@ def find_look(root: Path, num_clusters: int) -> Look:
 
 def open_project(project: Project, look: Look, args: Any, words: list[str], again: bool) -> bool:
     """Find or choose the configs; returns whether anything is left to do."""
+    project.offline = args.offline
     if not again and project.open(look.files):
-        return not (project.facts["result"] and all((project.folder / name).exists() for name in RESULTS[:2]))
+        return not project.finished
     if again and args.dry_run and (project.folder / RECORD).exists():
         raise ConfigError(
             f"a dry run starts nothing again, and {project.folder} is there; leave out overwrite=true, or give --output"
         )
     device = next((word.partition("=")[2] for word in words if word.startswith("device=")), "auto")
     runtime = Runtime.start(device)
-    features = choose_features(args.features, look, runtime.device.type, args.quick, args.offline)
-    recipe = make_recipe(look, args.num_clusters, runtime.device.type, args.quick, features)
+    if project.shared:
+        features, seconds = features_of(project.shared), project.shared.facts["seconds"]
+    else:
+        features = choose_features(args.features, look, runtime.device.type, args.quick, args.offline)
+    number = project.request["num_clusters"]
+    recipe = make_recipe(look, number or max(args.num_clusters), runtime.device.type, args.quick, features)
+    if project.shared:
+        recipe = own_part(recipe, project)
     project.check_configs(recipe, words)
-    seconds = estimate(recipe, look, runtime)
+    if not project.shared:
+        seconds = estimate(recipe, look, runtime)
+    if not number:
+        recipe = shared_part(recipe)
     project.begin(look.files, again)
     project.write_configs(recipe, words)
-    note_look(project.folder, look.files.root, look.values, look.found)
+    if not project.shared:
+        note_look(project.folder, look.files.root, look.values, look.found)
     project.write(recipe=recipe.name, reasons=recipe.reasons, seconds=seconds, result=None, stages=list(recipe.configs))
     return True
 
@@ -214,24 +293,28 @@ def make_work(project: Project, stage: str) -> Work:
     """What a stage has to do, for the display."""
     p = project.load(stage)
     folder = Path(p[f"{SETUPS[stage].stage}_dir"])
-    return Work(TITLES[stage], folder, p.epochs or 1, project.facts["seconds"].get(stage, 0.0))
+    number = f" (K = {project.request['num_clusters']})" if project.shared else ""
+    return Work(TITLES[stage] + number, folder, p.epochs or 1, project.facts["seconds"].get(stage, 0.0))
 
 
-def say_plan(project: Project, display: Display) -> None:
+def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
     """Say which recipe runs, where its configs are, and about how long it takes."""
+    project = jobs[0][0]
     for reason in project.facts["reasons"]:
         display.line(reason)
-    trained = {stage: project.load(stage).epochs for stage in project.stages}
+    trained = {stage: project.load(stage).epochs for project, stages in jobs for stage in stages}
     epochs = ", ".join(TITLES[stage] + (f" {num} epochs" if num else "") for stage, num in trained.items())
+    each = f", for {len(jobs) - 1} numbers of clusters" if len(jobs) > 1 else ""
     left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
-    display.line(f"{epochs}; about {duration(left)} left")
+    display.line(f"{epochs}{each}; about {duration(left)} left")
     display.line(f"configs: {project.env_path.parent}; what the stages say: {display.log_path}")
 
 
-def run_stages(project: Project, display: Display) -> None:
-    """Run what is left of the stages."""
-    root, total = Path(project.request["folder"]), len(project.stages)
-    for number, (stage, work) in enumerate(zip(project.stages, display.works, strict=True), 1):
+def run_stages(project: Project, stages: list[str], display: Display, num_done: int) -> None:
+    """Run what is left of the stages of a project, before which the display has `num_done` others."""
+    root, total = Path(project.request["folder"]), len(display.works)
+    for number, stage in enumerate(stages, num_done + 1):
+        work = display.works[number - 1]
         with display.stage(f"{number}/{total} {work.title}"):
             files = find_images(root, "images", None, quiet=True)
             project.check_unchanged(files)
@@ -295,6 +378,15 @@ def report(project: Project) -> None:
     say(f"model: {project.folder / result['model']}")
     say(f"report: {project.folder / 'report.html'}")
     say(f"clusters: {project.folder / 'clusters.csv'}")
+
+
+def report_shortly(project: Project) -> None:
+    """Say in a line what came out of one of several numbers of clusters."""
+    result, number = project.facts["result"], project.request["num_clusters"]
+    trust = result["verdict"]["trust"] if result.get("verdict") else ""
+    say(f"K = {number}: {project.folder / 'report.html'}; {trust}")
+    if result["scores"]:
+        say("labels only score: " + clusters.words(result["scores"], number), "green")
 
 
 def run() -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,16 +27,18 @@ from training.folder import CONFIG, MODEL, Keys, RunFolder
 from training.folder import RECORD as RUN
 from utils.common_config import IMAGES
 from utils.config import REPOSITORY, load_config
-from utils.overrides import apply_overrides, words_of
+from utils.overrides import apply_overrides, split_stage, words_of
 from utils.schema import SETUPS
 
 RECORD, ALIAS, LOG = "cluster.json", "runs", "log.txt"
 PICTURE = "images.png"
 RESULTS = ("report.html", "clusters.csv", "unreadable.txt")
+INDEX = "index.html"  # compares several numbers of clusters
 DELIVERED = (MODEL, CONFIG, RUN)
 """The model that was chosen, as a run leaves it."""
-WRITTEN = (RECORD, LOG, PICTURE, IMAGES, *RESULTS, *DELIVERED)
-"""What this program writes into the folder of a clustering itself."""
+EARLIER = (RECORD, LOG, PICTURE, IMAGES, *RESULTS, *DELIVERED)
+WRITTEN = (*EARLIER, INDEX)
+"""What this program writes into the folder of a clustering itself; earlier versions wrote no index."""
 ALL_STAGES = (*FEATURE_STAGES, *STAGES)
 RUNS = tuple(dict.fromkeys(SETUPS[stage].stage for stage in ALL_STAGES))
 CONFIGS = ("env.yml", *(f"{stage}.yml" for stage in ALL_STAGES))
@@ -84,11 +87,14 @@ class _Plain(yaml.SafeDumper):
 class Project:
     """An output folder: `cluster.json`, `configs/`, `runs/{pretext,scan,selflabel}`, and the results.
 
-    What is in it is stored relative to it, so that it may be moved or copied as a whole.
+    What is in it is stored relative to it, so that it may be moved or copied as a whole. With `shared`, a project in
+    whose folder this one is, the features are its features, and the runs are in its `runs`, under this folder's name.
     """
 
-    def __init__(self, folder: Path, request: dict[str, Any]) -> None:
-        self.folder, self.request = folder, request
+    def __init__(self, folder: Path, request: dict[str, Any], shared: "Project | None" = None) -> None:
+        self.folder, self.request, self.shared = folder, request, shared
+        self.home = shared.folder if shared else folder
+        """Where `runs` is."""
         self.facts: dict[str, Any] = {
             "recipe": "",
             "reasons": [],
@@ -98,11 +104,17 @@ class Project:
         }
         self.moved: list[str] = []
         """Words that give the stages' configs where what they name is now."""
+        self.offline = False
 
     @property
     def stages(self) -> list[str]:
         """The setups that run, in their order."""
         return self.facts["stages"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result, and the files that show it."""
+        return bool(self.facts["result"]) and all((self.folder / name).exists() for name in RESULTS[:2])
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -168,7 +180,7 @@ class Project:
             read_json(self.folder / RECORD, ProjectRecord)
         except (FileNotFoundError, UserError):
             return
-        owned.adopt(self.folder, WRITTEN)
+        owned.adopt(self.folder, EARLIER)
         if self.env_path.parent.is_dir() and not self.env_path.parent.is_symlink():
             owned.adopt(self.env_path.parent, CONFIGS)
 
@@ -179,7 +191,7 @@ class Project:
     @property
     def _noted(self) -> Path:
         """What the first stage noted of the images."""
-        return self.folder / ALIAS / "pretext" / "images-train.npy"
+        return self.home / ALIAS / "pretext" / "images-train.npy"
 
     def _refuse(self, how: str) -> NoReturn:
         raise UserError(
@@ -199,14 +211,14 @@ class Project:
         words = []
         env = load_yaml(self.env_path)
         if not str(env.get("root_dir")).startswith(HERE):
-            words.append(f"root_dir={json.dumps(str(self.folder))}")
+            words.append(f"root_dir={json.dumps(str(self.home))}")
         kwargs = load_yaml(self.config_path(self.stages[0])).get("train_db_kwargs") or {}
         if kwargs.get("root") != self.request["folder"]:
             words.append(f"train_db_kwargs.root={json.dumps(self.request['folder'])}")
-        if "cache_dir" in kwargs and Path(str(kwargs["cache_dir"])) != self.folder / "cache" and words:
+        if "cache_dir" in kwargs and Path(str(kwargs["cache_dir"])) != self.home / "cache" and words:
             old = Path(str(env.get("root_dir"))) / "cache"
             if Path(str(kwargs["cache_dir"])) == old:
-                words.append(f"train_db_kwargs.cache_dir={json.dumps(str(self.folder / 'cache'))}")
+                words.append(f"train_db_kwargs.cache_dir={json.dumps(str(self.home / 'cache'))}")
         return words
 
     def begin(self, files: ImageFiles, again: bool) -> None:
@@ -216,12 +228,14 @@ class Project:
         """
         self.fingerprint, self.num_images = files.fingerprint(), len(files)
         self._adopt()
-        folders = [self.folder / ALIAS / stage for stage in RUNS]
+        folders = [self.home / ALIAS / stage for stage in RUNS]
+        if self.shared:
+            folders = [folder / self.folder.name for folder in folders[1:]]
         for folder in (self.env_path.parent, *folders):
-            owned.require_no_link(folder, self.folder, "give another --output")
+            owned.require_no_link(folder, self.home, "give another --output")
         owned.require_own(self.folder, WRITTEN, "move it away, or give another --output")
         owned.require_own(self.env_path.parent, CONFIGS, "move it away, or give another --output")
-        settings = {"root_dir": str(self.folder), "overwrite": again}
+        settings = {"root_dir": str(self.home), "overwrite": again}
         runs = [RunFolder(folder, settings, Keys()) for folder in folders if folder.exists()]
         for run in runs:
             run.make_ready(lock_folder(run.folder, "give another --output"))
@@ -229,7 +243,7 @@ class Project:
         if again:
             for run in runs:
                 run.clear()
-            for name in (*RESULTS, *DELIVERED, PICTURE, IMAGES):
+            for name in (*RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX):
                 remove(self.folder / name)
 
     def write(self, **facts: Any) -> None:
@@ -241,6 +255,8 @@ class Project:
 
     def config_path(self, stage: str) -> Path:
         """The config of a stage, by its `setup`."""
+        if self.shared and stage == self.shared.stages[0]:
+            return self.shared.config_path(stage)
         return self.folder / "configs" / f"{stage}.yml"
 
     @property
@@ -250,7 +266,8 @@ class Project:
 
     def arguments(self, stage: str) -> list[str]:
         """What a stage script is called with."""
-        return ["--config_env", str(self.env_path), "--config_exp", str(self.config_path(stage)), *self.moved]
+        more = [*self.moved, *(["offline=true"] if self.offline else [])]
+        return ["--config_env", str(self.env_path), "--config_exp", str(self.config_path(stage)), *more]
 
     def load(self, stage: str) -> EasyDict:
         """A stage's config, checked."""
@@ -259,11 +276,16 @@ class Project:
     def write_configs(self, recipe: Recipe, words: list[str]) -> None:
         """Write the configs of a recipe, overridden by the user's words."""
         heading = "# Where these results are, relative to the folder of this file.\n"
-        write_text(self.env_path, heading + yaml.safe_dump({"root_dir": f"{HERE}/.."}), listed=True)
+        home = f"{HERE}/{os.path.relpath(self.home, self.env_path.parent)}"
+        write_text(self.env_path, heading + yaml.safe_dump({"root_dir": home}), listed=True)
         for stage in recipe.configs:
             content = {**recipe.configs[stage], "db_alias": ALIAS}
+            if self.shared:
+                content["run_name"] = self.folder.name
+            if self.shared and SETUPS[stage].starts_from == "scan":
+                content["scan_run"] = self.folder.name
             if content["train_db_kwargs"].get("stream") is False:
-                cache = {"cache_dir": f"{HERE}/../cache"}
+                cache = {"cache_dir": f"{home}/cache"}
                 content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}
             content = apply_overrides(content, words_of(SETUPS[stage].stage, words))
             paths = [str(self.config_path(name).relative_to(self.folder)) for name in ("env", stage)]
@@ -274,8 +296,17 @@ class Project:
             text += yaml.dump(content, Dumper=_Plain, sort_keys=False)
             write_text(self.config_path(stage), text, listed=True)
 
+    def _check_stages(self, recipe: Recipe, words: list[str]) -> None:
+        """Raise ConfigError for a word of a stage that the recipe, with the features it starts from, does without."""
+        setups = [*(self.shared.stages[:1] if self.shared else []), *recipe.configs]
+        known = {*setups, *(SETUPS[setup].stage for setup in setups)}
+        for word in words:
+            if split_stage(word)[0] and word.partition(".")[0] not in known:
+                raise ConfigError(f"{word} is of a stage that these features do without; leave it out")
+
     def check_configs(self, recipe: Recipe, words: list[str]) -> None:
         """Raise ConfigError where the user's words do not fit the recipe, before anything here is touched."""
+        self._check_stages(recipe, words)
         with tempfile.TemporaryDirectory() as folder:
             rehearsal = Project(Path(folder), self.request)
             rehearsal.write_configs(recipe, [])

@@ -138,8 +138,28 @@ def test_a_finished_clustering_is_sorted_by_links(finished, tmp_path, capsys):
 
 def test_another_request_is_refused(finished, capsys):
     words, _ = finished
-    assert run(*["4" if word == 3 else word for word in words]) == 2
-    assert "num_clusters was 3" in capsys.readouterr().err
+    assert run(*words, "--quick") == 2
+    assert "quick was False" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_another_number_takes_the_features_that_were_learned(finished, capsys):
+    words, output = finished
+    learned = (output / "runs/pretext/run.json").read_bytes()
+    assert run(*[2 if word == 3 else word for word in words]) == 0
+    assert (output / "runs/pretext/run.json").read_bytes() == learned
+    assert {int(row["cluster"]) for row in read(output / "k02/clusters.csv")} <= {0, 1}
+    assert yaml.safe_load((output / "k02/config.yml").read_text())["scan_dir"] == "../runs/scan/k02"
+    assert str(output / "index.html") in capsys.readouterr().out
+
+
+def test_words_of_stages_that_do_not_run_are_refused(finished, tmp_path, capsys):
+    words, _ = finished
+    assert (
+        run(words[0], "--num_clusters", 3, "--features", "embedded", "--output", tmp_path / "out", "scan.epochs=3") == 2
+    )
+    assert "scan.epochs=3 is of a stage that these features do without" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("word", "sentence"), [("simclr.epoch=9", "epochs"), ("--dry_run", "starts nothing again")])

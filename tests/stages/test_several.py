@@ -1,0 +1,166 @@
+"""Several numbers of clusters from one set of features: `--num_clusters 3,4`, and another number later."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import cluster
+from methods import candidates, pretrained
+from tests.methods.test_methods import blobs
+from tests.stage import command
+from tests.stages.test_given import quick  # noqa: F401  # a fixture that is used by itself
+
+pytestmark = pytest.mark.slow
+NUM_IMAGES = 48
+ROWS, TRUTH = (part.numpy() for part in blobs(NUM_IMAGES, 8, 4, 0.1))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    base = tmp_path_factory.mktemp("several")
+    (base / "images").mkdir()
+    draws = np.random.default_rng(0)
+    for i in range(NUM_IMAGES):
+        Image.fromarray(draws.integers(0, 255, (8, 8)).astype(np.uint8)).save(base / "images" / f"{i:02d}.png")
+    np.save(base / "own.npy", ROWS)
+    return base
+
+
+def run(base, numbers, output, *more):
+    words = ["--num_clusters", numbers, "--features", base / "own.npy", "--output", output]
+    return command("cluster", base / "images", *words, *more)
+
+
+def read(folder):
+    return list(csv.DictReader((folder / "clusters.csv").open(encoding="utf-8", newline="")))
+
+
+@pytest.fixture(scope="module")
+def finished(base):
+    output = base / "out"
+    assert run(base, "3,4", output) == 0
+    return output
+
+
+def counted(monkeypatch, module):
+    """How often a stage trains from here on."""
+    calls, train = [], module.train
+    monkeypatch.setattr(module, "train", lambda *given, **options: calls.append(given) or train(*given, **options))
+    return calls
+
+
+def test_every_number_is_a_whole_output(finished, base, tmp_path):
+    assert not (finished / "clusters.csv").exists()
+    for number in (3, 4):
+        folder = finished / f"k{number:02}"
+        assert {path.name for path in folder.iterdir()} > {"model.pth.tar", "config.yml", "clusters.csv", "report.html"}
+        assert {int(row["cluster"]) for row in read(folder)} == set(range(number))
+        words = ["--model", folder, base / "images", "--features", base / "own.npy", "--output", tmp_path / "new.csv"]
+        assert command("predict", *words) == 0
+        rows = list(csv.DictReader((tmp_path / "new.csv").open()))
+        assert [row["cluster"] for row in rows] == [row["cluster"] for row in read(folder)]
+        assert yaml.safe_load((folder / "configs/candidates.yml").read_text())["num_classes"] == number
+    pairs = {(row["cluster"], kind) for row, kind in zip(read(finished / "k04"), TRUTH.tolist(), strict=True)}
+    assert len(pairs) == 4
+
+
+def test_the_page_compares_them(finished):
+    page = (finished / "index.html").read_text(encoding="utf-8")
+    assert "48 images of images in 3 and 4 clusters" in page
+    for link in ('href="k03/report.html"', 'href="k04/report.html"'):
+        assert link in page
+    assert page.count("data:image/webp;base64,") == 7
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+
+
+def test_a_second_call_computes_nothing_and_another_number_no_features(base, finished, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)  # may be moved as a whole
+    took, clustered = counted(monkeypatch, pretrained), counted(monkeypatch, candidates)
+    assert run(base, "3,4", output) == 0
+    assert "these clusterings are finished" in capsys.readouterr().out
+    assert (took, clustered) == ([], [])
+    before = (output / "k03/clusters.csv").read_bytes()
+    assert run(base, "5", output, "--link_to", tmp_path / "sorted") == 0
+    assert (len(took), len(clustered)) == (0, 1)
+    assert {int(row["cluster"]) for row in read(output / "k05")} == set(range(5))
+    assert (output / "k03/clusters.csv").read_bytes() == before
+    assert "in 3, 4 and 5 clusters" in (output / "index.html").read_text()
+    assert len(list((tmp_path / "sorted").glob("cluster-*/*.png"))) == NUM_IMAGES
+    assert run(base, "3-4", output, "--link_to", tmp_path / "each") == 0
+    assert sorted(path.name for path in (tmp_path / "each").iterdir()) == ["k03", "k04"]
+
+
+def test_one_number_stays_where_it_is_when_others_come(base, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    assert run(base, "4", output) == 0
+    before = (output / "clusters.csv").read_bytes()
+    took = counted(monkeypatch, pretrained)
+    assert run(base, "2,4", output) == 0
+    assert took == [] and (output / "clusters.csv").read_bytes() == before
+    page = (output / "index.html").read_text()
+    assert 'href="k02/report.html"' in page and 'href="report.html"' in page and not (output / "k04").exists()
+    assert run(base, "4", output) == 0
+    assert "this clustering is finished" in capsys.readouterr().out
+
+
+def test_an_interrupted_call_goes_on_with_what_is_left(base, tmp_path, monkeypatch):
+    output, original = tmp_path / "out", cluster.show
+
+    def interrupted(project):
+        if project.request["num_clusters"] == 4:
+            raise SystemExit(143)
+        return original(project)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "show", interrupted)
+        assert run(base, "3,4", output) == 143
+    assert (output / "k03/report.html").exists() and not (output / "k04/report.html").exists()
+    clustered = counted(monkeypatch, candidates)
+    assert run(base, "3,4", output) == 0
+    assert clustered == [] and (output / "k04/report.html").exists()
+    assert "in 3 and 4 clusters" in (output / "index.html").read_text()
+
+
+def test_a_page_of_the_users_stops_it(base, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run(base, "3", output) == 0
+    (output / "index.html").write_text("mine")
+    assert run(base, "4", output) == 1
+    assert "index.html was not written by this program" in capsys.readouterr().err
+    assert (output / "index.html").read_text() == "mine" and not (output / "k04").exists()
+
+
+def test_another_request_is_refused_for_another_number_too(base, finished, capsys):
+    assert run(base, "6", finished, "seed=3") == 2
+    assert "words was []" in capsys.readouterr().err
+    assert not (finished / "k06").exists()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code", "sentence"),
+    [
+        ("5,,8", 2, "nothing between two commas"),
+        ("8-5", 2, "give 5-8"),
+        ("1", 2, "at least 2 clusters"),
+        ("3,49", 1, "which cannot fill 49 clusters"),
+    ],
+)
+def test_bad_numbers_get_their_sentence(base, numbers, code, sentence, tmp_path, capsys):
+    assert run(base, numbers, tmp_path / "out") == code
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("error:") == 1 and not (tmp_path / "out").exists()
+
+
+def test_starting_again_makes_all_of_them_anew(base, finished, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    took, clustered = counted(monkeypatch, pretrained), counted(monkeypatch, candidates)
+    assert run(base, "3,4", output, "seed=1", "overwrite=true") == 0
+    assert (len(took), len(clustered)) == (1, 2)
+    assert json.loads((output / "k04/cluster.json").read_text())["request"]["words"] == ["seed=1"]
