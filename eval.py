@@ -25,6 +25,7 @@ from clustering.prediction import find_prototypes
 from clustering.scores import count_classes, score_classes
 from models.models import FeatureModel
 from report import plots
+from report.places import Places
 from system.console import say, warn
 from system.distributed import is_main
 from system.errors import ConfigError, UserError
@@ -66,28 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (args.kmeans or args.knn) and not dataset.has_labels:
         raise UserError(f"--kmeans and --knn are scored by labels, and the {args.split} split has none; leave them out")
     say(f"{path} on {len(dataset)} {args.split} images of {dataset.name}")
-    scores = evaluation.scores(dataset, runtime, Places(path, args), args)
+    scores = evaluation.scores(dataset, runtime, Places(path, args.split, args.out), args)
     if args.kmeans or args.knn:
         scores |= _with_training_split(p, evaluation.module, dataset, runtime, args)
     if args.json and is_main():
         write_text(args.json, json.dumps(to_plain(scores), indent=1) + "\n")
     return 0
-
-
-class Places:
-    """Where what is drawn of a model goes: next to it or to --out, under names that no other model's pictures have."""
-
-    def __init__(self, model: Path, args: Any) -> None:
-        self.folder = Path(args.out) if args.out else model.parent
-        name = model.name
-        for ending in (".tar", ".pth", ".pt"):
-            name = name.removesuffix(ending)
-        self.words = [word for word, default in ((name, "model"), (args.split, "val")) if word != default]
-
-    def __call__(self, name: str) -> Path:
-        """The path of a file that is called `name` for the val split of model.pth.tar."""
-        stem, dot, ending = name.partition(".")
-        return self.folder / ("-".join([stem, *self.words]) + dot + ending)
 
 
 class PretextEvaluation:

@@ -1,5 +1,6 @@
 """The house stays in order: complete tables, published names, nothing in the wrong place."""
 
+import ast
 import importlib
 import re
 import tomllib
@@ -134,3 +135,39 @@ def test_the_page_of_keys_is_what_the_schema_says():
     assert [row for row in rows if row.endswith("|  |")] == [], "every key has a meaning"
     for word in ("`confidence_threshold` | number from 0 to 1 | `0.99`", "`cutout_kwargs.length`", "### `cifar-20`"):
         assert word in page
+
+
+def patched_names(path):
+    """What a test file patches by name, as `module.name`: by setattr or mock, given as an object and a name or a text.
+
+    Objects are named by what the file imports them as, or by the text of their expression.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not ast.unparse(node.func).endswith(("setattr", "patch", "patch.object")):
+            continue
+        words = [arg.value if isinstance(arg, ast.Constant) else ast.unparse(arg) for arg in node.args[:2]]
+        if isinstance(node.args[0], ast.Constant):  # "module.name"
+            yield words[0]
+        elif isinstance(node.args[1], ast.Constant):
+            first, dot, rest = words[0].partition(".")
+            yield f"{imported.get(first, first)}{dot}{rest}.{words[1]}"
+
+
+def test_no_test_patches_a_private_name_or_a_constant_of_ours():
+    """What a test must change is passed in, or it arranges the real condition."""
+    ours = {*LINT["root_packages"], *(path.stem for path in REPOSITORY.glob("*.py")), "benchmarks", "docs"}
+    hidden = re.compile(r"_\w+|[A-Z][A-Z0-9_]+")
+    patched = {(path.name, name) for path in TESTS for name in patched_names(path)}
+    assert len(patched) > 40
+    assert [
+        (file, name)
+        for file, name in sorted(patched)
+        if name.split(".")[0] in ours and hidden.fullmatch(name.rpartition(".")[2])
+    ] == []

@@ -9,10 +9,9 @@ from methods.number import check_range, count_clusters
 from system.errors import ConfigError
 from system.files import REPOSITORY
 from tests.methods.test_methods import blobs
-from tests.stage import command, stage
+from tests.stage import command, few_digits, stage
 
 pytestmark = pytest.mark.slow
-SPLITS = {"train": slice(0, 80), "val": slice(80, 120)}
 
 
 def test_clear_groups_are_counted_and_the_answer_is_sure():
@@ -49,10 +48,12 @@ def test_the_largest_number_is_a_20th_of_the_images_and_at_most_50(num_images, h
     assert check_range(2, None, num_images, "auto") == (2, high)
 
 
-@pytest.mark.usefixtures("signals", "small_digits")
+@pytest.mark.usefixtures("signals")
 def test_the_stage_leaves_curves_and_a_choice_and_refuses_a_wrong_range(tmp_path, capsys):
-    assert stage("simclr", tmp_path, "run_name=pretrained") == 0
-    words = ["--config_exp", REPOSITORY / "configs/methods/number_digits.yml", f"root_dir={tmp_path}", "num_workers=0"]
+    few = few_digits(80, 40)
+    assert stage("simclr", tmp_path, "run_name=pretrained", *few) == 0
+    config = REPOSITORY / "configs/methods/number_digits.yml"
+    words = ["--config_exp", config, f"root_dir={tmp_path}", "num_workers=0", *few]
     assert command("methods.number", *words, "method_kwargs.low=5", "method_kwargs.high=4") == 2
     assert "begins at 5 and ends at 4; give the smaller number first" in capsys.readouterr().err
     assert command("methods.number", *words, "method_kwargs.high=4", "run_name=to4") == 0

@@ -98,14 +98,14 @@ def test_predictions_are_those_of_evaluation(base, capfd, kwargs):
     assert np.array_equal(np.load(base / "e.npy"), found.features.numpy())
 
 
-def test_blocks_give_what_one_pass_gives(base, capfd, monkeypatch):
-    _, folder = make_run(base)
-    whole = run(capfd, "--model", folder, base / "images")[1]
-    monkeypatch.setattr("data.files.unseen.LEAST", 2)
-    monkeypatch.setattr("data.files.unseen.BLOCK_BYTES", 1)
-    code, out, _ = run(capfd, "--model", folder, base / "images", "--embeddings", base / "e.npy")
-    assert code == 0 and np.load(base / "e.npy").shape == (7, 16)
-    for one, other in zip(read(whole), read(out), strict=True):
+def test_blocks_give_what_one_pass_gives(base, capfd):
+    """A block of images scaled to 1200 pixels, 4.3 MB each, has 64 of them."""
+    _, folder = make_run(base, train_db_kwargs={"resize": 1200})
+    whole = read(run(capfd, "--model", folder, base / "images")[1])
+    words = 10 * [base / "images"]
+    code, out, _ = run(capfd, "--model", folder, *words, "--embeddings", base / "e.npy")
+    assert code == 0 and np.load(base / "e.npy").shape == (70, 16)
+    for one, other in zip(10 * whole, read(out), strict=True):
         assert one["path"] == other["path"] and one["cluster"] == other["cluster"]
         assert float(one["confidence"]) == pytest.approx(float(other["confidence"]), abs=2e-6)
 
