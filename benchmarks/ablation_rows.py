@@ -52,14 +52,12 @@ def _simclr(data: str) -> Step:
     return Step("simclr", f"pretext/simclr_{data}", (*words, "num_mined_train=50"), PRETEXT_SCORES)
 
 
-def _scan(data: str, name: str, *words: str, kept: str = "scan") -> Step:
-    return Step("scan", f"scan/scan_{data}", (f"run_name={name}", *words), {kept: "acc"})
+def _scan(data: str, *words: str, kept: str = "scan") -> Step:
+    return Step("scan", f"scan/scan_{data}", words, {kept: "acc"})
 
 
-def _selflabel(data: str, name: str, *words: str, kept: str = "selflabel") -> Step:
-    return Step(
-        "selflabel", f"selflabel/selflabel_{data}", (f"run_name={name}", f"scan_run={name}", *words), {kept: "acc"}
-    )
+def _selflabel(data: str, *words: str, kept: str = "selflabel") -> Step:
+    return Step("selflabel", f"selflabel/selflabel_{data}", words, {kept: "acc"})
 
 
 def _pretext(name: str, title: str, printed: str) -> Row:
@@ -68,7 +66,8 @@ def _pretext(name: str, title: str, printed: str) -> Row:
         first, run = _simclr(data), "cpu"
     else:
         first, run = Step(name, f"pretext/{name}_{data}", scores=PRETEXT_SCORES), name
-    after = (_scan(data, name, f"pretext_run={run}"), _selflabel(data, name, f"pretext_run={run}"))
+    words = (f"run_name={name}", f"pretext_run={run}")
+    after = (_scan(data, *words), _selflabel(data, *words, f"scan_run={name}"))
     return Row("pretext", title, (first, *after), 70, printed)
 
 
@@ -89,18 +88,14 @@ def _view_rows(data: str, label: str, minutes: int, printed: Mapping[str, str]) 
     kinds = {"simclr": ("SimCLR's views", SIMCLR_VIEWS), "strong": ("strong views", STRONG_VIEWS)}
     for kind, (title, views) in kinds.items():
         words = _views(data, views)
-        scan = _scan(data, f"views-{kind}", *words, kept="acc")
+        scan = _scan(data, f"run_name=views-{kind}", *words, kept="acc")
         rows[f"{_key(data)}-scan-{kind}"] = Row(
             "views", f"{label}: SCAN loss, {title}", (_simclr(data), scan), minutes, printed.get(f"scan-{kind}", "")
         )
-    strong = _scan(data, "views-strong", *_views(data, STRONG_VIEWS), kept="scan")
+    strong = _scan(data, "run_name=views-strong", *_views(data, STRONG_VIEWS), kept="scan")
     for kind, (title, views) in kinds.items():
-        last = Step(
-            "selflabel",
-            f"selflabel/selflabel_{data}",
-            (f"run_name=views-{kind}", "scan_run=views-strong", *_views(data, views)),
-            {"acc": "acc"},
-        )
+        runs = (f"run_name=views-{kind}", "scan_run=views-strong")
+        last = _selflabel(data, *runs, *_views(data, views), kept="acc")
         rows[f"{_key(data)}-selflabel-{kind}"] = Row(
             "views",
             f"{label}: self-labeling, {title}",
@@ -112,7 +107,7 @@ def _view_rows(data: str, label: str, minutes: int, printed: Mapping[str, str]) 
 
 
 def _sweep(data: str, label: str, seeds: str, minutes: int) -> dict[str, Row]:
-    first = (_simclr(data), _scan(data, {"cifar10_cpu": "cpu"}.get(data, "null")))
+    first = (_simclr(data), _scan(data))
     neighbors = Step("scan", f"scan/scan_{data}", ("num_neighbors=5,10,20,50", seeds), sweep="neighbors")
     threshold = Step(
         "selflabel",

@@ -80,20 +80,10 @@ class Bench:
 
     def words(self, step: Step) -> list[str]:
         """The command line of a step after its script."""
-        config = common.ROOT / "configs" / f"{step.config}.yml"
-        own = [word for word in step.words if word != "run_name=null"]
-        roots = ("train", "train"), ("val", "test")
-        data = [f"{split}_db_kwargs.root={self.data / name}" for split, name in roots] if "_cpu" in step.config else []
-        data = data if "cifar10" in step.config else []
-        return [
-            "--config_env",
-            str(self.env),
-            "--config_exp",
-            str(config),
-            *data,
-            *own,
-            *words_of(SETUPS[step.setup].stage, self.overrides),
-        ]
+        files = ["--config_env", str(self.env), "--config_exp", str(common.ROOT / "configs" / f"{step.config}.yml")]
+        roots = {"train": "train", "val": "test"} if "cifar10" in step.config else {}
+        data = [f"{split}_db_kwargs.root={self.data / name}" for split, name in roots.items()]
+        return [*files, *data, *step.words, *words_of(SETUPS[step.setup].stage, self.overrides)]
 
     def command(self, step: Step, words: list[str]) -> list[str]:
         """The program of a step with its command line."""

@@ -132,8 +132,8 @@ def describe(fit: Fit, points: Tensor, folder: Path) -> dict[str, Any]:
     say(f"two halves of the images, clustered apart, put {100 * fit.reproducible:.1f} % of all into the same cluster")
     if fit.pca is None:
         return facts
-    variance = fit.head.unit(points).var(0, correction=0).sum()
-    shares = (fit.pca.variances.cumsum(0) / variance).clamp(max=1)
+    variance = float(fit.head.unit(points).var(0, correction=0).sum())
+    shares = (fit.pca.variances.cpu().cumsum(0) / variance).clamp(max=1)  # rank 0's, which may be on another device
     if is_main():
         plots.explained_variance(folder / PICTURE, shares)
     say(f"{len(shares)} principal components hold {100 * float(shares[-1]):.1f} % of the variance")
