@@ -16,6 +16,9 @@ STRONG_VIEWS = (
     "augmentation_kwargs={num_strong_augs: 4, cutout_kwargs: {n_holes: 1, length: SIDE, random: true}}",
 )
 
+_CLUSTERS = {"acc": "acc", "nmi": "nmi", "ari": "ari"}
+_KMEANS = {name: f"kmeans.{name}.mean" for name in _CLUSTERS}
+
 
 class Step(NamedTuple):
     """A command: a method's script with a config, or with `sweep` a sweep of it; and what is kept of its scores."""
@@ -48,7 +51,7 @@ def _key(data: str) -> str:
 
 def _simclr(data: str) -> Step:
     """The run that everything on a data set starts from, with neighbors enough for the sweep of them."""
-    words = {"cifar10_cpu": ("epochs=45",)}.get(data, ())
+    words = ("epochs=45",) if data == "cifar10_cpu" else ()
     return Step("simclr", f"pretext/simclr_{data}", (*words, "num_mined_train=50"), PRETEXT_SCORES)
 
 
@@ -72,7 +75,7 @@ def _pretext(name: str, title: str, printed: str) -> Row:
 
 
 def _clustering(method: str, title: str, minutes: int, printed: str, *words: str, config: str = "mnist") -> Row:
-    step = Step(method, f"methods/{method}_{config}", words, {"acc": "acc", "nmi": "nmi", "ari": "ari"})
+    step = Step(method, f"methods/{method}_{config}", words, _CLUSTERS)
     return Row("mnist", title, (step,), minutes, printed)
 
 
@@ -129,10 +132,37 @@ def _sweep(data: str, label: str, seeds: str, minutes: int) -> dict[str, Row]:
     }
 
 
-MNIST_PRETEXT = {"acc": "kmeans.acc.mean", "nmi": "kmeans.nmi.mean", "ari": "kmeans.ari.mean"}
-_MNIST_SIMCLR = Step("simclr", "pretext/simclr_mnist", (), MNIST_PRETEXT)
-_MNIST_SCAN = Step("scan", "scan/scan_mnist", (), {"acc": "acc", "nmi": "nmi", "ari": "ari"})
-_MNIST_LAST = Step("selflabel", "selflabel/selflabel_mnist", (), {"acc": "acc", "nmi": "nmi", "ari": "ari"})
+_MNIST_SIMCLR = Step("simclr", "pretext/simclr_mnist", scores=_KMEANS)
+_MNIST_SCAN = Step("scan", "scan/scan_mnist", scores=_CLUSTERS)
+_MNIST_LAST = Step("selflabel", "selflabel/selflabel_mnist", scores=_CLUSTERS)
+_PRETRAINED = Step("pretrained", "pretext/pretrained_digits", scores=_KMEANS)
+
+
+def _digits_step(name: str) -> Step:
+    """The run of SimCLR is that of the other tables."""
+    words = _simclr("digits").words if name == "simclr" else ()
+    return Step(name, f"pretext/{name}_digits", words, _KMEANS)
+
+
+def _digits() -> dict[str, Row]:
+    """Every method by its config for handwritten digits."""
+    titles = {"simclr": "SimCLR", "instdisc": "memory bank", "byol": "BYOL", "rotnet": "rotation"}
+    rows = {
+        f"digits-{name}": Row("digits", f"{title} + K-means", (_digits_step(name),), 1)
+        for name, title in titles.items()
+    }
+    supervised = Step("supervised", "pretext/supervised_digits", scores={"acc": "acc"})
+    candidates = Step("candidates", "methods/candidates_digits", scores=_CLUSTERS)
+    rows |= {
+        "digits-supervised": Row("digits", "supervised", (supervised,), 1),
+        "digits-pretrained": Row("digits", "pretrained network + K-means", (_PRETRAINED,), 1),
+        "digits-candidates": Row("digits", "pretrained network, candidates", (_PRETRAINED, candidates), 2),
+    }
+    for name, title, minutes in (("kmeans", "K-means on pixels", 1), ("iic", "IIC", 2), ("ucc", "UCC", 10)):
+        step = Step(name, f"methods/{name}_digits", scores=_CLUSTERS)
+        rows[f"digits-{name}"] = Row("digits", title, (step,), minutes)
+    return rows
+
 
 ROWS: dict[str, Row] = {
     "pretext-rotnet": _pretext("rotnet", "rotation", "K-means 27.1, then SCAN 74.3"),
@@ -157,6 +187,7 @@ ROWS: dict[str, Row] = {
     "mnist-supervised": Row(
         "mnist", "supervised", (Step("supervised", "pretext/supervised_mnist", (), {"acc": "acc"}),), 10, "98.8"
     ),
+    **_digits(),
     **_view_rows("digits", "digits", 2, {}),
     **_view_rows(
         "cifar10_cpu",

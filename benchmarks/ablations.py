@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name} is not finished; the same command goes on from here")
             return 0
         common.write_result(args.out, done)
-        print(json.dumps(done["rows"][name]["scores"] or done["rows"][name]["sweep"]), flush=True)
+        print(json.dumps(done["rows"][name].get("sweep") or done["rows"][name]["scores"]), flush=True)
     return 0
 
 

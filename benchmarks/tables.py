@@ -251,6 +251,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "judge": judge,
     "ablation-pretext": ablation_tables.pretext,
     "ablation-mnist": ablation_tables.mnist,
+    "ablation-digits": ablation_tables.digits,
     "ablation-views": ablation_tables.views,
     "ablation-sweeps": ablation_tables.sweeps,
 }
