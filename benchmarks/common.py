@@ -26,7 +26,18 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "scipy", "faiss-cpu", "faiss-gpu")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "scipy",
+    "faiss-cpu",
+    "faiss-gpu",
+    "onnxruntime",
+    "timm",
+)
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
 
 

@@ -1,7 +1,7 @@
 """How fast are a pretrained backbone's features? Ours against onnxruntime as it comes, in one run, in turn.
 
-    python benchmarks/features.py --json benchmarks/results/features.json       # two minutes on two idle cores
-    python benchmarks/features.py --backbone efficientnet_lite2 --side 224
+    python -m benchmarks.features --json benchmarks/results/features.json       # two minutes on two idle cores
+    python -m benchmarks.features --backbone efficientnet_lite2 --side 224
 
 Both get the same normalised images and as many threads. onnxruntime as it comes runs the exported network with its
 threads inside each operator, in the batch size that is fastest for it here; so do PyTorch's fp32 and bf16 in
@@ -12,7 +12,6 @@ are not installed: speed does not depend on them.
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,8 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common
 from data.augment import Normalize

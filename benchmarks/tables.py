@@ -236,6 +236,27 @@ def judge(read: Read) -> str:
     )
 
 
+def features(read: Read) -> str:
+    """How fast a pretrained network's features are, beside onnxruntime as it comes."""
+    try:
+        result = read("features.json")
+    except FileNotFoundError:
+        return "Not measured yet: `python -m benchmarks.features --json benchmarks/results/features.json`.\n"
+    rows = []
+    for found in result["results"]:
+        rates = {name: number(rate["median"]) for name, rate in found["images_per_second"].items()}
+        name = f"{found['backbone']} at {found['side']}: {found['choice']['library']} {found['choice']['precision']}"
+        ratio = found["ratio_to_onnxruntime"]["ours"]
+        ways = ("ours", "onnxruntime", "torch fp32", "torch bf16", "pixels")
+        rows.append([name, *(rates[way] for way in ways), f"{number(ratio)}×", f"{found['lowest_cosine']['ours']:.4f}"])
+    head = ["images/s", "here", "onnxruntime", "torch fp32", "torch bf16", "resizing alone", "ratio", "lowest cosine"]
+    return (
+        markdown(head, rows)
+        + f"\nMedians of {result['repeats']} rounds; the ratio is that of neighboring measurements to onnxruntime, the "
+        f"cosine that to the features in fp32. {where(result['machine'])}.\n"
+    )
+
+
 TABLES: dict[str, Callable[[Read], str]] = {
     "digits": digits,
     "digits-whole-method": partial(digits, names=["selflabel"]),
@@ -243,6 +264,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "throughput": throughput,
     "precision": precision,
     "streaming": streaming,
+    "features": features,
     "gpu-recipe": gpu_recipe,
     "gpu-smoke": gpu_smoke,
     "gpu-profile": gpu_profile,

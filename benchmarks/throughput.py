@@ -1,13 +1,14 @@
 """How fast is it? The published way against ours, in one run, on the same data, a pair of measurements at a time.
 
     python -m benchmarks.throughput                     # everything, under ten minutes on two cores
-    python -m benchmarks.throughput --only mining       # one of: augmentation, steps, mining, evaluation
+    python -m benchmarks.throughput --only mining       # one of: augmentation, steps, mining, evaluation, features
     python -m benchmarks.throughput --json benchmarks/results/throughput.json
 
 Published: PIL transforms in a DataLoader with workers, fp32, contiguous tensors, a flat faiss index, a pass per pair of
-cluster and class, an N x N validation loss (benchmarks/published.py). Ours: what the stages do, with `auto` settings as
-in a long run. Ratios are of neighboring measurements; their median and range are given. Labels and accuracies play no
-part here; the images are made up.
+cluster and class, an N x N validation loss (benchmarks/published.py); for features of a pretrained network, onnxruntime
+as it comes (benchmarks/features.py has more of them). Ours: what the stages do, with `auto` settings as in a long run.
+Ratios are of neighboring measurements; their median and range are given. Labels and accuracies play no part here; the
+images are made up.
 """
 
 import sys
@@ -22,12 +23,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import common, published
+from benchmarks.features import fastest_batch, in_batches, onnxruntime_way
 from benchmarks.steps import Step, make_images
 from clustering.features import Embedder
 from clustering.mining import mine_neighbors
 from clustering.scores import contingency, match, score
 from clustering.validation import validation_loss
 from data.augment import Strategy, build_augmentation
+from models.engine import Engine
+from models.pretrained import build_pretrained
 from system.runtime import Runtime, can_compile
 from utils import cli
 from utils.common_config import get_val_transformations
@@ -35,6 +39,7 @@ from utils.schema import Config
 
 NORMALIZE = {"mean": published.MEAN, "std": published.STD}
 BATCH = 256
+BACKBONE = "efficientnet_lite0"
 KNN_EVERY: int = Config.model_fields["knn_every"].default
 
 
@@ -219,11 +224,23 @@ def evaluation(runtime: Runtime, quick: bool) -> dict[str, Any]:
     return results
 
 
+def features(runtime: Runtime, quick: bool) -> dict[str, Any]:
+    """Features of a pretrained network on the processor: onnxruntime as it comes, and the engine."""
+    side, num, repeats = (64, 8, 1) if quick else (128, 128, 15)
+    network = build_pretrained(BACKBONE, side=side)["backbone"]
+    engine, other = Engine(network, side), onnxruntime_way(network, side, torch.get_num_threads())
+    images = torch.randn(num, 3, side, side, generator=torch.Generator().manual_seed(0))
+    old = partial(in_batches, other, fastest_batch(other, images), images)
+    found = compare("image", old, lambda: engine(images), repeats, torch.device("cpu"), num)
+    return {f"features, {BACKBONE} at {side}": found}
+
+
 SECTIONS: dict[str, Callable[[Runtime, bool], dict[str, Any]]] = {
     "augmentation": augmentation,
     "steps": steps,
     "mining": mining,
     "evaluation": evaluation,
+    "features": features,
 }
 
 

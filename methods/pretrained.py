@@ -8,14 +8,15 @@
 
 Nothing is trained. `backbone` is efficientnet_lite0 or efficientnet_lite2, whose weights are installed with the
 project, timm/NAME, whose weights come from timm's hub, or dinov2. Writes model.pth.tar, features-{train,val}.npy and
-topk-{train,val}-neighbors.npy to {root_dir}/{train_db_name}/pretext, where scan.py and methods.candidates go on.
+topk-{train,val}-neighbors.npy to {root_dir}/{train_db_name}/pretext, where scan.py and methods.candidates go on. An
+interrupted call goes on with the features that are missing.
 With backbone=given/D features_file=FILE the features, D numbers an image, are those of a .npy or .parquet file, and
 there is no network: methods.candidates clusters them.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from models.engine import Engine
 from models.models import FeatureModel
 from models.plain import is_given
 from models.pretrained import build_pretrained
-from models.weights import save_weights
+from models.weights import digest, save_weights
 from system.console import say
 from system.errors import ConfigError
+from training.folder import to_plain
 from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, engines, pretext
@@ -52,7 +54,13 @@ def train(p: Any, run: Run) -> dict[str, Any]:
         return {}
     engines.note(run, model.backbone)  # for the run when it goes on, and for whatever uses its model
     save_weights(p.pretext_model, state, setup=p.setup)
-    return {"backbone": asdict(facts)} | pretext.mine(p, model, run.runtime, train_set, val_set)
+    made_from = {
+        "weights": digest(state),
+        "views": to_plain(p.transformation_kwargs),
+        "engine": asdict(replace(model.backbone.choice, threads=1)),  # no bit depends on the threads
+    }
+    found = pretext.mine(p, model, run.runtime, train_set, val_set, made_from)
+    return {"backbone": asdict(facts)} | found
 
 
 def take_given(p: Any, run: Run, train_set: Any, val_set: Any) -> dict[str, Any]:

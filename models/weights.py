@@ -5,7 +5,8 @@ The forms: a bare state_dict (pretext, self-label); `{'model', 'head'}` (scan); 
 encoder is under `state_dict`; the state_dict of a plain backbone, such as torchvision's.
 """
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -299,3 +300,12 @@ def save_weights(path: Path | str, state: Any, **facts: Any) -> None:
     if distributed.is_main():
         write_torch(path, on_cpu(state), **facts)
     distributed.barrier()
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names and bytes of weights."""
+    found = hashlib.sha256()
+    for name, value in state.items():
+        found.update(name.encode() + b"\0")
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -1,7 +1,9 @@
 """What follows a pretext task: features, neighbor files, and what can be said of them."""
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from torch import Tensor, nn
 
 from clustering.mining import mine_neighbors
 from clustering.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
+from clustering.parts import Parts
 from clustering.validation import VALIDATION_COLUMNS
+from data.files.reading import record_of
 from data.files.stream import UnreadableImageError
 from models.models import FeatureModel, LayerFeatures
 from models.weights import save_weights
@@ -108,16 +112,34 @@ def num_to_mine(p: EasyDict, train: Any, val: Any) -> dict[str, int]:
     return wanted
 
 
-def mine(p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any) -> dict[str, Any]:
+def mine(
+    p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any, made_from: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Mine and save both neighbor files and their features; returns purity where there are labels.
 
-    `train` is the scan stage's training split.
+    `train` is the scan stage's training split. With `made_from`, all that features depend on besides the images, an
+    interrupted call leaves those it has for the next.
     Raises UserError when more neighbors are asked for than there are images.
     """
     module = feature_module(p, model)
     num_dims = num_features(p, model, module)
     embedder = get_embedder(p, runtime)
-    return mine_features(p, runtime, train, val, lambda dataset, path: embedder.hold(module, num_dims, dataset, path))
+    kept: list[tuple[Parts, Any]] = []
+
+    def hold(dataset: Any, path: Path) -> Tensor | np.ndarray:
+        if made_from is None:
+            return embedder.hold(module, num_dims, dataset, path)
+        facts = {**made_from, "images": dataset.fingerprint(), "batch_size": embedder.batch_size}
+        if dataset.reading is not None:
+            facts |= {"side": dataset.reading.side, "values": record_of(dataset.reading.values)}
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        kept.append((Parts(path, digest), dataset))
+        return embedder.hold(module, num_dims, dataset, path, digest)
+
+    result = mine_features(p, runtime, train, val, hold)
+    for parts, dataset in kept:
+        parts.remove(distributed.slice_of(len(dataset)))
+    return result
 
 
 def mine_features(

@@ -104,3 +104,16 @@ def test_failed_checks_and_what_kills_left_are_shown():
     assert "| stages: scan 5 | 5 | not counted | 1 | 0 | 2 |\n" in crash
     assert "| commands: cache 3, sweep.py 4 | 7 | 1 | 0 | 3 | 0 |\n" in crash
     assert "Flipped bits noticed: 8 of 9." in crash
+
+
+def test_features_that_were_not_measured_say_how_to(results):
+    marked = "<!-- table:features -->\n<!-- end -->\n"
+    assert "Not measured yet: `python -m benchmarks.features --json" in tables.fill(marked, results)
+    names = ("ours", "onnxruntime", "torch fp32", "torch bf16", "pixels")
+    rates = {name: {"median": 100.0 * number} for number, name in enumerate(names, 1)}
+    row = {"backbone": "net", "side": 64, "choice": {"library": "torch", "precision": "bf16"}}
+    row |= {"images_per_second": rates, "ratio_to_onnxruntime": {"ours": 0.5}, "lowest_cosine": {"ours": 0.99951}}
+    machine = json.loads((results / "digits.json").read_text())["machine"]
+    (results / "features.json").write_text(json.dumps({"machine": machine, "repeats": 15, "results": [row]}))
+    filled = tables.fill(marked, results)
+    assert "| net at 64: torch bf16 | 100 | 200 | 300 | 400 | 500 | 0.5× | 0.9995 |" in filled

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from safetensors.torch import save_file
 from models.engine import Choice, Engine
 from models.resnet_cifar import resnet8
 from system.files import write_text
+from system.runtime import Runtime
 from tests.stage import command
 from utils import engines
 from utils.clusters import load_clustering
@@ -117,3 +120,67 @@ def test_a_recorded_choice_is_kept_with_the_threads_of_this_process(tmp_path, ca
     assert record(library="magic", precision="bf16", threads=1, pass_images=1) == []
     assert "does not say how features are computed" in capsys.readouterr().err
     assert isinstance(engines.prepare(p, network, tmp_path, CPU), Engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_an_interrupted_call_goes_on_with_the_same_bits(tmp_path, capsys, monkeypatch, in_memory):
+    config = write_project(tmp_path)["pretrained"]
+    words = words_of(config, "eval_batch_size=4")
+    folder = tmp_path / "runs" / "pretext"
+    if not in_memory:
+        monkeypatch.setattr(Runtime, "holds", lambda self, num_bytes: False)
+    assert command("methods.pretrained", *words, "run_name=whole") == 0
+    whole = {path.name for path in (folder / "whole").iterdir()}
+    forward, seen, stops = Engine.forward, [], [40]
+
+    def count(self, images):
+        seen.append(len(images))
+        if sum(seen) in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, images)
+
+    monkeypatch.setattr(Engine, "forward", count)
+    assert command("methods.pretrained", *words) == 128 + signal.SIGTERM
+    assert sum(seen) < 50 and not (folder / "features-train.npy").exists()
+    assert len(list(folder.glob("*.partial"))) == 1  # 8 batches of 4
+    capsys.readouterr()
+    seen.clear()
+    stops.clear()
+    assert command("methods.pretrained", *words) == 0
+    assert "of 32 images are there from before, 58 are left" in capsys.readouterr().out
+    assert sum(seen) == NUM_IMAGES - 32
+    for name in ("features-train.npy", "topk-train-neighbors.npy", "topk-val-neighbors.npy"):
+        assert (folder / name).read_bytes() == (folder / "whole" / name).read_bytes()
+    assert {path.name for path in folder.iterdir()} - {"whole"} == whole
+
+
+@pytest.mark.slow
+def test_parts_of_other_weights_and_damaged_ones_are_computed_again(tmp_path, capsys, monkeypatch):
+    config = write_project(tmp_path)["pretrained"]
+    folder = tmp_path / "runs" / "pretext"
+    words = words_of(config, "eval_batch_size=4")
+    forward, limit = Engine.forward, [80]
+
+    def stop(self, images):
+        limit[0] -= len(images)
+        if limit[0] < 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, images)
+
+    monkeypatch.setattr(Engine, "forward", stop)
+    assert command("methods.pretrained", *words) == 128 + signal.SIGTERM
+    parts = sorted(folder.glob("*.partial"))
+    assert [path.name for path in parts] == [f"features-train.npy.share{first}.partial" for first in (0, 32)]
+    parts[1].write_bytes(parts[1].read_bytes()[:-1] + b"x")
+    capsys.readouterr()
+    limit[0] = 4
+    assert command("methods.pretrained", *words) == 128 + signal.SIGTERM
+    shown = capsys.readouterr()
+    assert "of 32 images are there" in shown.out and "it is computed again" in shown.err
+    torch.manual_seed(1)
+    save_file(timm.create_model(NETWORK, pretrained=False).state_dict(), tmp_path / "network.safetensors")
+    limit[0] = 1000
+    assert command("methods.pretrained", *words) == 0
+    assert "there from before" not in capsys.readouterr().out
+    assert not list(folder.glob("*.partial"))
