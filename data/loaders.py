@@ -240,7 +240,7 @@ class InferenceLoader:
 
     def __iter__(self) -> Iterator[Tensor]:
         device = self.runtime.device
-        batches = torch.arange(self.rows.start, self.rows.stop).split(self.batch_size)
+        batches = torch.arange(self.rows.start, self.rows.stop).split(self.batch_size)[: len(self)]  # of none, one
         if self.dataset.images is not None:
             for indices in batches:
                 images = self.dataset.load(indices, device)
