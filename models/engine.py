@@ -7,7 +7,8 @@ What makes it fast on a CPU (figures: benchmarks/features.py):
   longer than the layer.
 - The network computes in bfloat16 where the CPU multiplies it and the features stay what they are: those of vision
   transformers and ResNets do, those of EfficientNet-Lite do not.
-- Otherwise onnxruntime computes, where it is installed; else PyTorch, with BatchNorm folded into the convolutions.
+- Otherwise, and where convolutions are depthwise, onnxruntime computes, where it is installed; else PyTorch, with
+  BatchNorm folded into the convolutions.
 """
 
 import copy
@@ -60,8 +61,8 @@ class Engine(nn.Module):
 
     The backbone given is not changed. Of `choices`, fastest first (default: `candidates`), the first is taken whose
     features keep a cosine of 0.999 to the backbone's, tried on made-up images, and the last one as it is; `choice` says
-    which it was. On a CPU the features of a batch
-    are the same bits with any number of threads; in another place of a batch, an image's may differ in the last ones.
+    which it was. On a CPU the features of a batch are the same bits with any number of threads; in another place of a
+    batch, an image's may differ in the last ones.
 
     Raises UserError when the last choice needs onnxruntime and it is not installed, or the network does not run so.
     """
@@ -79,7 +80,7 @@ class Engine(nn.Module):
         self.plain = plain.to(self.device)
         self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stub
         self._pool: ThreadPoolExecutor | None = None
-        self._network, self.choice = self._find(side, choices or candidates(self.device, side))
+        self._network, self.choice = self._find(side, choices or candidates(self.device, side, has_depthwise(plain)))
         del self.plain
 
     @torch.no_grad()
@@ -121,8 +122,15 @@ class Engine(nn.Module):
         return lambda images: network(images.to(dtype, memory_format=torch.channels_last)).float()
 
 
-def candidates(device: torch.device, side: int) -> list[Choice]:
-    """The choices for a device, fastest first; the last one always works."""
+def has_depthwise(network: nn.Module) -> bool:
+    """Whether a network convolves its channels one by one, which bfloat16 makes no faster."""
+    return any(
+        isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in network.modules()
+    )
+
+
+def candidates(device: torch.device, side: int, depthwise: bool = False) -> list[Choice]:
+    """The choices for a device and a network with or without depthwise convolutions, fastest first; the last works."""
     if device.type != "cpu":
         choice = Choice("torch", "fp32", 1, GPU_IMAGES, device.type)
         return [replace(choice, precision="bf16"), choice] if has_fast_bf16(device) else [choice]
@@ -134,7 +142,7 @@ def candidates(device: torch.device, side: int) -> list[Choice]:
     if importlib.util.find_spec("onnxruntime"):
         found = [replace(choice, library="onnxruntime", pass_images=passes["onnxruntime"]), *found]
     if has_fast_bf16(device):
-        found = [replace(choice, precision="bf16"), *found]
+        found.insert(len(found) - 1 if depthwise else 0, replace(choice, precision="bf16"))
     return found
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from models import engine
 from models.engine import Choice, Engine, candidates
 from models.fold import fold_batchnorm
 from models.pretrained import build_pretrained
@@ -139,6 +140,20 @@ def test_candidates_follow_from_the_machine(has_bf16, has_onnxruntime, forms, mo
         large.pass_images < normal.pass_images
         for large, normal in zip(candidates(torch.device("cpu"), 256), found, strict=True)
     )
+
+
+def test_onnxruntime_comes_before_bf16_where_convolutions_are_depthwise(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    found = candidates(torch.device("cpu"), 128, depthwise=True)
+    assert [f"{choice.library} {choice.precision}" for choice in found] == [
+        "onnxruntime fp32",
+        "torch bf16",
+        "torch fp32",
+    ]
+    assert engine.has_depthwise(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))
+    assert not engine.has_depthwise(nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.Conv2d(1, 4, 3)))
 
 
 def test_a_choice_can_be_stored():
