@@ -26,6 +26,7 @@ sub-directory, the first level is taken for its class, which only scores the res
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from data.folder import find_images
 from recipes.deliver import Delivery, deliver, verdict_of
 from recipes.display import Display, Work, duration
 from recipes.estimate import estimate
-from recipes.features import SCRATCH, choose_features, identity, make_recipe
+from recipes.features import SCRATCH, choose_features, identity, make_recipe, require_weights
 from recipes.links import link_images, make_sorter
 from recipes.look import Look, look_at
 from recipes.numbers import parse_numbers
@@ -272,6 +273,9 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
         features, seconds = features_of(project.shared), project.shared.facts["seconds"]
     else:
         features = choose_features(args.features, look, runtime.device.type, args.quick, args.offline)
+        own = (word.partition("=")[2] for word in words if split_stage(word)[1].startswith("weights="))
+        features = replace(features, weights=next(own, None))
+        require_weights(features, args.offline)
     number = project.request["num_clusters"]
     recipe = make_recipe(look, number or max(args.num_clusters), runtime.device.type, args.quick, features)
     if project.shared:

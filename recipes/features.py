@@ -7,7 +7,14 @@ from typing import Any
 
 from data.given import KINDS, FeatureTable, require_different
 from models.plain import GIVEN
-from models.pretrained import Pretrained, describe_pretrained, fetch_pretrained, is_at_hand, is_pretrained
+from models.pretrained import (
+    Pretrained,
+    build_pretrained,
+    describe_pretrained,
+    fetch_pretrained,
+    is_at_hand,
+    is_pretrained,
+)
 from recipes.choose import Recipe, choose
 from recipes.look import Look
 from system.errors import ConfigError, UserError
@@ -24,11 +31,15 @@ SIGNS_SIDE = 48  # of gray images up to which a network trained on them passes e
 
 @dataclass(frozen=True)
 class Features:
-    """Where features come from: a backbone's name, or scratch, and why, in words; `file` holds those of given/D."""
+    """Where features come from: a backbone's name, or scratch, and why, in words.
+
+    `file` holds those of given/D, `weights` those of the backbone where they are not its own.
+    """
 
     name: str
     why: str
     file: Path | None = None
+    weights: str | None = None
 
 
 def is_file(wanted: str) -> bool:
@@ -98,7 +109,8 @@ def make_recipe(look: Look, num_clusters: int, device: str, quick: bool, feature
         reasons = [look.words, f"features of {dim} numbers from {features.file}: {features.why}"]
         return Recipe(f"features, {features.name}", reasons, own_stages(look, num_clusters, features))
     facts = describe_pretrained(features.name, device=device, image_side=look.short_side)
-    what = f"features of {facts.name}, trained with {facts.trained_with} (licence: {facts.license}): {features.why}"
+    trained = f"trained with {facts.trained_with} (licence: {facts.license})"
+    what = f"features of {facts.name}, {f'weights {features.weights}' if features.weights else trained}: {features.why}"
     reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
     return Recipe(f"features, {facts.name} at {facts.side}", reasons, feature_stages(look, num_clusters, facts))
 
@@ -125,6 +137,17 @@ def feature_stages(look: Look, num_clusters: int, facts: Pretrained) -> dict[str
         },
     }
     return _stages(common, look.num_images)
+
+
+def require_weights(features: Features, offline: bool) -> None:
+    """Bring the weights of a pretrained backbone to this machine, before anything is written.
+
+    Raises UserError when they are not to be had, or do not fit.
+    """
+    if features.weights:
+        build_pretrained(features.name, weights=features.weights)
+    elif is_pretrained(features.name):
+        fetch_pretrained(features.name, offline)
 
 
 def own_stages(look: Look, num_clusters: int, features: Features) -> dict[str, Any]:

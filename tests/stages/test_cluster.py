@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import cluster
@@ -392,3 +393,47 @@ def test_names_that_are_no_text_and_no_markup(tmp_path, capsys):
     assert line.endswith(
         "--config_env configs/env.yml --config_exp configs/scan.yml"
     )  # it may be moved with the report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "code", "sentence"),
+    [
+        (["timm/resnet5O"], 2, "did you mean timm/resnet50?"),
+        (["efficientnet"], 2, "it is auto, embedded, dinov2, scratch, timm/NAME, or a .npy or .parquet file"),
+        (["timm/resnet18"], 1, "cannot be downloaded from 127.0.0.1:9"),
+        (["timm/resnet18", "--offline"], 1, "downloading is switched off"),
+        (["embedded", "weights=other.safetensors"], 1, "do not fit backbone 'efficientnet_lite2'"),
+        (["embedded", "weights=none.pth"], 1, "none.pth does not exist"),
+    ],
+)
+def test_networks_that_are_not_to_be_had_are_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capsys, more, code, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    save_file({"conv.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    fill(tmp_path / "images")
+    assert run(tmp_path / "images", "--num_clusters", 3, "--output", tmp_path / "out", "--features", *more) == code
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("error:") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_what_auto_chose_stays_when_a_network_comes_back(tmp_path, monkeypatch):
+    """Begun without a network, and so with the embedded weights; later the others could be had."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+    words = [tmp_path / "images", "--num_clusters", 2, "--output", tmp_path / "out", "--dry_run"]
+    assert run(*words) == 0
+    before = (tmp_path / "out/configs/pretrained.yml").read_text()
+    assert yaml.safe_load(before)["backbone"] == "efficientnet_lite2"
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(cluster, "choose_features", None)  # it is not asked again
+    assert run(*words) == 0
+    assert (tmp_path / "out/configs/pretrained.yml").read_text() == before
