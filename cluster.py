@@ -7,6 +7,7 @@
     python cluster.py photos --num_clusters 10 --features dinov2
     python cluster.py photos --num_clusters 10 --features own.npy
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
+    python cluster.py photos --num_clusters 10 --minutes 20             # refine until 20 minutes are over
     python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder a cluster
 
 Takes features from a pretrained network, clusters them by several methods, and hands out the clustering that
@@ -41,11 +42,12 @@ from recipes.look import Look, look_at
 from recipes.numbers import parse_numbers
 from recipes.preview import draw_images
 from recipes.project import INDEX, LOG, PICTURE, RECORD, Project
+from recipes.refining import stages_of
 from recipes.several import features_of, name_of, own_part, project_of, recorded_number, shared_part, write_index
 from report.outputs import Sorter, write_clusters
 from system import owned
 from system.console import say, warn
-from system.errors import ConfigError, NothingConfidentError, UserError
+from system.errors import ConfigError, NothingConfidentError, TimeOverError, UserError
 from system.files import write_text
 from system.paths import expand_path
 from system.runtime import Runtime
@@ -92,6 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--link_to", type=cli.path, metavar="DIR", help="also sort the images into one folder a cluster, by links"
     )
+    parser.add_argument(
+        "--minutes",
+        type=cli.minutes,
+        metavar="M",
+        help="refine the clusters until M minutes of computing are over; more minutes later go on from there",
+    )
+    parser.add_argument("--no_flip", action="store_true", help="never mirror images: for signs, text, left and right")
     parser.add_argument("--offline", action="store_true", help="download nothing")
     parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
     args = parse(parser, argv)
@@ -106,8 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "num_clusters": numbers[0] if len(numbers) == 1 else None,
         "quick": args.quick,
         "features": identity(args.features),
+        "no_flip": args.no_flip,
         "words": words,
     }
+    if args.quick and args.minutes:
+        raise ConfigError("--quick refines nothing, and --minutes says for how long to refine; leave one of them out")
     project = Project(output, request)
 
     look = find_look(root, max(numbers))
@@ -261,6 +273,7 @@ def find_look(root: Path, num_clusters: int) -> Look:
 def open_project(project: Project, look: Look, args: Any, words: list[str], again: bool) -> bool:
     """Find or choose the configs; returns whether anything is left to do."""
     project.offline = args.offline
+    project.minutes = None if args.dry_run else args.minutes
     if not again and project.open(look.files):
         return not project.finished
     if again and args.dry_run and (project.folder / RECORD).exists():
@@ -277,7 +290,8 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
         features = replace(features, weights=next(own, None))
         require_weights(features, args.offline)
     number = project.request["num_clusters"]
-    recipe = make_recipe(look, number or max(args.num_clusters), runtime.device.type, args.quick, features)
+    flip, most = not args.no_flip, max(args.num_clusters)
+    recipe = make_recipe(look, number or most, runtime.device.type, args.quick, features, flip)
     if project.shared:
         recipe = own_part(recipe, project)
     project.check_configs(recipe, words)
@@ -289,7 +303,9 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
     project.write_configs(recipe, words)
     if not project.shared:
         note_look(project.folder, look.files.root, look.values, look.found)
-    project.write(recipe=recipe.name, reasons=recipe.reasons, seconds=seconds, result=None, stages=list(recipe.configs))
+    stages = stages_of(recipe, args.minutes)
+    facts = {"seconds": seconds, "stages": stages, "minutes": args.minutes}
+    project.write(recipe=recipe.name, reasons=recipe.reasons, result=None, **facts)
     return True
 
 
@@ -322,16 +338,15 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
         with display.stage(f"{number}/{total} {work.title}"):
             files = find_images(root, "images", None, quiet=True)
             project.check_unchanged(files)
+            ended = ""
             try:
                 main_of(stage)(project.arguments(stage))
-            except NothingConfidentError as error:
-                nothing = str(error)
+            except (NothingConfidentError, TimeOverError) as error:
+                ended = str(error)
             except UserError as error:
                 raise type(error)(in_context(str(error), work.folder)) from error
-            else:
-                nothing = ""
-        if nothing:
-            warn(f"refining was left out, and the clusters are those before it: {nothing}")
+        if ended:
+            warn(f"refining ended early, and what there is competes: {ended}")
             return
         seconds = read_record(work.folder).get("seconds", 0.0)
         display.line(f"{number}/{total} {work.title}: done, {duration(seconds)}")
@@ -372,6 +387,8 @@ def report(project: Project) -> None:
         for line in clusters.candidate_table(verdict["candidates"]):
             say(line)
         say(f"chosen: {verdict['reason']}")
+        if "in_use" in verdict:
+            say("clusters in use: {} of {}".format(*verdict["in_use"]))
         say(f"how far to trust it: {verdict['trust']}")
     if result["scores"]:
         say("labels only score: " + clusters.words(result["scores"], project.request["num_clusters"]), "green")

@@ -3,8 +3,10 @@
     python selflabel.py --config_exp configs/selflabel/selflabel_digits.yml
     python selflabel.py --config_exp configs/selflabel/selflabel_cifar10.yml confidence_threshold=0.95 run_name=t95
 
-Starts from the scan model's best head. model.pth.tar is the last epoch, as published; model-best.pth.tar is the epoch
-with the lowest label-free validation loss. The same command continues an interrupted run.
+Starts from the scan model's best head, or with starts_from: candidates from the clustering of features that was chosen,
+whose network trained_layers, patience and a low learning rate change little. model.pth.tar is the last epoch, as
+published; model-best.pth.tar is the epoch with the lowest label-free validation loss. The same command continues an
+interrupted run.
 """
 
 import sys
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from clustering.validation import Validator, warn_of_collapse
 from losses.selflabel import ConfidenceBasedCE, Labels
+from models.finetune import train_last, training_mode
+from models.pretrained import is_pretrained
 from models.weights import save_weights
 from system.distributed import gather
 from system.errors import NothingConfidentError
@@ -26,7 +30,6 @@ from utils import cli, clusters
 from utils.common_config import (
     get_criterion,
     get_embedder,
-    get_model,
     get_optimizer,
     get_splits,
     get_train_transformations,
@@ -48,18 +51,22 @@ def step(
 
 def train(p: Any, run: Run) -> dict[str, Any]:
     """Train what is left of the run; returns its result."""
-    model = run.runtime.place(get_model(p, p.scan_model))
     train_set, val_set = get_splits(p, run)
+    model = run.runtime.place(clusters.load_start(p, train_set))
+    pretrained = is_pretrained(p.backbone)
+    if p.trained_layers:
+        train_last(model.backbone, p.trained_layers)
     neighbors = find_val_neighbors(p, val_set, model, run.runtime)
     validator = Validator(val_set, neighbors, get_embedder(p, run.runtime), cluster_prior=p.cluster_prior)
     loader = get_view_loader(p, train_set, [get_val_transformations(p), get_train_transformations(p)], run)
     criterion = get_criterion(p)
-    run.values["scan_loss"] = validator.best_head(model).loss
+    start = validator.best_head(model)
+    run.values["scan_loss"] = start.loss
     parts = {"ema": EMA(model.parameters(), p.ema_alpha)} if p.use_ema else {}
     forward = run.prepare(model, get_optimizer(p, model), loader, **parts)
 
     for epoch in run.epochs():
-        model.train()
+        training_mode(model, pretrained)
         for batch in run.steps(loader):
             loss, labels = step(forward, criterion, *batch.views)
             run.totals.maximum(highest_confidence=labels.probability.max())
@@ -74,6 +81,12 @@ def train(p: Any, run: Run) -> dict[str, Any]:
         if run.improved(scores.loss):
             save_weights(Path(p.selflabel_dir) / "model-best.pth.tar", model.state_dict(), setup="selflabel")
         run.values["last_loss"] = scores.loss
+        if p.patience:
+            losses = [start.loss, *(line["val_loss"] for line in run.metrics), scores.loss]
+            if (scores.cluster_sizes > 0).sum() < (start.cluster_sizes > 0).sum():
+                run.end("clusters emptied")
+            elif len(losses) - 1 - losses.index(min(losses)) >= p.patience:
+                run.end(f"no lower validation loss for {p.patience} epochs")
         run.end_epoch(val_loss=scores.loss, **scores.monitored)
         warn_of_collapse(scores.cluster_sizes, p.num_classes, p.cluster_prior)
 

@@ -190,6 +190,19 @@ def consensus(table: Sequence[Scores]) -> float:
     return float(np.mean([scores.agreement for scores in table if scores.name != VOTE]))
 
 
+def explain(table: Sequence[Scores], chosen: int) -> str:
+    """Say in words why a finalist was chosen."""
+    kept = sound(table)
+    most = max(table[i].neighbors for i in kept)
+    how = "most" if table[chosen].neighbors == most else f"nearly most (at best {most:.2f})"
+    collapsed = len(table) - len(kept)
+    return (
+        f"{table[chosen].name}: neighbors share a cluster {how} often ({table[chosen].neighbors:.2f}, adjusted for "
+        f"chance), of {len(table)} candidates"
+        + (f", {collapsed} of which left clusters nearly empty" if collapsed else "")
+    )
+
+
 def judge(candidates: Sequence[Candidate], features: Tensor, neighbors: Tensor, num_clusters: int) -> Verdict:
     """Choose one of the candidates without a label.
 
@@ -203,12 +216,5 @@ def judge(candidates: Sequence[Candidate], features: Tensor, neighbors: Tensor, 
     trust = next(sentence for least, sentence in TRUST if agreed >= least)
     if table[chosen].used == 1:
         trust = "all images are in one cluster, which says nothing about them"
-    collapsed = len(table) - len(sound(table))
-    most = max(table[i].neighbors for i in sound(table))
-    how = "most" if table[chosen].neighbors == most else f"nearly most (at best {most:.2f})"
-    reason = (
-        f"{table[chosen].name}: neighbors share a cluster {how} often ({table[chosen].neighbors:.2f}, adjusted for "
-        f"chance), of {len(table)} candidates"
-        + (f", {collapsed} of which left clusters nearly empty" if collapsed else "")
-    )
-    return Verdict(chosen, table, reason, f"{trust} (agreement of the methods {agreed:.2f})", agreed)
+    trust = f"{trust} (agreement of the methods {agreed:.2f})"
+    return Verdict(chosen, table, explain(table, chosen), trust, agreed)

@@ -6,7 +6,9 @@ The tables below are the recipes; `choose` turns a row into the configs of three
 from dataclasses import dataclass
 from typing import Any
 
+from data.augment import AUGMENTATIONS
 from recipes.look import Look
+from system.sections import section_of
 
 STAGES = ("simclr", "scan", "selflabel")
 FEATURE_STAGES = ("pretrained", "candidates")
@@ -82,18 +84,26 @@ class Recipe:
     configs: dict[str, dict[str, Any]]
 
 
+def is_sign(look: Look) -> bool:
+    """Whether images are gray and small, so that they are taken for signs."""
+    return look.gray and _row(SIGNS, look.short_side) is not None
+
+
 def _row(table: dict[Any, Network], short_side: int) -> Network | None:
     return next((network for limit, network in table.items() if limit is None or short_side <= limit), None)
 
 
-def _batch(wanted: int, num_images: int, num_steps: int) -> int:
+def batch_size(wanted: int, num_images: int, num_steps: int) -> int:
     """The wanted batch size, or a smaller power of two that leaves `num_steps` an epoch; never above the data set."""
     fitting = 1 << max(5, (num_images // num_steps).bit_length() - 1)
     return min(wanted, fitting, num_images)
 
 
-def choose(look: Look, num_clusters: int, device: str, quick: bool = False) -> Recipe:
-    """Choose the recipe of a folder for a device type (`cuda`, `mps`, `cpu`); no label is asked."""
+def choose(look: Look, num_clusters: int, device: str, quick: bool = False, flip: bool = True) -> Recipe:
+    """Choose the recipe of a folder for a device type (`cuda`, `mps`, `cpu`); no label is asked.
+
+    Without `flip` no view of an image is its mirror image.
+    """
     signs = _row(SIGNS, look.short_side) if look.gray else None
     if signs is not None:
         kind, network = "signs", signs
@@ -102,11 +112,14 @@ def choose(look: Look, num_clusters: int, device: str, quick: bool = False) -> R
         kind = "gpu" if device == "cuda" else "cpu"
         found = _row({"gpu": ON_GPU, "cpu": QUICK if quick else ON_CPU}[kind], look.short_side)
         assert found is not None  # these tables end with a row for every size
-        network, why = found, "taken for pictures of things: views are cropped, flipped, and changed in colour"
+        changes = "cropped, flipped, and changed in colour" if flip else "cropped and changed in colour, never flipped"
+        network, why = found, f"taken for pictures of things: views are {changes}"
     shape = f"{network.backbone} ({network.stem} stem) on {network.side}×{network.side}"
     common = _common(look, num_clusters, network, kind)
     build = _sign_stages if kind == "signs" else _picture_stages
     stages = build(look, num_clusters, network)
+    if not flip:
+        forbid_flips(stages)
     configs = {}
     for stage, own in stages.items():
         schedule = "quick" if quick and kind == "cpu" else kind
@@ -115,6 +128,14 @@ def choose(look: Look, num_clusters: int, device: str, quick: bool = False) -> R
         configs[stage] = {"setup": stage, **common, **own, "epochs": epochs}
     reasons = [f"{look.words}; {why}", f"{shape}, for {device}"]
     return Recipe(f"{kind}, {shape}", reasons, configs)
+
+
+def forbid_flips(stages: dict[str, dict[str, Any]]) -> None:
+    """Let no view in the configs of stages be flipped."""
+    for config in stages.values():
+        strategy: Any = AUGMENTATIONS.get(config.get("augmentation_strategy", ""))
+        if strategy and "flip" in section_of(strategy).model_fields:
+            config["augmentation_kwargs"] = {**config["augmentation_kwargs"], "flip": 0.0}
 
 
 def _common(look: Look, num_clusters: int, network: Network, kind: str) -> dict[str, Any]:
@@ -162,7 +183,7 @@ def _sign_stages(look: Look, num_clusters: int, network: Network) -> dict[str, d
             "model_kwargs": {"head": "mlp", "features_dim": 128},
             "criterion": "simclr",
             "criterion_kwargs": {"temperature": 0.5},
-            "batch_size": _batch(128, num_images, 8),
+            "batch_size": batch_size(128, num_images, 8),
             "optimizer": "adamw",
             "optimizer_kwargs": {"lr": 5e-3, "weight_decay": 1e-4},
             "scheduler": "cosine",
@@ -174,7 +195,7 @@ def _sign_stages(look: Look, num_clusters: int, network: Network) -> dict[str, d
             "num_heads": 10,  # cheap, and the label-free choice among them keeps clear of bad starts
             "criterion": "scan",
             "criterion_kwargs": {"entropy_weight": 5.0},
-            "batch_size": _batch(128, num_images, 8),
+            "batch_size": batch_size(128, num_images, 8),
             "optimizer": "adam",
             "optimizer_kwargs": {"lr": 5e-3},
         },
@@ -183,7 +204,7 @@ def _sign_stages(look: Look, num_clusters: int, network: Network) -> dict[str, d
             "criterion": "confidence-cross-entropy",
             "criterion_kwargs": {"apply_class_balancing": True},
             "confidence_threshold": 0.95,
-            "batch_size": _batch(256, num_images, 4),
+            "batch_size": batch_size(256, num_images, 4),
             "optimizer": "adam",
             "optimizer_kwargs": {"lr": 1e-3},
         },
@@ -195,7 +216,7 @@ def _picture_stages(look: Look, num_clusters: int, network: Network) -> dict[str
     num_images, side = look.num_images, network.side
     normalize = {"mean": look.mean, "std": look.std}
     small = network.backbone != "resnet18"
-    batch = _batch(256 if small or side > 96 else 512, num_images, 8)
+    batch = batch_size(256 if small or side > 96 else 512, num_images, 8)
     rate = 1e-3 if small else 1e-4
     strong = {
         "augmentation_strategy": "ours",
@@ -233,7 +254,7 @@ def _picture_stages(look: Look, num_clusters: int, network: Network) -> dict[str
             "num_heads": 5 if small else 1,
             "criterion": "scan",
             "criterion_kwargs": {"entropy_weight": 5.0},
-            "batch_size": _batch(128, num_images, 8),
+            "batch_size": batch_size(128, num_images, 8),
             **adam,
         },
         "selflabel": {
@@ -241,7 +262,7 @@ def _picture_stages(look: Look, num_clusters: int, network: Network) -> dict[str
             "criterion": "confidence-cross-entropy",
             "criterion_kwargs": {"apply_class_balancing": True},
             "confidence_threshold": 0.9 if small else 0.99,
-            "batch_size": _batch(512 if small else 1000, num_images, 4),
+            "batch_size": batch_size(512 if small else 1000, num_images, 4),
             **adam,
         },
     }

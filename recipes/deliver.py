@@ -1,5 +1,7 @@
 """What a clustering hands out: the model that label-free scores prefer, never one that is known to be worse."""
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,12 @@ from typing import Any
 import torch
 import yaml
 from easydict import EasyDict
+from torch import Tensor
 
-from clustering.judge import evenness, neighbor_agreement, sound_of
+from clustering.judge import NEAREST, Scores, choose, evenness, explain, neighbor_agreement
 from clustering.prediction import Prediction, predict
 from recipes.project import DELIVERED, Project
+from recipes.refining import STAGE as REFINING
 from system.files import write_file, write_text
 from training.folder import CONFIG, MODEL, RECORD, to_plain
 from utils import clusters, pretext
@@ -20,6 +24,17 @@ from utils.schema import SETUPS
 
 BEST = "model-best.pth.tar"
 NAMES = {"scan": "scan", "best": "self-labeling, best epoch", "last": "self-labeling, last epoch"}
+
+
+TRUST_IN_ONE = (
+    (0.8, "similar images nearly always share a cluster: expect most clusters to hold one kind"),
+    (
+        0.5,
+        "similar images often share a cluster: expect clusters that are split or mixed; try another number of clusters",
+    ),
+    (-1.0, "similar images seldom share a cluster: take this as a guess; try --features embedded, or more images"),
+)
+"""From which agreement of neighbors on what to expect, where there is one way of clustering and not several."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Delivery:
 def deliver(project: Project, dataset: Any, runtime: Any) -> Delivery:
     """Choose among what the stages left, and write the winner to the project's folder with its config and record."""
     if "candidates" in project.stages:
-        found = _from_features(project, dataset)
+        found = _from_features(project, dataset, runtime)
     else:
         found = _from_scratch(project, dataset, runtime)
     source = found.path.parent
@@ -60,83 +75,99 @@ def deliver(project: Project, dataset: Any, runtime: Any) -> Delivery:
     return found
 
 
-def _from_features(project: Project, dataset: Any) -> Delivery:
-    """The judge's choice among the clusterings of features, on the features that are there."""
+def _from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
+    """The best by the judge of all clusterings of features, and of what refining made of the one it chose.
+
+    All are compared on the same neighbors, those in the features.
+    """
     p = project.load("candidates")
     path = Path(p.candidates_model)
+    result = clusters.read_result(path.parent)
+    finalists = _refined(project, dataset, runtime) if REFINING in project.stages else []
+    neighbors = pretext.load_split_neighbors(p, "train", dataset, min(NEAREST, len(dataset) - 1))
+    began = {"refines": result["chosen"]}
+    rows = [*result["candidates"], *(score_finalist(one, neighbors, dataset) | began for one in finalists)]
+    chosen, reason = choose_row(rows)
+    if chosen >= len(result["candidates"]):
+        winner = finalists[chosen - len(result["candidates"])]
+        return Delivery(winner.stage, winner.path, winner.prediction, rows, reason, result["trust"])
     p = EasyDict({**p, "head_kwargs": clusters.read_head(p, path)})
     model, head = clusters.load_clustering(p, path)
     features = pretext.load_features(p, "train", dataset)
     with torch.no_grad():
         prediction = Prediction(features, torch.softmax(model.cluster_head[head](features), dim=1))
-    result = clusters.read_result(path.parent)
-    return Delivery("candidates", path, prediction, result["candidates"], result["reason"], result["trust"])
+    if finalists:
+        reason += "; refining it did not raise that score, and is not used"
+    return Delivery("candidates", path, prediction, rows, reason, result["trust"])
 
 
 def _from_scratch(project: Project, dataset: Any, runtime: Any) -> Delivery:
     """The model whose clusters the neighbors share most, of those that have not emptied clusters."""
-    finalists = [
-        finalist
-        for name, stage, file in (
-            ("scan", "scan", MODEL),
-            ("best", "selflabel", BEST),
-            ("last", "selflabel", MODEL),
-        )
-        if (finalist := _finalist(project, name, stage, file, dataset, runtime)) is not None
-    ]
-    p = project.load("simclr")
-    neighbors = pretext.load_split_neighbors(p, "train", dataset, min(5, len(dataset) - 1))
-    rows = []
-    for finalist in finalists:
-        assigned = finalist.prediction.probabilities.argmax(1).cpu()
-        sizes = torch.bincount(assigned, minlength=finalist.prediction.probabilities.shape[1])
-        row: dict[str, Any] = {
-            "name": finalist.name,
-            "neighbors": neighbor_agreement(assigned, neighbors),
-            "evenness": evenness(sizes),
-            "used": int((sizes > 0).sum()),
-            "sizes": sizes.tolist(),
-        }
-        scores = clusters.score_prediction(finalist.prediction, dataset)
-        if scores:
-            row["acc_from_labels"] = round(scores["acc"], 4)
-        rows.append(row)
-    kept = sound_of([row["used"] for row in rows], [row["evenness"] for row in rows])
-    chosen = max(kept, key=lambda i: rows[i]["neighbors"])
+    scan = _finalist(project, "scan", "scan", MODEL, dataset, runtime)
+    finalists = [*([scan] if scan else []), *_refined(project, dataset, runtime)]
+    neighbors = pretext.load_split_neighbors(project.load("simclr"), "train", dataset, min(NEAREST, len(dataset) - 1))
+    rows = [score_finalist(finalist, neighbors, dataset) for finalist in finalists]
+    chosen, reason = choose_row(rows)
     winner = finalists[chosen]
-    reason = (
-        f"{winner.name}: of {len(rows)} models, neighbors share a cluster most often "
-        f"({rows[chosen]['neighbors']:.2f}, adjusted for chance)"
-    )
-    if len(kept) < len(rows):
-        reason += f", {len(rows) - len(kept)} of which left clusters nearly empty"
-    trust = trust_in_one(rows[chosen]["neighbors"], rows[chosen]["used"], len(rows[chosen]["sizes"]))
+    trust = trust_in_one(rows[chosen]["neighbors"], rows[chosen]["used"])
     return Delivery(winner.stage, winner.path, winner.prediction, rows, reason, trust)
+
+
+def score_finalist(finalist: Finalist, neighbors: Tensor, dataset: Any) -> dict[str, Any]:
+    """The label-free scores of a model's clusters on neighbors int64 `[N, k + 1]`, and ACC where there are labels."""
+    assigned = finalist.prediction.probabilities.argmax(1).cpu()
+    sizes = torch.bincount(assigned, minlength=finalist.prediction.probabilities.shape[1])
+    row: dict[str, Any] = {
+        "name": finalist.name,
+        "neighbors": neighbor_agreement(assigned, neighbors),
+        "evenness": evenness(sizes),
+        "used": int((sizes > 0).sum()),
+        "smallest": int(sizes.min()),
+        "sizes": sizes.tolist(),
+    }
+    scores = clusters.score_prediction(finalist.prediction, dataset)  # they only tell how good it was
+    if scores:
+        row["acc_from_labels"] = round(scores["acc"], 4)
+    return row
+
+
+def choose_row(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    """The position of the best of several clusterings by the judge's rule, and why; other scores may be missing.
+
+    What was refined is ranked as what it began as: refining the vote, it has the vote's lead.
+    """
+    table = [Scores(**{key: row.get(key, math.nan) for key in Scores._fields}) for row in rows]
+    ranked = [scores._replace(name=row.get("refines", row["name"])) for scores, row in zip(table, rows, strict=True)]
+    chosen = choose(ranked)
+    return chosen, explain(table, chosen)
+
+
+def _refined(project: Project, dataset: Any, runtime: Any) -> list[Finalist]:
+    """What self-labeling left: its best and its last epoch, where it came so far."""
+    found = [
+        _finalist(project, *which, dataset, runtime) for which in (("best", REFINING, BEST), ("last", REFINING, MODEL))
+    ]
+    return [finalist for finalist in found if finalist is not None]
 
 
 def _finalist(project: Project, name: str, stage: str, file: str, dataset: Any, runtime: Any) -> Finalist | None:
     p = project.load(stage)
     path = Path(p[f"{SETUPS[stage].stage}_dir"]) / file
-    if not path.exists() or (stage == "selflabel" and not clusters.read_result(path.parent)):
-        return None  # refining was left out
+    if not path.exists():
+        return None
     prediction = predict(*clusters.load_for_prediction(p, path, runtime), dataset, get_embedder(p, runtime))
     return Finalist(NAMES[name], stage, path, prediction)
 
 
-def trust_in_one(neighbors: float, used: int, num_clusters: int) -> str:
-    """How far to trust one model of a network trained on these images alone, by how often neighbors share a cluster."""
+def trust_in_one(neighbors: float, used: int) -> str:
+    """How far to trust one model of a network trained on these images alone, by the table TRUST_IN_ONE."""
     if used == 1:
         return "all images are in one cluster, which says nothing about them; try --features embedded, or more images"
-    empty = f"; {used} of {num_clusters} clusters are in use, so fewer may do" if used < num_clusters else ""
-    if neighbors >= 0.8:
-        return f"similar images nearly always share a cluster: expect most clusters to hold one kind{empty}"
-    if neighbors >= 0.5:
-        return f"similar images often share a cluster: expect clusters that are split or mixed{empty}"
-    return (
-        f"similar images seldom share a cluster: take this as a guess; try --features embedded, or more images{empty}"
-    )
+    return next(sentence for least, sentence in TRUST_IN_ONE if neighbors >= least)
 
 
 def verdict_of(found: Delivery) -> dict[str, Any]:
     """The verdict for records and the page."""
-    return to_plain({"candidates": found.candidates, "reason": found.reason, "trust": found.trust})
+    probabilities = found.prediction.probabilities
+    in_use = [len(probabilities.argmax(1).unique()), probabilities.shape[1]]
+    return to_plain({"candidates": found.candidates, "reason": found.reason, "in_use": in_use, "trust": found.trust})

@@ -123,7 +123,8 @@ def duration(seconds: float) -> str:
 class Display:
     """A context in which stages run: they speak to a log file, a bar shows how far all of them are.
 
-    A warning is shown too, each kind once. Without a terminal a line is printed every half minute.
+    A warning is shown too, each kind once, and at the end of the stage as it was said last. Without a terminal a line
+    is printed every half minute.
     """
 
     def __init__(self, works: list[Work], log: Path) -> None:
@@ -131,7 +132,8 @@ class Display:
         self.out, self.err = sys.stdout, sys.stderr
         self.title = ""
         self._ended = threading.Event()
-        self._shown: set[str] = set()
+        self._shown: dict[str, str] = {}  # by kind: the warning that was shown
+        self._latest: dict[str, tuple[str, int]] = {}  # by kind: what a stage said last, and how often after the first
 
     def __enter__(self) -> Self:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,8 +159,14 @@ class Display:
         """Let a stage speak to the log, and show its title."""
         self.title = title
         to_log = _Log(self._log, self._show_warning)
-        with contextlib.redirect_stdout(to_log), contextlib.redirect_stderr(to_log):
-            yield
+        try:
+            with contextlib.redirect_stdout(to_log), contextlib.redirect_stderr(to_log):
+                yield
+        finally:
+            for kind, (text, times) in self._latest.items():
+                if text != self._shown[kind]:
+                    print_line(f"{text} (the last of {times + 1} such warnings)", self.err)
+            self._latest.clear()
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
@@ -166,8 +174,10 @@ class Display:
 
     def _show_warning(self, text: str) -> None:
         kind = re.sub(r"\d+", "#", text)
-        if kind not in self._shown:
-            self._shown.add(kind)
+        if kind in self._shown:
+            self._latest[kind] = text, self._latest.get(kind, ("", 0))[1] + 1
+        else:
+            self._shown[kind] = text
             print_line(text, self.err)
 
     def _watch(self) -> None:

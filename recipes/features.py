@@ -15,8 +15,9 @@ from models.pretrained import (
     is_at_hand,
     is_pretrained,
 )
-from recipes.choose import Recipe, choose
+from recipes.choose import Recipe, choose, forbid_flips
 from recipes.look import Look
+from recipes.refining import refining_config
 from system.errors import ConfigError, UserError
 from system.paths import expand_path
 
@@ -98,10 +99,15 @@ def choose_features(wanted: str, look: Look, device: str, quick: bool, offline: 
     return Features(WITHOUT_LABELS, "its weights were trained without labels")
 
 
-def make_recipe(look: Look, num_clusters: int, device: str, quick: bool, features: Features) -> Recipe:
-    """The recipe of a folder for a device type (`cuda`, `mps`, `cpu`) and for features that were chosen."""
+def make_recipe(
+    look: Look, num_clusters: int, device: str, quick: bool, features: Features, flip: bool = True
+) -> Recipe:
+    """The recipe of a folder for a device type (`cuda`, `mps`, `cpu`) and for features that were chosen.
+
+    Without `flip` no view of an image is its mirror image.
+    """
     if features.name == SCRATCH:
-        recipe = choose(look, num_clusters, device, quick)
+        recipe = choose(look, num_clusters, device, quick, flip)
         recipe.reasons.append(f"trained from scratch: {features.why}")
         return recipe
     if features.file:
@@ -112,11 +118,14 @@ def make_recipe(look: Look, num_clusters: int, device: str, quick: bool, feature
     trained = f"trained with {facts.trained_with} (licence: {facts.license})"
     what = f"features of {facts.name}, {f'weights {features.weights}' if features.weights else trained}: {features.why}"
     reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
-    return Recipe(f"features, {facts.name} at {facts.side}", reasons, feature_stages(look, num_clusters, facts))
+    stages = feature_stages(look, num_clusters, facts)
+    if not flip:
+        forbid_flips(stages)
+    return Recipe(f"features, {facts.name} at {facts.side}", reasons, stages)
 
 
 def feature_stages(look: Look, num_clusters: int, facts: Pretrained) -> dict[str, Any]:
-    """The configs of the two stages: features of a pretrained network, and all clusterings of them."""
+    """The configs of the stages: features of a pretrained network, all clusterings of them, and refining."""
     # Small images are kept as they are and enlarged as the network wants; large ones are reduced while they are read.
     stored = min(look.short_side, facts.side)
     common: dict[str, Any] = {
@@ -136,7 +145,8 @@ def feature_stages(look: Look, num_clusters: int, facts: Pretrained) -> dict[str
             "crop_mode": facts.crop_mode,
         },
     }
-    return _stages(common, look.num_images)
+    refining = {"setup": "selflabel", **common, **refining_config(look, facts)}
+    return {**_stages(common, look.num_images), "selflabel": refining}
 
 
 def require_weights(features: Features, offline: bool) -> None:

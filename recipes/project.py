@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from easydict import EasyDict
 from pydantic import BaseModel, ConfigDict, FiniteFloat
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 from data.files import sources
 from data.files.listing import ImageFiles
 from recipes.choose import FEATURE_STAGES, STAGES, Recipe
+from recipes.refining import STAGE as REFINING
 from system import owned
 from system.bounded import read_json
 from system.console import say
@@ -23,7 +25,7 @@ from system.files import add_to_list, is_own, remove, write_text
 from system.lock import LOCK, lock_folder, unlock_folder
 from system.text import escape, quoted
 from system.yaml_file import HERE, load_yaml
-from training.folder import CONFIG, MODEL, Keys, RunFolder
+from training.folder import CONFIG, MODEL, Keys, RunFolder, read_record
 from training.folder import RECORD as RUN
 from utils.common_config import IMAGES
 from utils.config import REPOSITORY, load_config
@@ -39,6 +41,7 @@ DELIVERED = (MODEL, CONFIG, RUN)
 EARLIER = (RECORD, LOG, PICTURE, IMAGES, *RESULTS, *DELIVERED)
 WRITTEN = (*EARLIER, INDEX)
 """What this program writes into the folder of a clustering itself; earlier versions wrote no index."""
+SHORTEST = 0.001  # minutes of refining where the stages before it took all: it stops after a step
 ALL_STAGES = (*FEATURE_STAGES, *STAGES)
 RUNS = tuple(dict.fromkeys(SETUPS[stage].stage for stage in ALL_STAGES))
 CONFIGS = ("env.yml", *(f"{stage}.yml" for stage in ALL_STAGES))
@@ -73,6 +76,7 @@ class ProjectRecord(BaseModel):
     reasons: list[str]
     seconds: dict[str, FiniteFloat]
     result: Outcome | None
+    minutes: FiniteFloat | None = None
     stages: list[str] = list(STAGES)
     """Earlier versions knew only training from scratch."""
 
@@ -101,7 +105,10 @@ class Project:
             "seconds": {},
             "result": None,
             "stages": list(STAGES),
+            "minutes": None,
         }
+        self.minutes: float | None = None
+        """For how long to refine, all stages and calls together."""
         self.moved: list[str] = []
         """Words that give the stages' configs where what they name is now."""
         self.offline = False
@@ -152,7 +159,7 @@ class Project:
             advice = "put back a copy of it" if own else "move it away"
             more = " (overwrite=true removes the runs here and starts again)" if own else ""
             raise UserError(f"{error}, or not of this program; {advice}, or give another --output{more}") from error
-        old = {"features": self.request.get("features"), **record["request"]}  # of earlier versions, too
+        old = {"features": self.request.get("features"), "no_flip": False, **record["request"]}  # of earlier versions
         facts = {key: record[key] for key in self.facts if key in record}
         images = record["images"]
         same_images = images["fingerprint"] == self.fingerprint
@@ -166,13 +173,25 @@ class Project:
                 "give another --output to keep it (overwrite=true removes it and starts again)"
             )
         self.facts |= facts | {"result": result}
+        more_time = self._take_minutes()
         if not same_images:
             self._refuse(f"{images.get('count')} images then, {self.num_images} now")
         self.check_unchanged(files)
         self.moved = self._find_moved()
-        if differing:
+        if differing or more_time:
             self.write()
         return True
+
+    def _take_minutes(self) -> bool:
+        """Go on with the minutes given now, without any with those of the command before; whether they are more."""
+        before = self.facts["minutes"]
+        more = self.minutes is not None and self.minutes > (before or 0)
+        self.facts["minutes"] = self.minutes = self.minutes or before
+        if more:
+            self.facts["result"] = None
+            if REFINING not in self.stages and self.config_path(REFINING).exists():
+                self.stages.append(REFINING)
+        return more
 
     def _adopt(self) -> None:
         """List what an earlier version wrote here, when it was one."""
@@ -266,8 +285,18 @@ class Project:
 
     def arguments(self, stage: str) -> list[str]:
         """What a stage script is called with."""
-        more = [*self.moved, *(["offline=true"] if self.offline else [])]
+        more = [*self.moved, *(["offline=true"] if self.offline else []), *self._time_words(stage)]
         return ["--config_env", str(self.env_path), "--config_exp", str(self.config_path(stage)), *more]
+
+    def _time_words(self, stage: str) -> list[str]:
+        """What says how long refining may take: what the stages before it left of the minutes."""
+        if self.minutes is None or stage != REFINING:
+            return []
+        before = [(self, name) for name in self.stages if name != REFINING]
+        before += [(self.shared, self.shared.stages[0])] if self.shared else []
+        folders = [Path(project.load(name)[f"{SETUPS[name].stage}_dir"]) for project, name in before]
+        seconds = sum(read_record(folder).get("seconds", 0.0) for folder in folders)
+        return [f"minutes={max(self.minutes - seconds / 60, SHORTEST):.3f}"]
 
     def load(self, stage: str) -> EasyDict:
         """A stage's config, checked."""
@@ -275,15 +304,16 @@ class Project:
 
     def write_configs(self, recipe: Recipe, words: list[str]) -> None:
         """Write the configs of a recipe, overridden by the user's words."""
-        heading = "# Where these results are, relative to the folder of this file.\n"
+        heading = "# Where these results are, relative to the folder of this file, and how many threads compute.\n"
         home = f"{HERE}/{os.path.relpath(self.home, self.env_path.parent)}"
-        write_text(self.env_path, heading + yaml.safe_dump({"root_dir": home}), listed=True)
+        environment = {"root_dir": home, "threads": torch.get_num_threads()}
+        write_text(self.env_path, heading + yaml.safe_dump(environment, sort_keys=False), listed=True)
         for stage in recipe.configs:
             content = {**recipe.configs[stage], "db_alias": ALIAS}
             if self.shared:
                 content["run_name"] = self.folder.name
             if self.shared and SETUPS[stage].starts_from == "scan":
-                content["scan_run"] = self.folder.name
+                content[f"{content.get('starts_from', 'scan')}_run"] = self.folder.name
             if content["train_db_kwargs"].get("stream") is False:
                 cache = {"cache_dir": f"{home}/cache"}
                 content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}

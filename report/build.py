@@ -116,7 +116,7 @@ def _verdict(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
     table = [
         [
             clean(row["name"]),
-            *(str(row[key]) if key == "used" else f"{row[key]:.3f}" for key in keys),
+            *(str(row[key]) if key == "used" else f"{row[key]:.3f}" if key in row else "–" for key in keys),
             *([f"{100 * row['acc_from_labels']:.1f} %"] if labelled else []),
         ]
         for row in rows

@@ -158,7 +158,8 @@ def summarize_labels(
     table = counts.T
     if matching is None:
         matching = match(counts)
-    class_of = {int(cluster): int(label) for cluster, label in matching}
+    # A square matching gives every cluster a class, an empty one too, which has nothing to be named by.
+    class_of = {int(cluster): int(label) for cluster, label in matching if counts[cluster].any()}
     cluster_of = {label: cluster for cluster, label in class_of.items()}
     predicted = np.array([class_of.get(c, -1) for c in range(num_clusters)])[clusters]
     known = targets >= 0

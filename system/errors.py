@@ -24,6 +24,10 @@ class NothingConfidentError(UserError):
     """Self-labeling has nothing to learn from: no image is as confident as it demands."""
 
 
+class TimeOverError(UserError):
+    """A run stopped where its time was over; the same command with more time continues it."""
+
+
 # What the host's allocators say when memory is full, besides Python's MemoryError and torch's error for a device.
 _HOST_IS_FULL = re.compile(r"DefaultCPUAllocator|an(?:no|')t allocate memory|not enough memory|bad_alloc")
 _WANTED = re.compile(r"allocate (?:(\d+) bytes|([\d.,]+ ?[KMGTP]i?B))")

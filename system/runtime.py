@@ -162,6 +162,7 @@ class Runtime:
         precision: str = "auto",
         compile: str | bool = "auto",
         deterministic: bool = False,
+        threads: int | None = None,
     ) -> "Runtime":
         """Find device and precision and join the other processes; raises UserError for what is not there.
 
@@ -169,6 +170,8 @@ class Runtime:
         the machine; an explicit precision holds for them too.
         """
         found = find_device(device)
+        if threads:
+            torch.set_num_threads(threads)
         if found.type == "cuda":
             torch.cuda.set_device(found)
             torch.backends.cudnn.benchmark = not deterministic
@@ -191,7 +194,8 @@ class Runtime:
     @classmethod
     def of(cls, config: Any) -> "Runtime":
         """What a config asks for."""
-        return cls.start(config.device, config.precision, config.compile, config.deterministic)
+        threads = config.get("threads")
+        return cls.start(config.device, config.precision, config.compile, config.deterministic, threads)
 
     @cached_property
     def scaler(self) -> torch.amp.GradScaler:

@@ -82,12 +82,12 @@ def _adopt(module: Any) -> _GlobalBatchNorm:
 def synchronize_batchnorm(model: nn.Module) -> nn.Module:
     """Let every BatchNorm of a model that is on its device share its statistics between the ranks.
 
-    nn.SyncBatchNorm on CUDA, one of KINDS elsewhere; state_dict keys and parameters stay the same.
+    nn.SyncBatchNorm on CUDA, one of KINDS elsewhere; state_dict keys and parameters stay the same. A subclass, such as
+    timm's that also activates, is left as it is: it is part of pretrained backbones alone, which keep their statistics.
     """
-    if any(parameter.is_cuda for parameter in model.parameters()):
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if type(model) in KINDS:
-        return _adopt(model)
+        on_cuda = any(parameter.is_cuda for parameter in model.parameters())
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model) if on_cuda else _adopt(model)
     for name, child in model.named_children():
         setattr(model, name, synchronize_batchnorm(child))
     return model

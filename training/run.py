@@ -11,14 +11,14 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from system import distributed, signals
 from system.console import progress, say, warn
-from system.errors import UserError
+from system.errors import TimeOverError, UserError
 from system.runtime import Runtime, describe, seed_everything
 from training import checkpoint
 from training.batchnorm import synchronize_batchnorm
@@ -207,7 +207,7 @@ class Run:
         if self._profiler:
             self._profiler.start()
         try:
-            while self.epoch < self.num_epochs:
+            while self.epoch < self.num_epochs and "ended" not in self.values:
                 yield self.epoch
         finally:
             self._board.close()
@@ -269,6 +269,13 @@ class Run:
             self._stop()
         elif distributed.from_main(due) and not last:
             self.save()
+        if not last and self._time_is_over():
+            self.save()
+            self._stop_in_time()
+
+    def end(self, reason: str) -> None:
+        """Have no epoch follow this one; the reason becomes part of the result."""
+        self.values["ended"] = reason
 
     def improved(self, loss: float) -> bool:
         """Whether a label-free loss is lower than after every epoch before; the run remembers it and its epoch."""
@@ -290,10 +297,24 @@ class Run:
             self._board.scalars(line, self.epoch)
         say(f"epoch {self.epoch}/{self.num_epochs}  {_words(line)}")
         stop = distributed.any_rank(bool(self._signal))
-        if stop or self.epoch % self.config["checkpoint_every"]["epochs"] == 0 or self.epoch == self.num_epochs:
+        last = self.epoch == self.num_epochs or "ended" in self.values
+        if stop or last or self.epoch % self.config["checkpoint_every"]["epochs"] == 0:
             self.save()
         if stop:
             self._stop()
+        if not last and self._time_is_over():
+            self.save()
+            self._stop_in_time()
+
+    def _time_is_over(self) -> bool:
+        minutes = self.config.get("minutes")
+        return bool(minutes) and distributed.from_main(self.seconds > 60 * minutes)
+
+    def _stop_in_time(self) -> NoReturn:
+        raise TimeOverError(
+            f"stopped after {self.seconds / 60:.1f} minutes, at epoch {self.epoch + 1}, step {self.step_in_epoch}; the "
+            "same command with more minutes continues from there"
+        )
 
     # What can go wrong
 

@@ -1,6 +1,7 @@
 """The command line that all stage scripts share."""
 
 import argparse
+import contextlib
 import difflib
 import math
 import sys
@@ -35,6 +36,14 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from 0 to 1")
     return value
+
+
+def minutes(text: str) -> float:
+    """A number of minutes of the command line."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{shown(text)} is not a number of minutes above 0")
 
 
 def path(text: str) -> str:

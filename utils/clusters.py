@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from easydict import EasyDict
+from torch import Tensor
 
+from clustering.candidate import BLOCK
+from clustering.distil import distil
 from clustering.mining import mine_neighbors
 from clustering.neighbors import load_neighbors
 from clustering.prediction import Prediction, find_prototypes, predict
@@ -19,6 +22,7 @@ from models.models import ClusteringModel
 from models.plain import is_given
 from report import collect, plots
 from report.build import NUM_NEIGHBORS
+from system import distributed
 from system.console import say, warn
 from system.distributed import is_main
 from system.errors import UserError
@@ -27,7 +31,7 @@ from system.yaml_file import load_yaml
 from training.board import Board
 from training.folder import CONFIG, MODEL, read_finished, to_plain
 from utils import engines, pretext
-from utils.common_config import get_backbone, get_embedder
+from utils.common_config import get_backbone, get_embedder, get_model, how_to_run
 from utils.schema import SETUPS, STAGES
 
 
@@ -56,6 +60,28 @@ def load_for_prediction(
     model, head = load_clustering(p, path, advice)
     model.backbone = engines.prepare(p, model.backbone, Path(path).parent, runtime.device)
     return runtime.place(model), head
+
+
+def load_start(p: EasyDict, dataset: Any) -> Any:
+    """The model that self-labeling refines: the scan model, or the clustering of features that was chosen.
+
+    That one may be of any kind. Its clusters become those of one linear layer, of which half of the images are
+    confident.
+    """
+    if p.starts_from == "scan":
+        return get_model(p, p.scan_model)
+    model = get_model(p)
+    chosen, head = load_clustering(EasyDict({**p, "setup": "candidates"}), p.candidates_model, how_to_run("candidates"))
+    features = pretext.load_features(p, "train", dataset)
+
+    def fit() -> dict[str, Tensor]:
+        with torch.no_grad():
+            assigned = torch.cat([chosen.cluster_head[head](block).argmax(1) for block in features.split(BLOCK)])
+        return distil(features, assigned, p.num_classes, p.confidence_threshold).state_dict()
+
+    model.backbone.load_state_dict(chosen.backbone.state_dict())
+    model.cluster_head[0].load_state_dict(distributed.on_main(fit))
+    return model
 
 
 def read_head(p: EasyDict, path: Path) -> dict[str, Any]:
@@ -163,12 +189,13 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
         say(f"lowest validation loss {result['best_loss']:.4f} at epoch {result['best_epoch']}: {path}")
     elif best and "last_loss" in result:
         say(
-            f"validation loss (no labels, lower is better; negative is normal): scan {result['scan_loss']:.4f}, best "
+            f"validation loss (no labels, lower is better; negative is normal): {p.starts_from} "
+            f"{result['scan_loss']:.4f}, best "
             f"{result['best_loss']:.4f} (epoch {result['best_epoch']}), last {result['last_loss']:.4f}"
         )
         if result["last_loss"] > result["scan_loss"]:
             warn(
-                "self-labeling ends worse than it began by the label-free score; the scan model or "
+                f"self-labeling ends worse than it began by the label-free score; the {p.starts_from} model or "
                 "model-best.pth.tar may serve better"
             )
     if "acc" in result:
@@ -187,7 +214,10 @@ def candidate_table(candidates: list[dict[str, Any]]) -> list[str]:
     width = max(len(row["name"]) for row in candidates)
     lines = [" ".join([f"{'candidate':<{width}}", *(f"{names[key]:>10}" for key in keys), f"{'in use':>7}"])]
     for row in candidates:
-        cells = [f"{100 * row[key]:10.2f}" if key == "acc_from_labels" else f"{row[key]:10.3f}" for key in keys]
+        shown = {key: 100 * row[key] if key == "acc_from_labels" else row[key] for key in keys if key in row}
+        cells = [
+            f"{shown[key]:10.{2 if key == 'acc_from_labels' else 3}f}" if key in shown else f"{'–':>10}" for key in keys
+        ]
         lines.append(" ".join([f"{row['name']:<{width}}", *cells, f"{row['used']:>7}"]))
     return lines
 

@@ -96,7 +96,7 @@ def add_paths(config: EasyDict) -> EasyDict:
     """Add the paths of all stages to a config, as they are in the results folder."""
     base = Path(config.root_dir) / database_name(config)
     own = schema.SETUPS[config.setup].stage
-    for stage in dict.fromkeys([*schema.STAGES, own]):
+    for stage in dict.fromkeys([*schema.STAGES, config.starts_from, own]):
         name = config.run_name if stage == own else config.get(f"{stage}_run")
         folder = base / stage / name if name else base / stage
         config[f"{stage}_dir"] = str(folder)

@@ -122,6 +122,8 @@ class Environment(Section):
     """Where data sets are looked for, and downloaded to."""
     data_paths: dict[str, Folder] = {}
     """Data sets that are elsewhere: `{cifar-10: /data/cifar}`."""
+    threads: Positive | None = None
+    """Threads of the CPU that compute; by default as many as PyTorch takes."""
 
 
 class CheckpointEvery(Section):
@@ -196,6 +198,14 @@ class Config(Section):
     """Probability above which a prediction becomes a label."""
     cluster_prior: ClusterPrior = UNIFORM
     """How large clusters are expected to be: `power:A` has the r-th largest in proportion to r^-A, A from 0 to 1."""
+    starts_from: Literal["scan", "candidates"] = "scan"
+    """The clustering that self-labeling refines."""
+    trained_layers: Positive | None = None
+    """In self-labeling, of a pretrained backbone: its last groups of layers that are trained; by default all."""
+    patience: Positive | None = None
+    """Self-labeling ends after so many epochs without a lower validation loss, or with fewer clusters in use."""
+    minutes: PositiveRate | None = None
+    """Self-labeling stops at a checkpoint after so many minutes, and may be continued; by default never."""
     use_ema: bool = False
     """In self-labeling: after every step the weights become their running average."""
     ema_alpha: Fraction = 0.999
@@ -238,6 +248,8 @@ class Config(Section):
     """The run_name of the pretext run to start from."""
     scan_run: RunName | None = None
     """The run_name of the scan run to start from."""
+    candidates_run: RunName | None = None
+    """The run_name of the candidates run to start from."""
     overwrite: bool = False
     """Start again, whatever the folder holds."""
     seed: Count = 0
@@ -262,7 +274,7 @@ class Config(Section):
 
 # What makes a run another one is everything but these: they change how a run is carried out, not what it computes.
 CARRIED_OUT = {
-    "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every",
+    "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every", "threads", "minutes",
     "offline", "head_kwargs", "class_names", "checkpoint_every", "tensorboard", "root_dir", "data_root", "data_paths",
     "neighbors",
 }  # fmt: skip

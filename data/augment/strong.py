@@ -10,7 +10,7 @@ from torch import Tensor
 from data.augment import color, geometry
 from data.augment.operations import OPERATIONS, apply_operations
 from data.augment.strategy import CHUNK_PIXELS, Normalize, Params, Strategy
-from system.sections import Section, Side
+from system.sections import Fraction, Section, Side
 
 
 class Cutout(Section):
@@ -30,6 +30,7 @@ class Strong(Strategy):
     Args:
         crop_size: side of the views, in pixels; nothing is padded or resized.
         num_strong_augs: operations drawn for each image, with replacement, out of 14.
+        flip: probability.
     """
 
     host_params = ("operation",)
@@ -41,8 +42,10 @@ class Strong(Strategy):
         normalize: Normalize,
         num_strong_augs: Annotated[int, Field(ge=0, le=100)],
         cutout_kwargs: Cutout,
+        flip: Fraction = 0.5,
     ):
         super().__init__(crop_size, normalize)
+        self.flip = flip
         self.num_operations = num_strong_augs
         self.num_holes, self.length = cutout_kwargs.n_holes, cutout_kwargs.length
 
@@ -52,7 +55,7 @@ class Strong(Strategy):
         holes = (num_images, self.num_holes, 2)
         return {
             "position": torch.rand(num_images, 2, generator=generator),
-            "flip": torch.rand(num_images, generator=generator) < 0.5,
+            "flip": torch.rand(num_images, generator=generator) < self.flip,
             "operation": torch.randint(len(OPERATIONS), rounds, generator=generator),
             "magnitude": torch.rand(rounds, generator=generator),
             "length": torch.randint(1, self.length + 1, (num_images,), generator=generator),

@@ -335,14 +335,20 @@ def test_time_left_is_never_an_estimate_that_was_measured_once(tmp_path):
     assert left[11] == pytest.approx(28 * (3 * 10 + 2 * 2) / 5)  # the mean of the last five
 
 
-def test_what_stages_say_goes_to_the_log_and_warnings_once_to_the_user(tmp_path, capsys):
+def test_what_stages_say_goes_to_the_log_and_warnings_first_and_last_to_the_user(tmp_path, capsys):
     with Display([], tmp_path / "log.txt") as display, display.stage("a stage"):
         print("epoch 1/2  loss 3")
-        for number in (3, 2):
+        for number in (3, 5, 7):
             print(f"\x1b[33mwarning: {number} clusters are empty\x1b[0m")
+            print("warning: images differ")
     shown = capsys.readouterr()
-    assert shown.err.count("clusters are empty") == 1 and "epoch" not in shown.out
-    assert (tmp_path / "log.txt").read_text().count("warning:") == 2
+    assert shown.err.splitlines() == [
+        "warning: 3 clusters are empty",
+        "warning: images differ",
+        "warning: 7 clusters are empty (the last of 3 such warnings)",
+    ]
+    assert "epoch" not in shown.out
+    assert (tmp_path / "log.txt").read_text().count("warning:") == 6
 
 
 def test_durations_in_words():

@@ -1,0 +1,33 @@
+"""Training on of a pretrained backbone: which of its layers change, and what stays as it is."""
+
+from typing import Any
+
+from torch import nn
+
+from system.errors import ConfigError
+
+
+def train_last(backbone: Any, num_groups: int) -> None:
+    """Freeze all of a pretrained backbone but its last groups of layers: the stages of a convolutional network.
+
+    Of a transformer they are its blocks. What is frozen costs a forward pass and no more. Raises ConfigError for a
+    network that does not tell its groups.
+    """
+    from timm.models import group_parameters  # slow to import
+
+    if not hasattr(backbone, "group_matcher"):
+        raise ConfigError("trained_layers is for pretrained backbones; leave it out")
+    groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
+    trained = {name for number in sorted(groups)[-num_groups:] for name in groups[number]}
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name in trained)
+
+
+def training_mode(model: nn.Module, pretrained: bool) -> None:
+    """Put a clustering model into training mode; a pretrained backbone stays in evaluation mode.
+
+    Its BatchNorm keeps the statistics of far more images than these, and nothing is dropped at random.
+    """
+    model.train()
+    if pretrained:
+        model.get_submodule("backbone").eval()

@@ -1,0 +1,78 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from recipes.choose import choose
+from recipes.deliver import choose_row, trust_in_one
+from recipes.features import Features, make_recipe
+from recipes.refining import stages_of
+from system.errors import ConfigError
+from utils.cli import minutes
+
+
+def look(gray=False, short_side=32):
+    return SimpleNamespace(
+        files=SimpleNamespace(root=SimpleNamespace(resolve=lambda: "/images")),
+        num_images=2000,
+        short_side=short_side,
+        gray=gray,
+        mean=[0.5] * 3,
+        std=[0.2] * 3,
+        words="2,000 images",
+    )
+
+
+def test_refining_runs_where_minutes_are_given():
+    recipe = make_recipe(look(), 5, "cpu", False, Features("efficientnet_lite0", "as asked"))
+    assert stages_of(recipe, None) == ["pretrained", "candidates"]
+    assert stages_of(recipe, 5.0) == ["pretrained", "candidates", "selflabel"]
+    scratch = make_recipe(look(), 5, "cpu", False, Features("scratch", "as asked"))
+    assert stages_of(scratch, None) == stages_of(scratch, 5.0) == ["simclr", "scan", "selflabel"]
+    recipe.configs.pop("selflabel")
+    with pytest.raises(ConfigError, match="--minutes"):
+        stages_of(recipe, 5.0)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "scratch"])
+def test_no_flip_holds_in_every_stage(gray, name):
+    def flips(flip):
+        recipe = make_recipe(look(gray), 5, "cpu", False, Features(name, "as asked"), flip)
+        views = [config for config in recipe.configs.values() if "augmentation_strategy" in config]
+        assert views
+        return [
+            config["augmentation_kwargs"].get("flip", 0.5)
+            for config in views
+            if config["augmentation_strategy"] != "affine"  # which never flips
+        ]
+
+    assert set(flips(True)) == (set() if gray else {0.5})
+    assert set(flips(False)) == (set() if gray else {0.0})
+    assert "never flipped" in choose(look(gray), 5, "cpu", flip=False).reasons[0]
+
+
+def row(name, neighbors, used=5, **more):
+    return {"name": name, "neighbors": neighbors, "evenness": 0.9, "used": used, **more}
+
+
+def test_what_was_refined_competes_as_what_it_began_as():
+    table = [row("kmeans", 0.71), row("vote", 0.70)]
+    assert choose_row([*table, row("best", 0.701, refines="vote")])[0] == 2
+    assert choose_row([*table, row("best", 0.70, refines="vote")])[0] == 1  # a draw changes nothing
+    assert choose_row([*table, row("best", 0.715, refines="kmeans")])[0] == 1
+    assert choose_row([*table, row("best", 0.95, used=4, refines="vote")])[0] == 1
+    assert choose_row([*table, row("best", math.nextafter(0.70, 1), refines="vote")])[1].startswith("best: neighbors")
+
+
+def test_trust_does_not_promise_fewer_clusters():
+    assert "one cluster" in trust_in_one(0.0, 1)
+    assert len({trust_in_one(value, 4) for value in (0.9, 0.6, 0.1)}) == 3
+    assert not any("fewer" in trust_in_one(value, 4) for value in (0.9, 0.6, 0.1))
+
+
+def test_minutes_are_numbers_above_zero():
+    assert minutes("2.5") == 2.5
+    for text in ("0", "-1", "nan", "inf", "five"):
+        with pytest.raises(Exception, match="minutes"):
+            minutes(text)
