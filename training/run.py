@@ -307,8 +307,8 @@ class Run:
             self._stop_in_time()
 
     def _time_is_over(self) -> bool:
-        minutes = self.config.get("minutes")
-        return bool(minutes) and distributed.from_main(self.seconds > 60 * minutes)
+        minutes: float | None = self.config.get("minutes")
+        return minutes is not None and distributed.from_main(self.seconds > 60 * minutes)
 
     def _stop_in_time(self) -> NoReturn:
         raise TimeOverError(
