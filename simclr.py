@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.weights import save_weights
 from system.distributed import gather
 from training.run import Run
 from utils import cli, pretext
@@ -24,7 +23,6 @@ from utils.common_config import (
     get_criterion,
     get_model,
     get_optimizer,
-    get_splits,
     get_train_transformations,
     get_view_loader,
 )
@@ -39,9 +37,7 @@ def step(forward: Callable[[Tensor], Tensor], criterion: Callable[[Tensor], Tens
 
 def train(p: Any, run: Run) -> dict[str, Any]:
     """Train what is left of the run; returns its result."""
-    train_set, val_set = get_splits(p, run, "train+unlabeled")
-    mined = pretext.scan_split(p, train_set)
-    pretext.num_to_mine(p, mined, val_set)  # what would fail after training fails before it
+    train_set, mined, val_set = pretext.get_splits_to_mine(p, run)
     augment = get_train_transformations(p)
     loader = get_view_loader(p, train_set, [augment, augment], run)
     criterion = get_criterion(p)
@@ -55,8 +51,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
             run.step(step(forward, criterion, *batch.views))
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
-    return {"loss": run.metrics[-1]["loss"]} | pretext.mine(p, model, run.runtime, mined, val_set)
+    return pretext.save_and_mine(p, model, run, mined, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What people get: `cluster.py` on folders of images, from the folder to the report, seconds beside accuracy.
+"""What people get: `cluster.py` on folders of images, from the folder to the report, seconds next to accuracy.
 
     python -m benchmarks.folders --data DIR                          # about 45 minutes on two idle cores
     python -m benchmarks.folders --data DIR --only "cifar10 embedded"

@@ -18,7 +18,6 @@ from pydantic import Field
 from torch import Tensor
 
 from models.byol import OnlineNetwork
-from models.weights import save_weights
 from system.distributed import gather, world_size
 from system.sections import Fraction
 from training.batchnorm import synchronize_batchnorm
@@ -29,7 +28,6 @@ from utils.common_config import (
     get_criterion,
     get_model,
     get_optimizer,
-    get_splits,
     get_train_transformations,
     get_view_loader,
 )
@@ -58,9 +56,7 @@ def train(
         momentum: share of the target that stays at the first step; it rises to 1 along a cosine.
         predictor_rate: learning rate of the predictor, times that of the rest.
     """
-    train_set, val_set = get_splits(p, run, "train+unlabeled")
-    mined = pretext.scan_split(p, train_set)
-    pretext.num_to_mine(p, mined, val_set)  # what would fail after training fails before it
+    train_set, mined, val_set = pretext.get_splits_to_mine(p, run)
     augment = get_train_transformations(p)
     loader = get_view_loader(p, train_set, [augment, augment], run)
     criterion = get_criterion(p)
@@ -84,8 +80,7 @@ def train(
             follow(target, online, rising_momentum(momentum, run.num_steps, num_steps))
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    save_weights(p.pretext_model, target.state_dict(), setup=p.setup)
-    return {"loss": run.metrics[-1]["loss"]} | pretext.mine(p, target, run.runtime, mined, val_set)
+    return pretext.save_and_mine(p, target, run, mined, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

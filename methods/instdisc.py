@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.weights import save_weights
 from system.distributed import gather, slice_of
 from system.errors import UserError
 from system.runtime import generator
@@ -29,7 +28,6 @@ from utils.common_config import (
     get_criterion,
     get_model,
     get_optimizer,
-    get_splits,
     get_train_transformations,
     get_view_loader,
 )
@@ -82,9 +80,7 @@ def train(p: Any, run: Run, bank_momentum: Fraction = 0.5) -> dict[str, Any]:
     Args:
         bank_momentum: share of an image's vector that stays when its features are seen anew.
     """
-    train_set, val_set = get_splits(p, run, "train+unlabeled")
-    mined = pretext.scan_split(p, train_set)
-    pretext.num_to_mine(p, mined, val_set)  # what would fail after training fails before it
+    train_set, mined, val_set = pretext.get_splits_to_mine(p, run)
     loader = get_view_loader(p, train_set, [get_train_transformations(p)], run)
     criterion = get_criterion(p)
     require_noise(criterion, len(train_set))
@@ -107,8 +103,7 @@ def train(p: Any, run: Run, bank_momentum: Fraction = 0.5) -> dict[str, Any]:
             bank.update(gather(batch.indices), features)
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
-    return {"loss": run.metrics[-1]["loss"]} | pretext.mine(p, model, run.runtime, mined, val_set)
+    return pretext.save_and_mine(p, model, run, mined, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.weights import save_weights
 from system.distributed import gather
 from training.run import Run
 from utils import cli, pretext
@@ -23,7 +22,6 @@ from utils.common_config import (
     get_criterion,
     get_model,
     get_optimizer,
-    get_splits,
     get_train_transformations,
     get_view_loader,
 )
@@ -46,9 +44,7 @@ def step(
 
 def train(p: Any, run: Run) -> dict[str, Any]:
     """Train what is left of the run; returns its result."""
-    train_set, val_set = get_splits(p, run, "train+unlabeled")
-    mined = pretext.scan_split(p, train_set)
-    pretext.num_to_mine(p, mined, val_set)  # what would fail after training fails before it
+    train_set, mined, val_set = pretext.get_splits_to_mine(p, run)
     loader = get_view_loader(p, train_set, [get_train_transformations(p)], run)
     criterion = get_criterion(p)
     model = run.runtime.place(get_model(p))
@@ -62,8 +58,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
             run.step(loss, turn_acc=turn_acc)
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
-    return {"loss": run.metrics[-1]["loss"]} | pretext.mine(p, model, run.runtime, mined, val_set)
+    return pretext.save_and_mine(p, model, run, mined, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

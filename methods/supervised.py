@@ -17,7 +17,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.weights import save_weights
 from system.console import say, warn
 from system.distributed import gather
 from system.errors import UserError
@@ -105,8 +104,7 @@ def train(p: Any, run: Run, label_fraction: Annotated[float, Field(gt=0, le=1)] 
             run.step(loss, train_acc=train_acc)
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
-    return {"loss": run.metrics[-1]["loss"]} | pretext.mine(p, model, run.runtime, train_set, val_set)
+    return pretext.save_and_mine(p, model, run, train_set, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

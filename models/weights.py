@@ -265,7 +265,7 @@ def keep_head(weights: Weights, head: int | None = None) -> Weights:
 def load_parts(model: nn.Module, weights: Weights) -> None:
     """Load the backbone and the cluster heads of any kind; raises UserError unless both fit exactly."""
     load_backbone(model, weights)
-    _load(model, weights, "cluster_head.", "the config beside the model says what its head is; keep both together")
+    _load(model, weights, "cluster_head.", "the config next to the model says what its head is; keep both together")
 
 
 def load_clusters(model: nn.Module, weights: Weights) -> int:

@@ -29,8 +29,9 @@ from system.files import is_own, remove, write_file
 from system.lock import lock_folder
 from system.runtime import Runtime, generator
 from training.folder import PER_SPLIT, RECORD, adopt, read_finished
+from training.run import Run
 from utils import engines
-from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset, how_to_run
+from utils.common_config import get_embedder, get_model, get_splits, get_train_dataset, get_val_dataset, how_to_run
 from utils.config import require
 from utils.schema import SETUPS
 
@@ -110,6 +111,23 @@ def num_to_mine(p: EasyDict, train: Any, val: Any) -> dict[str, int]:
                 f"{len(dataset) - 1}"
             )
     return wanted
+
+
+def get_splits_to_mine(p: EasyDict, run: Run) -> tuple[Any, Any, Any]:
+    """The images that a task without labels trains on, the training split that is mined, and the validation split.
+
+    Raises UserError for more neighbors than there are images: what would fail after training fails before it.
+    """
+    train, val = get_splits(p, run, "train+unlabeled")
+    mined = scan_split(p, train)
+    num_to_mine(p, mined, val)
+    return train, mined, val
+
+
+def save_and_mine(p: EasyDict, model: nn.Module, run: Run, mined: Any, val: Any) -> dict[str, Any]:
+    """Save a trained model and mine its neighbors; returns a pretext stage's result."""
+    save_weights(p.pretext_model, model.state_dict(), setup=p.setup)
+    return {"loss": run.metrics[-1]["loss"]} | mine(p, model, run.runtime, mined, val)
 
 
 def mine(

@@ -76,7 +76,7 @@
     showFile(image);
   }
 
-  // The file itself in the place of its thumbnail, where it lies beside the page as it did when that was written.
+  // The file itself in the place of its thumbnail, where it is next to the page, as it was when that was written.
   function showFile(image) {
     const address = addressOf(image);
     const note = byId("viewer-note");
