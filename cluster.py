@@ -54,8 +54,9 @@ from system.runtime import Runtime
 from system.text import escape
 from training.folder import MODEL, read_record
 from utils import cli, clusters
-from utils.common_config import get_val_dataset, note_look
+from utils.common_config import get_val_dataset
 from utils.overrides import apply_overrides, split_stage
+from utils.readings import note_look
 from utils.schema import SETUPS
 from utils.stage import main_of
 

@@ -33,8 +33,9 @@ from system.files import write_text
 from system.runtime import Runtime
 from training.folder import to_plain
 from utils import cli, clusters, engines, pretext
-from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset, recorded_values
+from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
 from utils.config import require
+from utils.readings import recorded_values
 from utils.schema import SETUPS
 
 

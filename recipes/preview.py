@@ -13,7 +13,8 @@ from data.files.values import BY_IMAGE
 from data.loaders import InferenceLoader
 from report.plots import image_sheet
 from system.runtime import Runtime
-from utils.common_config import get_val_transformations, known_values
+from utils.common_config import get_val_transformations
+from utils.readings import known_values
 
 COLUMNS, NUM_IMAGES = 5, 25
 

@@ -27,9 +27,9 @@ from system.text import escape, quoted
 from system.yaml_file import HERE, load_yaml
 from training.folder import CONFIG, MODEL, Keys, RunFolder, read_record
 from training.folder import RECORD as RUN
-from utils.common_config import IMAGES
 from utils.config import REPOSITORY, load_config
 from utils.overrides import apply_overrides, split_stage, words_of
+from utils.readings import IMAGES
 from utils.schema import SETUPS
 
 RECORD, ALIAS, LOG = "cluster.json", "runs", "log.txt"

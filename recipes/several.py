@@ -21,7 +21,7 @@ from report.compare import SIDE, Clustering, write_comparison
 from system.bounded import read_json
 from system.errors import UserError
 from system.yaml_file import load_yaml
-from utils.common_config import recorded_values
+from utils.readings import recorded_values
 
 DIGITS = 2  # of a folder's name, at least
 FOLDER = re.compile(r"k0*([1-9]\d*)")

@@ -1,8 +1,6 @@
 """From config to objects: one-line look-ups in the packages' tables. Config stops here."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,6 @@ from data.augment.pretrained import Pretrained
 from data.download import NotHereError
 from data.files.listing import NoImagesError
 from data.files.pool import options
-from data.files.reading import Found, Reading, record_of, values_of
-from data.files.values import AS_BEFORE, Values
 from data.loaders import NeighborPartner, ViewLoader
 from data.made_up import make_up
 from losses import CRITERIA, WITH_PRIOR
@@ -26,20 +22,16 @@ from losses.scan import UNIFORM
 from models import build_backbone, takes_stem, weights
 from models.models import ClassifierModel, ClusteringModel, ContrastiveModel, FeatureModel
 from models.pretrained import build_pretrained, is_pretrained
-from system.bounded import read_json
-from system.console import say, warn
+from system.console import say
 from system.errors import ConfigError, UserError
-from system.files import write_text
-from system.paths import expand_path
 from system.runtime import Runtime
 from system.sections import check, look_up, section_of
-from training.folder import RECORD, read_record
 from training.optimizers import OPTIMIZERS
 from utils.images import where_key
 from utils.overrides import merge
-from utils.schema import SETUPS, STAGES
+from utils.readings import known_values
+from utils.schema import SETUPS
 
-IMAGES = "images.json"  # in an output folder of cluster.py: how the folder of images is read
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "mnist": "cifar", "stl-10": "stl"}
 
 
@@ -192,60 +184,6 @@ def get_val_transformations(p: Any) -> Strategy:
     """The evaluation transform: centre crop and normalisation; raises ConfigError when the config has none."""
     build = Pretrained if is_pretrained(p.get("backbone") or "") else build_evaluation
     return build(**_evaluation_kwargs(p))
-
-
-def read_by(folder: Path) -> Reading | None:
-    """How a run in a folder read its images; None where it did not record it. A damaged record is warned of."""
-    recorded = read_record(folder).get("images")
-    try:
-        return None if recorded is None else Reading.from_record(recorded)
-    except ValueError:
-        warn(f"{folder / RECORD} does not say how images were read; it is determined again")
-        return None
-
-
-def recorded_values(folder: Path) -> Values | None:
-    """By what a run in a folder read wide gray; None where there was no run, or none that came so far.
-
-    Runs of the first version recorded nothing, and are read as they were.
-    """
-    record = read_record(folder)
-    if record and "images" not in record:
-        return AS_BEFORE
-    found = read_by(folder) if record else None
-    return found.values if found else None
-
-
-def known_values(p: Any) -> Values | None:
-    """By what this stage, or one before it, read wide gray; None where nothing came before.
-
-    `p.image_values` says it first: a command that goes by a model of another folder sets it. Before the first stage,
-    cluster.py's look at the folder says it.
-    """
-    if p.get("image_values"):
-        return p["image_values"]
-    stage = SETUPS[p["setup"]].stage if p.get("setup") in SETUPS else STAGES[0]
-    before = STAGES[: STAGES.index(stage)] if stage in STAGES else ()
-    folders = [Path(p[f"{name}_dir"]) for name in (stage, *reversed(before)) if p.get(f"{name}_dir")]
-    return next((found for folder in folders if (found := recorded_values(folder))), None) or looked_at(p)
-
-
-def note_look(folder: Path, root: Path, values: Values, found: Found) -> None:
-    """Write how the images in `root` are read to an output folder, for the stages that will write there."""
-    facts = {"root": str(root.resolve()), "values": record_of(values), "found": asdict(found)}
-    write_text(folder / IMAGES, json.dumps(facts, indent=1) + "\n", listed=True)
-
-
-def looked_at(p: Any) -> Values | None:
-    """What `note_look` wrote for the images of a config, if it did."""
-    root = (p.get("train_db_kwargs") or {}).get("root")
-    if not (root and p.get("root_dir")):
-        return None
-    try:
-        facts = read_json(Path(p["root_dir"]) / IMAGES, dict[str, Any])
-        return values_of(facts["values"]) if facts["root"] == str(Path(expand_path(root)).resolve()) else None
-    except (OSError, UserError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # it is determined again
 
 
 def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:

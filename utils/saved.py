@@ -22,8 +22,8 @@ from system.files import verify_file
 from system.yaml_file import load_yaml
 from training.folder import CONFIG, MODEL, PATHS
 from utils import schema
-from utils.common_config import read_by
 from utils.config import load_config, require
+from utils.readings import read_by
 
 WITHIN = ("", "runs/candidates", "runs/selflabel", "runs/scan")
 """Where in a run folder, or in cluster.py's output, a model is."""
