@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from clustering.candidate import predict
 from clustering.kmeans import SAMPLE, find_temperature, fit_kmeans, linear_form, run_kmeans
-from clustering.pca import fit_pca
+from clustering.pca import fit_even_pca, fit_pca
 from system.errors import UserError
 
 
@@ -95,3 +95,14 @@ def test_too_few_images_and_nan_are_told():
         run_kmeans(torch.ones(9, 4), 2)
     with pytest.raises(UserError, match="NaN"):
         run_kmeans(torch.full((9, 4), torch.nan), 2)
+
+
+def test_even_components_have_variance_1_on_average_and_fold_back():
+    x = torch.randn(100, 8) * torch.linspace(5, 0.5, 8)
+    even = fit_even_pca(x, 4)
+    points, plain = even.apply(x), fit_pca(x, 4).apply(x)
+    assert float(points.var(0, correction=0).mean()) == pytest.approx(1, abs=1e-5)
+    assert torch.allclose(points / plain, torch.full_like(points, float(even.scale)), rtol=1e-4)
+    weight, bias = torch.randn(3, 4), torch.randn(3)
+    folded = even.fold(weight, bias)
+    assert torch.allclose(x @ folded[0].T + folded[1], points @ weight.T + bias, atol=1e-4)

@@ -119,6 +119,9 @@ def test_digits(tmp_path):
     assert torch.cat([train.targets, val.targets]).tolist() == truth.target.tolist()
     assert train.classes == val.classes == [str(i) for i in range(10)]
     assert (train.paths[0], val.paths[0], len(set(train.paths + val.paths))) == ("digits/00000", "digits/01437", 1797)
+    few = DATASETS["digits"](tmp_path, "val", 16, num_images=3)
+    assert few.paths == val.paths[:3] and few.images.equal(val.images[:3]) and few.targets.equal(val.targets[:3])
+    assert len(DATASETS["digits"](tmp_path, "val", 16, num_images=5000)) == 360
     level = Image.fromarray(np.round(truth.images[1500] / 16 * 255).astype(np.uint8)).resize((16, 16), Image.BICUBIC)
     for channel in val.images[1500 - 1437]:
         assert np.array_equal(channel.numpy(), np.asarray(level))
