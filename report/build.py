@@ -27,7 +27,7 @@ from system.files import write_text
 
 FOLDER = Path(__file__).parent
 SHEET_BYTES, TILE_BYTES = 4_000_000, 8_500_000  # of the thumbnails, before base64 makes them a third larger
-SCRIPTS = ("base", "page", "edits", "sheet", "export", "groups", "find")  # in the order in which they run
+SCRIPTS = ("base", "page", "edits", "map", "sheet", "export", "groups", "find")  # in the order in which they run
 NUM_NEIGHBORS = 8  # of an image, that the page knows
 MAX_TABLE_CLASSES = 30  # beyond, the confusion matrix is not given as a table too
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -275,6 +275,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         "classes": labels.classes if labels else [],
         "names": [cluster.name for cluster in clusters],
         "map": on_map.tolist(),
+        "colors": charts.cluster_colors(max(num_clusters, len(labels.classes) if labels else 0)),
         "links": link_base,
         # What a page cannot say in characters: the place of a file whose name is not UTF-8.
         "addresses": {i: quote(os.fsencode(path)) for i, path in enumerate(data.paths) if paths[i] != path},

@@ -49,7 +49,7 @@
     const first = !drawn.has(element);
     drawn.add(element);
     await Plotly.react(element, data, layout, { displayModeBar: false, responsive: true });
-    if (first && element.dataset.chart === "map") startMap(element);
+    if (element.dataset.chart === "map") report.map.drawn(element, first);
     if (first && element.dataset.chart === "sizes") element.on("plotly_click", (event) => goTo(event.points[0].x));
   }
 
@@ -209,7 +209,7 @@
     shown.sort((a, b) => sorting.sign * (values[a] - values[b]) || a - b);
     byId("count").textContent = `${shown.length.toLocaleString("en")} of ${lower.length.toLocaleString("en")} images`;
     turnTo(0);
-    dimMap();
+    report.map?.dim();
   }
 
   // A file's name, cut in the middle where the page is narrow: its end says as much as its beginning.
@@ -276,100 +276,6 @@
   filter.addEventListener("submit", (event) => event.preventDefault());
   filter.addEventListener("reset", () => setTimeout(update));
 
-  // ---- The map: thumbnail under the pointer or at the arrow keys; what the filter leaves out is faint.
-  let plot = null;
-  let focused = -1;
-  let visible = new Set();
-
-  function dimMap() {
-    visible = new Set(shown);
-    if (!plot) return;
-    const strong = facts.map.map((image) => (visible.has(image) ? 0.85 : 0.06));
-    Plotly.restyle(plot, { "marker.opacity": [strong] }, [0]);
-  }
-
-  function tip(point, box) {
-    const image = facts.map[point];
-    const note = byId("tip");
-    paint(note.firstElementChild, image);
-    note.lastElementChild.textContent = `${facts.paths[image]} · ${facts.names[facts.clusters[image]]} · ${percent(facts.confidence[image])}`;
-    note.hidden = false;
-    const right = box.x1 + 10 + note.offsetWidth < plot.clientWidth;
-    note.style.left = `${Math.max(4, right ? box.x1 + 10 : box.x0 - 10 - note.offsetWidth)}px`;
-    note.style.top = `${Math.max(4, Math.min(box.y0, plot.clientHeight - note.offsetHeight - 4))}px`;
-  }
-
-  // The nearest point in the arrow's direction: ahead counts once, aside twice.
-  function neighbor(from, [dx, dy]) {
-    const { x, y } = figures.map.data[0];
-    let best = -1;
-    let least = Infinity;
-    for (let i = 0; i < x.length; i += 1) {
-      if (!visible.has(facts.map[i])) continue;
-      const ahead = (x[i] - x[from]) * dx + (y[i] - y[from]) * dy;
-      const aside = Math.abs((x[i] - x[from]) * dy) + Math.abs((y[i] - y[from]) * dx);
-      if (ahead > 0 && aside <= 2 * ahead && ahead + 2 * aside < least) [best, least] = [i, ahead + 2 * aside];
-    }
-    return best;
-  }
-
-  async function focusPoint(point) {
-    if (point < 0) return;
-    focused = point;
-    const { x, y } = figures.map.data[0];
-    await Plotly.restyle(plot, { x: [[x[point]]], y: [[y[point]]] }, [1]);
-    const axes = plot.layout;
-    const inside = ([low, high], value) => value >= low && value <= high;
-    if (!inside(axes.xaxis.range, x[point]) || !inside(axes.yaxis.range, y[point])) await zoom(1, [x[point], y[point]]);
-    const ring = [...plot.querySelectorAll(".point")].at(-1).getBoundingClientRect();
-    const { left, top } = plot.getBoundingClientRect();
-    tip(point, { x0: ring.left - left, x1: ring.right - left, y0: ring.top - top });
-    const image = facts.map[point];
-    byId("map-status").textContent = `${facts.paths[image]}, ${facts.names[facts.clusters[image]]}, ${percent(facts.confidence[image])}`;
-  }
-
-  function zoom(factor, center) {
-    if (!plot) return null;
-    if (!factor) return Plotly.relayout(plot, { "xaxis.range": [-1.05, 1.05], "yaxis.range": [-1.05, 1.05] });
-    const ranges = ["xaxis", "yaxis"].map((axis, i) => {
-      const [low, high] = plot.layout[axis].range;
-      const middle = center ? center[i] : (low + high) / 2;
-      return [middle - (factor * (high - low)) / 2, middle + (factor * (high - low)) / 2];
-    });
-    return Plotly.relayout(plot, { "xaxis.range": ranges[0], "yaxis.range": ranges[1] });
-  }
-
-  function startMap(element) {
-    plot = element;
-    if (shown.length < lower.length) dimMap();
-    plot.on("plotly_hover", (event) => {
-      if (event.points[0].curveNumber === 0) tip(event.points[0].pointNumber, event.points[0].bbox);
-    });
-    plot.on("plotly_unhover", () => { byId("tip").hidden = true; });
-    plot.on("plotly_click", (event) => open(event.points[0].pointNumber));
-  }
-
-  const open = (point) => show(facts.map[point], facts.map.filter((image) => visible.has(image)));
-  const map = byId("map");
-  const firstVisible = () => facts.map.findIndex((image) => visible.has(image));
-  map.addEventListener("focus", () => {
-    if (!plot || !map.matches(":focus-visible")) return;
-    focusPoint(focused >= 0 && visible.has(facts.map[focused]) ? focused : firstVisible());
-  });
-  map.addEventListener("blur", () => { byId("tip").hidden = true; });
-  map.addEventListener("keydown", (event) => {
-    const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (!plot || (!direction && event.key !== "Enter")) return;
-    event.preventDefault();
-    if (event.key === "Enter") open(focused);
-    else focusPoint(focused < 0 ? firstVisible() : neighbor(focused, direction));
-  });
-  all("[data-zoom]").forEach((button) => button.addEventListener("click", () => {
-    const { x, y } = figures.map.data[0];
-    const factor = Number(button.dataset.zoom);
-    zoom(factor, factor && factor < 1 && focused >= 0 ? [x[focused], y[focused]] : null);
-  }));
-
-  report.show = show;
+  Object.assign(report, { figures, show, visible: () => shown });
   update();
 })();

@@ -190,3 +190,53 @@ def test_the_file_is_opened_where_it_lies_beside_the_page(browser, page):
     ActionChains(browser).double_click(cells(browser)[4]).perform()
     wait(browser, lambda: "is not where this page expects it" in note.text)
     assert not one(browser, "#viewer-link").is_displayed()
+
+
+def test_the_map_is_colored_by_names_and_framed_images_go_to_the_sheet(browser, page):
+    name(browser, 0, EVIL)
+    browser.execute_script("document.querySelector('#map').scrollIntoView({block: 'center'})")
+    wait(browser, lambda: browser.execute_script("return document.querySelector('#map .points path') !== null"))
+    colors = "return document.querySelector('#map .chart').data[0].marker.color"
+    wait(browser, lambda: len(set(browser.execute_script(colors))) == 3)
+    legend = "return [...document.querySelectorAll('#legend li')].map((one) => one.textContent)"
+    assert browser.execute_script(legend) == ["Cluster 0 (20)", "Cluster 1 (20)", "Cluster 2 (20)"]
+    Select(one(browser, "#color-by")).select_by_value("name")
+    wait(browser, lambda: browser.execute_script(legend) == [f"{EVIL} (20)", "none (40)"])
+    clusters = read_clusters(page / "out" / "clusters.csv").clusters
+    found = browser.execute_script(colors)
+    assert {color for color, cluster in zip(found, clusters, strict=True) if cluster} == {"#7b828c"}
+    assert found.count("#7b828c") == 40
+    press(browser, "frame")
+    chart = one(browser, "#map .nsewdrag")
+    width, height = (chart.size[key] // 2 - 3 for key in ("width", "height"))
+    mode = "return document.querySelector('#map .chart').layout.dragmode"
+    wait(browser, lambda: browser.execute_script(mode) == "select")
+    actions = ActionChains(browser).move_to_element_with_offset(chart, -width, -height).click_and_hold()
+    actions.move_by_offset(width, height).move_by_offset(width, height).release().perform()
+    wait(browser, lambda: num_images(browser) == 60)
+    assert one(browser, "#shown-from").text == "Framed on the map"
+    assert one(browser, "#frame").get_attribute("aria-pressed") == "false"
+
+
+def test_duplicates_and_outliers_open_in_the_sheet_and_are_exported(browser, page):
+    def in_groups() -> int:
+        return int(one(browser, "#near-count").text.split()[0])
+
+    move = "const range = document.querySelector('#near-threshold'); range.value = arguments[0];"
+    for threshold, enough in [(100, lambda: in_groups() < 60), (80, lambda: in_groups() == 60)]:
+        browser.execute_script(move + "range.dispatchEvent(new Event('input'))", threshold)
+        wait(browser, enough)
+    assert one(browser, "#near-value").text == "0.800"
+    one(browser, "[data-list=near][data-act=show]").click()
+    assert num_images(browser) == 60
+    one(browser, "[data-list=near][data-act=export]").click()
+    wait(browser, lambda: (page / "near.csv").exists())
+    told = rows(page / "near.csv")
+    paths = read_clusters(page / "out" / "clusters.csv").paths
+    assert sorted(row["path"].removeprefix("./") for row in told) == sorted(paths)
+    groups = {row["path"].removeprefix("./"): row["group"] for row in told}
+    clusters = dict(zip(paths, read_clusters(page / "out" / "clusters.csv").clusters, strict=True))
+    assert len({(group, clusters[path]) for path, group in groups.items()}) == 3
+    assert not one(browser, "[data-list=exact][data-act=show]").is_enabled()
+    one(browser, "[data-list=outliers][data-act=show]").click()
+    assert one(browser, "#shown-from").text == "Outliers"

@@ -284,5 +284,11 @@ def test_fifty_thousand_images_open(browser, tmp_path, monkeypatch):
     seconds = browser.execute_script("return performance.getEntriesByName('ready')[0].startTime") / 1000
     print(f"\n50,000 images: {path.stat().st_size / 1e6:.1f} MB, usable after {seconds:.2f} s")
     assert count(browser) == num_images
+    size = int(Select(one(browser, "#group")).first_selected_option.text.split("(")[1].rstrip(")"))
+    cells = "return [...document.querySelectorAll('.cell')].map((cell) => +cell.getAttribute('aria-posinset'))"
+    assert 0 < len(browser.execute_script(cells)) < 500 < size
+    browser.execute_script("document.querySelector('#sheet').scrollTop = 1e9")
+    wait(browser, lambda: max(browser.execute_script(cells)) == size and len(browser.execute_script(cells)) < 500)
+    assert browser.execute_script("return document.querySelectorAll('.cell.missing').length") == 0
     one(browser, "#filter [name=text]").send_keys("IMG_012345")
     wait(browser, lambda: count(browser) == 1)
