@@ -78,6 +78,8 @@ def own_part(recipe: Recipe, project: Project) -> Recipe:
     first, *others = recipe.configs
     content: dict[str, Any] = load_yaml(project.shared.config_path(first))
     fitting = {key: content[key] for key in OF_FEATURES if key in content}
+    root = recipe.configs[first]["train_db_kwargs"]["root"]  # where the images are now
+    fitting["train_db_kwargs"] = {**fitting["train_db_kwargs"], "root": root}
     return Recipe(recipe.name, recipe.reasons, {stage: {**recipe.configs[stage], **fitting} for stage in others})
 
 
@@ -114,7 +116,8 @@ def _clustering(project: Project) -> Clustering | None:
     record = read_json(project.folder / RECORD, ProjectRecord)
     result, table = record["result"], project.folder / "clusters.csv"
     shared = project.shared or project
-    same = record["images"]["fingerprint"] == shared.fingerprint and record["request"] == project.request
+    asked, told = ({**request, "folder": None} for request in (project.request, record["request"]))  # it may have moved
+    same = record["images"]["fingerprint"] == shared.fingerprint and asked == told
     if not (result and table.exists() and same):
         return None
     members: dict[int, tuple[int, str]] = {}

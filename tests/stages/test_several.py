@@ -1,6 +1,7 @@
 """Several numbers of clusters from one set of features: `--num_clusters 3,4`, and another number later."""
 
 import csv
+import functools
 import json
 import shutil
 
@@ -50,7 +51,13 @@ def finished(base):
 def counted(monkeypatch, module):
     """How often a stage trains from here on."""
     calls, train = [], module.train
-    monkeypatch.setattr(module, "train", lambda *given, **options: calls.append(given) or train(*given, **options))
+
+    @functools.wraps(train)  # whose parameters are what a config may give
+    def counting(*given, **options):
+        calls.append(given)
+        return train(*given, **options)
+
+    monkeypatch.setattr(module, "train", counting)
     return calls
 
 
@@ -94,6 +101,17 @@ def test_a_second_call_computes_nothing_and_another_number_no_features(base, fin
     assert len(list((tmp_path / "sorted").glob("cluster-*/*.png"))) == NUM_IMAGES
     assert run(base, "3-4", output, "--link_to", tmp_path / "each") == 0
     assert sorted(path.name for path in (tmp_path / "each").iterdir()) == ["k03", "k04"]
+
+
+def test_another_number_comes_after_images_and_results_were_moved(base, finished, tmp_path):
+    output, images = tmp_path / "out", tmp_path / "elsewhere"
+    shutil.copytree(finished, output)
+    shutil.copytree(base / "images", images)
+    words = ["--num_clusters", "2,3", "--features", base / "own.npy", "--output", output]
+    assert command("cluster", images, *words) == 0
+    config = yaml.safe_load((output / "k02/configs/candidates.yml").read_text())
+    assert config["train_db_kwargs"]["root"] == str(images)
+    assert "48 images of elsewhere in 2, 3 and 4 clusters" in (output / "index.html").read_text()
 
 
 def test_one_number_stays_where_it_is_when_others_come(base, tmp_path, monkeypatch, capsys):
