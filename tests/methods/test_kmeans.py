@@ -17,6 +17,7 @@ from models import build_backbone
 from system.errors import ConfigError
 from system.files import REPOSITORY
 from system.runtime import Runtime
+from tests.benchmarks.test_ablations import write_mnist
 from tests.stage import few_digits, stage
 from utils import cli
 from utils.clusters import load_clustering
@@ -141,6 +142,17 @@ def test_a_dry_run_writes_nothing(features, tmp_path, capsys):
         capsys.readouterr()
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_both_splits_are_clustered_and_scored_together(tmp_path):
+    """As IIC is published, by an option of the data set."""
+    write_mnist(tmp_path)
+    words = ["--config_exp", str(REPOSITORY / "configs/methods/kmeans_mnist.yml"), f"root_dir={tmp_path}"]
+    words += [f"data_paths.mnist={tmp_path}", "train_db_kwargs.split=train+test", "val_db_name=null"]
+    assert cli.run(kmeans.main, words) == 0
+    assert json.loads((tmp_path / "mnist/kmeans/run.json").read_text())["result"]["num_samples"] == 120 + 40
+    assert cli.run(evaluation.main, [*words, "--json", str(tmp_path / "x.json")]) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["num_samples"] == 120 + 40
 
 
 REFUSED = {
