@@ -4,6 +4,7 @@
     python cluster.py photos --num_clusters 10 --quick                  # a smaller network: a first look
     python cluster.py photos --num_clusters 20 --output results/twenty seed=1
     python cluster.py photos --num_clusters 5,8,10-14                   # several, on the same features, to compare
+    python cluster.py photos --num_clusters auto                        # or auto:5-20: looks for the number, too
     python cluster.py photos --num_clusters 10 --features dinov2
     python cluster.py photos --num_clusters 10 --features own.npy
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
@@ -33,13 +34,13 @@ from typing import Any
 
 from data.files.listing import NoImagesError
 from data.folder import find_images
+from recipes.auto import NUMBER, Auto, for_page, parse_number_words, read_number, take_number, write_number_config
 from recipes.deliver import Delivery, deliver, verdict_of
 from recipes.display import Display, Work, duration
 from recipes.estimate import estimate
 from recipes.features import SCRATCH, choose_features, identity, make_recipe, require_weights
 from recipes.links import link_images, make_sorter
 from recipes.look import Look, look_at
-from recipes.numbers import parse_numbers
 from recipes.preview import draw_images
 from recipes.project import INDEX, LOG, PICTURE, RECORD, Project
 from recipes.refining import stages_of
@@ -63,6 +64,7 @@ from utils.stage import main_of
 TITLES = {
     "pretrained": "computing features",
     "candidates": "clustering by every method",
+    "number": "looking for the number of clusters",
     "simclr": "learning features",
     "scan": "finding clusters",
     "selflabel": "refining clusters",
@@ -77,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.base_parser(__doc__, folder="the directory of images, read recursively")
     parser.add_argument(
         "--num_clusters",
-        type=parse_numbers,
+        type=parse_number_words,
         required=True,
         metavar="K",
-        help="how many groups to find; or 5,8,10-14",
+        help="how many groups to find; 5,8,10-14; or auto or auto:LO-HI, which looks for the number",
     )
     parser.add_argument(
         "--output", type=cli.path, metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)"
@@ -110,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = find_output(root, args.output)
     if args.features == "auto" and any(map(is_of_training, words)):
         args.features = SCRATCH
-    numbers: list[int] = args.num_clusters
+    auto = args.num_clusters if isinstance(args.num_clusters, Auto) else None
+    numbers: list[int] = [] if auto else args.num_clusters
     request = {
         "folder": str(root.resolve()),
         "num_clusters": numbers[0] if len(numbers) == 1 else None,
@@ -123,14 +126,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--quick refines nothing, and --minutes says for how long to refine; leave one of them out")
     project = Project(output, request)
 
-    look = find_look(root, max(numbers))
+    look = find_look(root, max(numbers, default=2))
+    limits = auto.within(look.num_images) if auto else None
     with project.hold():
         began, number = recorded_number(project.folder)
         if began and not again:
             request["num_clusters"] = number
+        if limits:
+            found = find_number(project, look, args, words, again, limits)
+            if found is None:
+                return 0
+            numbers = args.num_clusters = [found]
+            again = False
         if numbers == [request["num_clusters"]]:
             return cluster(project, look, args, words, again)
         return cluster_several(project, look, args, words, again)
+
+
+def find_number(
+    project: Project, look: Look, args: Any, words: list[str], again: bool, limits: tuple[int, int]
+) -> int | None:
+    """Find the number of clusters with the features of a project, which then is of that number, unless it has one.
+
+    Returns None in a dry run, which only draws images.
+    """
+    args.num_clusters = list(limits)
+    open_project(project, look, args, words, again)
+    write_number_config(project, *limits, words)
+    if not read_number(project) and not run_all([(project, [project.stages[0], NUMBER])], project, args):
+        return None
+    found = read_number(project)
+    say(found["sentence"])
+    if project.request["num_clusters"] is None:
+        take_number(project, look, found["num_clusters"], args.quick, words)
+    project.write(number=found)
+    return found["num_clusters"]
 
 
 def cluster(project: Project, look: Look, args: Any, words: list[str], again: bool) -> int:
@@ -374,7 +404,7 @@ def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
     left_out = sorted(
         set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
     )
-    page, verdict = project.folder / "report.html", verdict_of(found)
+    page, verdict = project.folder / "report.html", {**verdict_of(found), "number": for_page(project)}
     clusters.write_report(page, p, found.path, dataset, found.prediction, scores, verdict, left_out)
     lines = "".join(f"{escape(name)}\n" for name in left_out)  # one line a name
     write_text(project.folder / UNREADABLE, lines, listed=True)

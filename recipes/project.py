@@ -42,7 +42,7 @@ EARLIER = (RECORD, LOG, PICTURE, IMAGES, *RESULTS, *DELIVERED)
 WRITTEN = (*EARLIER, INDEX)
 """What this program writes into the folder of a clustering itself; earlier versions wrote no index."""
 SHORTEST = 0.001  # minutes of refining where the stages before it took all: it stops after a step
-ALL_STAGES = (*FEATURE_STAGES, *STAGES)
+ALL_STAGES = (*FEATURE_STAGES, *STAGES, "number")
 RUNS = tuple(dict.fromkeys(SETUPS[stage].stage for stage in ALL_STAGES))
 CONFIGS = ("env.yml", *(f"{stage}.yml" for stage in ALL_STAGES))
 
@@ -106,6 +106,7 @@ class Project:
             "result": None,
             "stages": list(STAGES),
             "minutes": None,
+            "number": None,
         }
         self.minutes: float | None = None
         """For how long to refine, all stages and calls together."""

@@ -74,9 +74,8 @@ def shared_part(recipe: Recipe) -> Recipe:
 
 def own_part(recipe: Recipe, project: Project) -> Recipe:
     """What a number of clusters has of its own: the stages after the features of the project's `shared`."""
-    assert project.shared is not None
     first, *others = recipe.configs
-    content: dict[str, Any] = load_yaml(project.shared.config_path(first))
+    content: dict[str, Any] = load_yaml((project.shared or project).config_path(first))
     fitting = {key: content[key] for key in OF_FEATURES if key in content}
     root = recipe.configs[first]["train_db_kwargs"]["root"]  # where the images are now
     fitting["train_db_kwargs"] = {**fitting["train_db_kwargs"], "root": root}

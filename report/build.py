@@ -46,7 +46,8 @@ class ReportData:
     `neighbors` [N, K + 1] are the images with the nearest features, column 0 the image itself. `tile(i)` is
     what `thumbnail` is, where a small picture can be had sooner.
     `unreadable` are files that were left out.
-    `verdict` holds the candidates with their scores, the reason for the chosen one, and how far to trust it.
+    `verdict` holds the candidates with their scores, the reason for the chosen one, and how far to trust it; where the
+    number of clusters was looked for, `number` has the sentence about it and the picture of its curves, PNG in base64.
     """
 
     title: str
@@ -122,7 +123,14 @@ def _verdict(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
         for row in rows
     ]
     heads = ["candidate", *(VERDICT[key] for key in keys), *(["ACC (labels only score)"] if labelled else [])]
-    return {"heads": heads, "rows": table, "reason": clean(verdict["reason"]), "trust": clean(verdict["trust"])}
+    number = verdict.get("number")
+    return {
+        "heads": heads,
+        "rows": table,
+        "reason": clean(verdict["reason"]),
+        "trust": clean(verdict["trust"]),
+        "number": {"sentence": clean(number["sentence"]), "picture": number["picture"]} if number else None,
+    }
 
 
 def _score_rows(scores: Mapping[str, Any], num_clusters: int) -> list[tuple[str, str]]:

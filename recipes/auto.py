@@ -1,0 +1,82 @@
+"""`--num_clusters auto`: the number of clusters is found with the features, before anything is clustered for good."""
+
+import argparse
+import base64
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clustering.number import SMALLEST
+from methods.number import PICTURE, check_range
+from recipes.choose import Recipe
+from recipes.features import make_recipe
+from recipes.look import Look
+from recipes.numbers import parse_numbers
+from recipes.project import Project
+from recipes.several import OF_FEATURES, features_of, own_part
+from system.runtime import Runtime
+from system.text import shown
+from system.yaml_file import load_yaml
+from utils import clusters
+
+NUMBER = "number"
+SECONDS = (40.0, 0.01)  # a guess for the estimate: of some images, and of one more
+
+
+class Auto(NamedTuple):
+    """The range in which a number of clusters is looked for; None: as far as the number of images allows."""
+
+    low: int = SMALLEST
+    high: int | None = None
+
+    def within(self, num_images: int) -> tuple[int, int]:
+        """The smallest and the largest number for so many images; raises ConfigError where the range does not fit."""
+        return check_range(self.low, self.high, num_images, "--num_clusters auto:LO-HI")
+
+
+def parse_number_words(text: str) -> list[int] | Auto:
+    """`auto`, `auto:LO-HI`, or numbers as `parse_numbers` takes them; raises argparse.ArgumentTypeError."""
+    word, colon, limits = text.partition(":")
+    if word != "auto":
+        return parse_numbers(text)
+    if not colon:
+        return Auto()
+    ends = limits.split("-")
+    if len(ends) != 2 or not all(end.isascii() and end.isdecimal() and len(end) < 10 for end in ends):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a range of numbers; give it as in auto:5-20")
+    return Auto(int(ends[0]), int(ends[1]))
+
+
+def write_number_config(project: Project, low: int, high: int, words: list[str]) -> None:
+    """Write the config of the stage that looks for the number, which starts from the features of a project."""
+    first: dict[str, Any] = load_yaml(project.config_path(project.stages[0]))
+    content: dict[str, Any] = {"setup": NUMBER, "train_db_name": "folder", "run_name": f"{low}-{high}"}
+    content |= {key: first[key] for key in OF_FEATURES if key in first}
+    content["method_kwargs"] = {"low": low, "high": high}
+    project.write_configs(Recipe(NUMBER, project.facts["reasons"], {NUMBER: content}), words)
+    base, more = SECONDS
+    project.facts["seconds"] = {**project.facts["seconds"], NUMBER: base + more * project.num_images}
+
+
+def read_number(project: Project) -> dict[str, Any]:
+    """What the stage found in the range of its config; empty before it is finished."""
+    return clusters.read_result(Path(project.load(NUMBER).number_dir))
+
+
+def take_number(project: Project, look: Look, number: int, quick: bool, words: list[str]) -> None:
+    """Make a project that has only features one of a number of clusters, as if that number had been asked for."""
+    first = project.stages[0]
+    device = Runtime.of(project.load(first)).device.type
+    recipe = own_part(make_recipe(look, number, device, quick, features_of(project)), project)
+    project.request["num_clusters"] = number
+    project.write_configs(recipe, words)
+    project.write(stages=[first, *recipe.configs])
+
+
+def for_page(project: Project) -> dict[str, str] | None:
+    """The sentence about a project's number and the picture of its curves, for its page; None where it was given."""
+    found = project.facts["number"]
+    if not found or found["num_clusters"] != project.request["num_clusters"]:
+        return None
+    picture = Path(project.load(NUMBER).number_dir) / PICTURE
+    data = base64.b64encode(picture.read_bytes()).decode() if picture.exists() else ""
+    return {"sentence": found["sentence"], "picture": data}
