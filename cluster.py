@@ -158,7 +158,7 @@ def find_number(
     found = read_number(project)
     say(found["sentence"])
     if project.request["num_clusters"] is None:
-        take_number(project, look, found["num_clusters"], args.quick, words)
+        take_number(project, look, found["num_clusters"], args, words)
     project.write(number=found)
     return found["num_clusters"]
 

@@ -12,6 +12,7 @@ from recipes.features import make_recipe
 from recipes.look import Look
 from recipes.numbers import parse_numbers
 from recipes.project import Project
+from recipes.refining import stages_of
 from recipes.several import OF_FEATURES, features_of, own_part
 from system.runtime import Runtime
 from system.text import shown
@@ -62,14 +63,15 @@ def read_number(project: Project) -> dict[str, Any]:
     return clusters.read_result(Path(project.load(NUMBER).number_dir))
 
 
-def take_number(project: Project, look: Look, number: int, quick: bool, words: list[str]) -> None:
+def take_number(project: Project, look: Look, number: int, args: argparse.Namespace, words: list[str]) -> None:
     """Make a project that has only features one of a number of clusters, as if that number had been asked for."""
     first = project.stages[0]
     device = Runtime.of(project.load(first)).device.type
-    recipe = own_part(make_recipe(look, number, device, quick, features_of(project)), project)
+    whole = make_recipe(look, number, device, args.quick, features_of(project), not args.no_flip)
+    recipe = own_part(whole, project)
     project.request["num_clusters"] = number
     project.write_configs(recipe, words)
-    project.write(stages=[first, *recipe.configs])
+    project.write(stages=[first, *stages_of(recipe, args.minutes)])
 
 
 def for_page(project: Project) -> dict[str, str] | None:
