@@ -194,10 +194,10 @@ def explain(table: Sequence[Scores], chosen: int) -> str:
     """Say in words why a finalist was chosen."""
     kept = sound(table)
     most = max(table[i].neighbors for i in kept)
-    how = "most" if table[chosen].neighbors == most else f"nearly most (at best {most:.2f})"
+    how = "most often" if table[chosen].neighbors == most else f"nearly as often as at best ({most:.2f})"
     collapsed = len(table) - len(kept)
     return (
-        f"{table[chosen].name}: neighbors share a cluster {how} often ({table[chosen].neighbors:.2f}, adjusted for "
+        f"{table[chosen].name}: neighbors share a cluster {how} ({table[chosen].neighbors:.2f}, adjusted for "
         f"chance), of {len(table)} candidates"
         + (f", {collapsed} of which left clusters nearly empty" if collapsed else "")
     )
