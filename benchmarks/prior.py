@@ -31,7 +31,7 @@ from system.runtime import generator, one_thread
 
 DATA = ("cifar10", "mnist")
 FALLS = (10, 50)
-DRAWS = 5
+DRAWS = 3
 LARGEST = 400  # images of the largest class
 NUM_CLASSES = 10
 NUM_NEIGHBORS = 20

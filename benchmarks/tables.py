@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ablation_tables
+from benchmarks import ablation_tables, number_tables
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.digits import spread
 from benchmarks.markdown import markdown, number, percent, where
@@ -271,6 +271,8 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "gpu-scale": gpu_scale,
     "crash": crash,
     "judge": judge,
+    "number": number_tables.number_of_clusters,
+    "prior": number_tables.prior,
     "ablation-pretext": ablation_tables.pretext,
     "ablation-mnist": ablation_tables.mnist,
     "ablation-digits": ablation_tables.digits,
