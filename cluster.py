@@ -28,50 +28,23 @@ sub-directory, the first level is taken for its class, which only scores the res
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.files.listing import NoImagesError
-from data.folder import find_images
-from recipes.auto import NUMBER, Auto, for_page, parse_number_words, read_number, take_number, write_number_config
-from recipes.deliver import Delivery, deliver, verdict_of
-from recipes.display import Display, Work, duration
-from recipes.estimate import estimate
-from recipes.features import SCRATCH, choose_features, identity, make_recipe, require_weights
-from recipes.links import link_images, make_sorter
-from recipes.look import Look, look_at
-from recipes.preview import draw_images
-from recipes.project import INDEX, LOG, PICTURE, RECORD, Project
-from recipes.refining import stages_of
-from recipes.several import features_of, name_of, own_part, project_of, recorded_number, shared_part, write_index
-from report.outputs import Sorter, write_clusters
+from recipes.auto import NUMBER, Auto, parse_number_words, read_number, take_number, write_number_config
+from recipes.features import SCRATCH, identity
+from recipes.links import find_sorter, link
+from recipes.look import Look
+from recipes.opening import find_look, open_project
+from recipes.project import INDEX, Project
+from recipes.running import run_all
+from recipes.several import name_of, project_of, recorded_number, write_index
+from recipes.telling import report, report_shortly
+from recipes.words import find_output, is_of_training, parse, take_overwrite
 from system import owned
-from system.console import say, warn
-from system.errors import ConfigError, NothingConfidentError, TimeOverError, UserError
-from system.files import write_text
-from system.paths import expand_path
-from system.runtime import Runtime
-from system.text import escape
-from training.folder import MODEL, read_record
-from utils import cli, clusters
-from utils.common_config import get_val_dataset
-from utils.overrides import apply_overrides, split_stage
-from utils.readings import note_look
-from utils.schema import SETUPS
-from utils.stage import main_of
-
-TITLES = {
-    "pretrained": "computing features",
-    "candidates": "clustering by every method",
-    "number": "looking for the number of clusters",
-    "simclr": "learning features",
-    "scan": "finding clusters",
-    "selflabel": "refining clusters",
-}
-TRAINING = ("epochs", "batch_size", "width", "stem", "num_neighbors", "confidence_threshold")
-UNREADABLE = "unreadable.txt"
-FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
+from system.console import say
+from system.errors import ConfigError
+from utils import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -212,233 +185,6 @@ def cluster_several(shared: Project, look: Look, args: Any, words: list[str], ag
             for project, folder in folders.items():
                 link(project, args, folder)
     return 0
-
-
-def find_sorter(project: Project, args: Any, folder: str) -> Sorter:
-    """What puts links into the folder of --link_to; raises UserError when it holds anything else."""
-    return make_sorter(Path(folder), Path(args.folder), project.home, project.request["num_clusters"])
-
-
-def link(project: Project, args: Any, folder: str) -> None:
-    """Sort the images by links, as clusters.csv says."""
-    num_images = link_images(find_sorter(project, args, folder), Path(args.folder), project.folder / "clusters.csv")
-    say(f"links, one folder a cluster: {num_images:,} in {folder}")
-
-
-def run_all(jobs: list[tuple[Project, list[str]]], first: Project, args: Any) -> bool:
-    """Run what is left of some stages of projects, the `first` one around the others, and write their results.
-
-    Returns False in a dry run, which only draws images.
-    """
-    display = Display([make_work(project, stage) for project, stages in jobs for stage in stages], first.folder / LOG)
-    with display:
-        say_plan(jobs, display)
-        if args.dry_run:
-            draw_images(first.folder / PICTURE, first.load(first.stages[0]), Path(first.request["folder"]))
-            display.line(f"images as the network will see them: {first.folder / PICTURE}")
-            return False
-        num_done = 0
-        for project, stages in jobs:
-            run_stages(project, stages, display, num_done)
-            num_done += len(stages)
-            if stages == project.stages and project.request["num_clusters"]:
-                with display.stage("writing the report"):
-                    found, scores = show(project)
-                project.write(result={"model": MODEL, "scores": scores, "verdict": verdict_of(found)})
-    return True
-
-
-def parse(parser: Any, argv: Sequence[str] | None) -> Any:
-    """Parse the command line: the first plain word is the folder, the rest are `key=value`."""
-    made = parser.parse_intermixed_args(argv)
-    plain = [made.folder, *made.overrides]
-    folders = [word for word in plain if "=" not in word] or plain[:1]
-    if len(folders) > 1:
-        raise ConfigError(
-            f"two folders are given, {folders[0]} and {folders[1]}; give one, or put both into one folder"
-        )
-    plain.remove(folders[0])
-    made.folder = expand_path(folders[0])
-    made.overrides = plain
-    return made
-
-
-def is_of_training(word: str) -> bool:
-    """Whether a `key=value` word says how a network is trained from scratch."""
-    return word.startswith(("simclr.", "scan.", "selflabel.")) or word.partition("=")[0] in TRAINING
-
-
-def take_overwrite(words: Sequence[str]) -> tuple[list[str], bool]:
-    """The words without `overwrite`, and its value; raises ConfigError for keys that are cluster.py's own to set."""
-    for word in words:
-        key = split_stage(word)[1].partition("=")[0]
-        if key in FORBIDDEN:
-            raise ConfigError(
-                f"{key} is set by cluster.py itself; "
-                "leave it out (use --output, --num_clusters, or the stage scripts with its configs)"
-            )
-    flag = apply_overrides({}, [word for word in words if word.startswith("overwrite=")]).get("overwrite", False)
-    if not isinstance(flag, bool):
-        raise ConfigError(f"overwrite is {flag}, but must be true or false")
-    return [word for word in words if not word.startswith("overwrite=")], flag
-
-
-def find_output(root: Path, given: str | None) -> Path:
-    """The output folder; raises ConfigError when it is among the images, which its pictures would then join."""
-    output = Path(given) if given else Path("results") / (root.resolve().name or "folder")
-    if output.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"the output folder {output} is inside the folder of images {root}; give another --output")
-    return output.resolve()
-
-
-def find_look(root: Path, num_clusters: int) -> Look:
-    """What the images are like; raises UserError, which says what to do when they were moved."""
-    try:
-        return look_at(root, num_clusters)
-    except NoImagesError as error:
-        raise UserError(
-            f"{error}; where images were moved, the clustering continues with their new place and the same --output"
-        ) from error
-
-
-def open_project(project: Project, look: Look, args: Any, words: list[str], again: bool) -> bool:
-    """Find or choose the configs; returns whether anything is left to do."""
-    project.offline = args.offline
-    project.minutes = None if args.dry_run else args.minutes
-    if not again and project.open(look.files):
-        return not project.finished
-    if again and args.dry_run and (project.folder / RECORD).exists():
-        raise ConfigError(
-            f"a dry run starts nothing again, and {project.folder} is there; leave out overwrite=true, or give --output"
-        )
-    device = next((word.partition("=")[2] for word in words if word.startswith("device=")), "auto")
-    runtime = Runtime.start(device)
-    if project.shared:
-        features, seconds = features_of(project.shared), project.shared.facts["seconds"]
-    else:
-        features = choose_features(args.features, look, runtime.device.type, args.quick, args.offline)
-        own = (word.partition("=")[2] for word in words if split_stage(word)[1].startswith("weights="))
-        features = replace(features, weights=next(own, None))
-        require_weights(features, args.offline)
-    number = project.request["num_clusters"]
-    flip, most = not args.no_flip, max(args.num_clusters)
-    recipe = make_recipe(look, number or most, runtime.device.type, args.quick, features, flip)
-    if project.shared:
-        recipe = own_part(recipe, project)
-    project.check_configs(recipe, words)
-    if not project.shared:
-        seconds = estimate(recipe, look, runtime)
-    if not number:
-        recipe = shared_part(recipe)
-    project.begin(look.files, again)
-    project.write_configs(recipe, words)
-    if not project.shared:
-        note_look(project.folder, look.files.root, look.values, look.found)
-    stages = stages_of(recipe, args.minutes)
-    facts = {"seconds": seconds, "stages": stages, "minutes": args.minutes}
-    project.write(recipe=recipe.name, reasons=recipe.reasons, result=None, **facts)
-    return True
-
-
-def make_work(project: Project, stage: str) -> Work:
-    """What a stage has to do, for the display."""
-    p = project.load(stage)
-    folder = Path(p[f"{SETUPS[stage].stage}_dir"])
-    number = f" (K = {project.request['num_clusters']})" if project.shared else ""
-    return Work(TITLES[stage] + number, folder, p.epochs or 1, project.facts["seconds"].get(stage, 0.0))
-
-
-def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
-    """Say which recipe runs, where its configs are, and about how long it takes."""
-    project = jobs[0][0]
-    for reason in project.facts["reasons"]:
-        display.line(reason)
-    trained = {stage: project.load(stage).epochs for project, stages in jobs for stage in stages}
-    epochs = ", ".join(TITLES[stage] + (f" {num} epochs" if num else "") for stage, num in trained.items())
-    each = f", for {len(jobs) - 1} numbers of clusters" if len(jobs) > 1 else ""
-    left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
-    display.line(f"{epochs}{each}; about {duration(left)} left")
-    display.line(f"configs: {project.env_path.parent}; what the stages say: {display.log_path}")
-
-
-def run_stages(project: Project, stages: list[str], display: Display, num_done: int) -> None:
-    """Run what is left of the stages of a project, before which the display has `num_done` others."""
-    root, total = Path(project.request["folder"]), len(display.works)
-    for number, stage in enumerate(stages, num_done + 1):
-        work = display.works[number - 1]
-        with display.stage(f"{number}/{total} {work.title}"):
-            files = find_images(root, "images", None, quiet=True)
-            project.check_unchanged(files)
-            ended = ""
-            try:
-                main_of(stage)(project.arguments(stage))
-            except (NothingConfidentError, TimeOverError) as error:
-                ended = str(error)
-            except UserError as error:
-                raise type(error)(in_context(str(error), work.folder)) from error
-        if ended:
-            warn(f"refining ended early, and what there is competes: {ended}")
-            return
-        seconds = read_record(work.folder).get("seconds", 0.0)
-        display.line(f"{number}/{total} {work.title}: done, {duration(seconds)}")
-
-
-def in_context(message: str, folder: Path) -> str:
-    """A stage's error, where it proposes what would do something else here than in the stage's own script."""
-    if "overwrite=true" not in message and "run_name" not in message:
-        return message
-    return (
-        f"{message} (in the words of the stage script; for cluster.py, move {folder} away to repeat this stage alone: "
-        "overwrite=true would remove all stages, and run_name is its own)"
-    )
-
-
-def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
-    """Hand out the best model, write report.html and clusters.csv; returns it, and the scores by labels, if any."""
-    p = project.load(project.stages[-1])
-    dataset = get_val_dataset(p)
-    found = deliver(project, dataset, Runtime.of(p))
-    p = project.load(found.stage)
-    scores = clusters.score_prediction(found.prediction, dataset)
-    write_clusters(project.folder / "clusters.csv", dataset.paths, found.prediction)
-    left_out = sorted(
-        set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
-    )
-    page, verdict = project.folder / "report.html", {**verdict_of(found), "number": for_page(project)}
-    clusters.write_report(page, p, found.path, dataset, found.prediction, scores, verdict, left_out)
-    lines = "".join(f"{escape(name)}\n" for name in left_out)  # one line a name
-    write_text(project.folder / UNREADABLE, lines, listed=True)
-    return found, {key: value for key, value in scores.items() if key not in ("confusion", "matching")}
-
-
-def report(project: Project) -> None:
-    """Say what came out and where it is."""
-    result = project.facts["result"]
-    if verdict := result.get("verdict"):  # earlier versions had none
-        for line in clusters.candidate_table(verdict["candidates"]):
-            say(line)
-        say(f"chosen: {verdict['reason']}")
-        if "in_use" in verdict:
-            say("clusters in use: {} of {}".format(*verdict["in_use"]))
-        say(f"how far to trust it: {verdict['trust']}")
-    if result["scores"]:
-        say("labels only score: " + clusters.words(result["scores"], project.request["num_clusters"]), "green")
-    unreadable = project.folder / UNREADABLE
-    if unreadable.exists() and unreadable.stat().st_size:
-        num_files = unreadable.read_bytes().count(b"\n")
-        warn(f"unreadable files, left out: {num_files:,}, named in {unreadable}")
-    say(f"model: {project.folder / result['model']}")
-    say(f"report: {project.folder / 'report.html'}")
-    say(f"clusters: {project.folder / 'clusters.csv'}")
-
-
-def report_shortly(project: Project) -> None:
-    """Say in a line what came out of one of several numbers of clusters."""
-    result, number = project.facts["result"], project.request["num_clusters"]
-    trust = result["verdict"]["trust"] if result.get("verdict") else ""
-    say(f"K = {number}: {project.folder / 'report.html'}; {trust}")
-    if result["scores"]:
-        say("labels only score: " + clusters.words(result["scores"], number), "green")
 
 
 def run() -> int:

@@ -3,8 +3,11 @@
 import contextlib
 import csv
 from pathlib import Path
+from typing import Any
 
+from recipes.project import Project
 from report.outputs import Sorter, cluster_folders, link_file
+from system.console import say
 from system.errors import ConfigError
 
 
@@ -28,3 +31,14 @@ def link_images(sorter: Sorter, root: Path, table: Path) -> int:
         sorter.write([f"{root}/{row['path']}" for row in rows], [int(row["cluster"]) for row in rows])
         sorter.finish()
     return len(rows)
+
+
+def find_sorter(project: Project, args: Any, folder: str) -> Sorter:
+    """What puts links into the folder of --link_to; raises UserError when it holds anything else."""
+    return make_sorter(Path(folder), Path(args.folder), project.home, project.request["num_clusters"])
+
+
+def link(project: Project, args: Any, folder: str) -> None:
+    """Sort the images by links, as clusters.csv says."""
+    num_images = link_images(find_sorter(project, args, folder), Path(args.folder), project.folder / "clusters.csv")
+    say(f"links, one folder a cluster: {num_images:,} in {folder}")

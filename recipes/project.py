@@ -34,7 +34,8 @@ from utils.schema import SETUPS
 
 RECORD, ALIAS, LOG = "cluster.json", "runs", "log.txt"
 PICTURE = "images.png"
-RESULTS = ("report.html", "clusters.csv", "unreadable.txt")
+UNREADABLE = "unreadable.txt"
+RESULTS = ("report.html", "clusters.csv", UNREADABLE)
 INDEX = "index.html"  # compares several numbers of clusters
 DELIVERED = (MODEL, CONFIG, RUN)
 """The model that was chosen, as a run leaves it."""

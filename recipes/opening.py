@@ -1,0 +1,66 @@
+"""From a folder of images and what is asked to a project with configs, or to one that is there already."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.files.listing import NoImagesError
+from recipes.estimate import estimate
+from recipes.features import choose_features, make_recipe, require_weights
+from recipes.look import Look, look_at
+from recipes.project import RECORD, Project
+from recipes.refining import stages_of
+from recipes.several import features_of, own_part, shared_part
+from system.errors import ConfigError, UserError
+from system.runtime import Runtime
+from utils.overrides import split_stage
+from utils.readings import note_look
+
+
+def find_look(root: Path, num_clusters: int) -> Look:
+    """What the images are like; raises UserError, which says what to do when they were moved."""
+    try:
+        return look_at(root, num_clusters)
+    except NoImagesError as error:
+        raise UserError(
+            f"{error}; where images were moved, the clustering continues with their new place and the same --output"
+        ) from error
+
+
+def open_project(project: Project, look: Look, args: Any, words: list[str], again: bool) -> bool:
+    """Find or choose the configs; returns whether anything is left to do."""
+    project.offline = args.offline
+    project.minutes = None if args.dry_run else args.minutes
+    if not again and project.open(look.files):
+        return not project.finished
+    if again and args.dry_run and (project.folder / RECORD).exists():
+        raise ConfigError(
+            f"a dry run starts nothing again, and {project.folder} is there; leave out overwrite=true, or give --output"
+        )
+    device = next((word.partition("=")[2] for word in words if word.startswith("device=")), "auto")
+    runtime = Runtime.start(device)
+    if project.shared:
+        features, seconds = features_of(project.shared), project.shared.facts["seconds"]
+    else:
+        features = choose_features(args.features, look, runtime.device.type, args.quick, args.offline)
+        own = (word.partition("=")[2] for word in words if split_stage(word)[1].startswith("weights="))
+        features = replace(features, weights=next(own, None))
+        require_weights(features, args.offline)
+    number = project.request["num_clusters"]
+    flip, most = not args.no_flip, max(args.num_clusters)
+    recipe = make_recipe(look, number or most, runtime.device.type, args.quick, features, flip)
+    if project.shared:
+        recipe = own_part(recipe, project)
+    project.check_configs(recipe, words)
+    if not project.shared:
+        seconds = estimate(recipe, look, runtime)
+    if not number:
+        recipe = shared_part(recipe)
+    project.begin(look.files, again)
+    project.write_configs(recipe, words)
+    if not project.shared:
+        note_look(project.folder, look.files.root, look.values, look.found)
+    stages = stages_of(recipe, args.minutes)
+    facts = {"seconds": seconds, "stages": stages, "minutes": args.minutes}
+    project.write(recipe=recipe.name, reasons=recipe.reasons, result=None, **facts)
+    return True

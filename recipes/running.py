@@ -1,0 +1,125 @@
+"""The stages of projects, one after another, and their results as files."""
+
+from pathlib import Path
+from typing import Any
+
+from data.folder import find_images
+from recipes.auto import for_page
+from recipes.deliver import Delivery, deliver, verdict_of
+from recipes.display import Display, Work, duration
+from recipes.preview import draw_images
+from recipes.project import LOG, PICTURE, UNREADABLE, Project
+from report.outputs import write_clusters
+from system.console import warn
+from system.errors import NothingConfidentError, TimeOverError, UserError
+from system.files import write_text
+from system.runtime import Runtime
+from system.text import escape
+from training.folder import MODEL, read_record
+from utils import clusters
+from utils.common_config import get_val_dataset
+from utils.schema import SETUPS
+from utils.stage import main_of
+
+TITLES = {
+    "pretrained": "computing features",
+    "candidates": "clustering by every method",
+    "number": "looking for the number of clusters",
+    "simclr": "learning features",
+    "scan": "finding clusters",
+    "selflabel": "refining clusters",
+}
+
+
+def run_all(jobs: list[tuple[Project, list[str]]], first: Project, args: Any) -> bool:
+    """Run what is left of some stages of projects, the `first` one around the others, and write their results.
+
+    Returns False in a dry run, which only draws images.
+    """
+    display = Display([make_work(project, stage) for project, stages in jobs for stage in stages], first.folder / LOG)
+    with display:
+        say_plan(jobs, display)
+        if args.dry_run:
+            draw_images(first.folder / PICTURE, first.load(first.stages[0]), Path(first.request["folder"]))
+            display.line(f"images as the network will see them: {first.folder / PICTURE}")
+            return False
+        num_done = 0
+        for project, stages in jobs:
+            run_stages(project, stages, display, num_done)
+            num_done += len(stages)
+            if stages == project.stages and project.request["num_clusters"]:
+                with display.stage("writing the report"):
+                    found, scores = show(project)
+                project.write(result={"model": MODEL, "scores": scores, "verdict": verdict_of(found)})
+    return True
+
+
+def make_work(project: Project, stage: str) -> Work:
+    """What a stage has to do, for the display."""
+    p = project.load(stage)
+    folder = Path(p[f"{SETUPS[stage].stage}_dir"])
+    number = f" (K = {project.request['num_clusters']})" if project.shared else ""
+    return Work(TITLES[stage] + number, folder, p.epochs or 1, project.facts["seconds"].get(stage, 0.0))
+
+
+def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
+    """Say which recipe runs, where its configs are, and about how long it takes."""
+    project = jobs[0][0]
+    for reason in project.facts["reasons"]:
+        display.line(reason)
+    trained = {stage: project.load(stage).epochs for project, stages in jobs for stage in stages}
+    epochs = ", ".join(TITLES[stage] + (f" {num} epochs" if num else "") for stage, num in trained.items())
+    each = f", for {len(jobs) - 1} numbers of clusters" if len(jobs) > 1 else ""
+    left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
+    display.line(f"{epochs}{each}; about {duration(left)} left")
+    display.line(f"configs: {project.env_path.parent}; what the stages say: {display.log_path}")
+
+
+def run_stages(project: Project, stages: list[str], display: Display, num_done: int) -> None:
+    """Run what is left of the stages of a project, before which the display has `num_done` others."""
+    root, total = Path(project.request["folder"]), len(display.works)
+    for number, stage in enumerate(stages, num_done + 1):
+        work = display.works[number - 1]
+        with display.stage(f"{number}/{total} {work.title}"):
+            files = find_images(root, "images", None, quiet=True)
+            project.check_unchanged(files)
+            ended = ""
+            try:
+                main_of(stage)(project.arguments(stage))
+            except (NothingConfidentError, TimeOverError) as error:
+                ended = str(error)
+            except UserError as error:
+                raise type(error)(in_context(str(error), work.folder)) from error
+        if ended:
+            warn(f"refining ended early, and what there is competes: {ended}")
+            return
+        seconds = read_record(work.folder).get("seconds", 0.0)
+        display.line(f"{number}/{total} {work.title}: done, {duration(seconds)}")
+
+
+def in_context(message: str, folder: Path) -> str:
+    """A stage's error, where it proposes what would do something else here than in the stage's own script."""
+    if "overwrite=true" not in message and "run_name" not in message:
+        return message
+    return (
+        f"{message} (in the words of the stage script; for cluster.py, move {folder} away to repeat this stage alone: "
+        "overwrite=true would remove all stages, and run_name is its own)"
+    )
+
+
+def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
+    """Hand out the best model, write report.html and clusters.csv; returns it, and the scores by labels, if any."""
+    p = project.load(project.stages[-1])
+    dataset = get_val_dataset(p)
+    found = deliver(project, dataset, Runtime.of(p))
+    p = project.load(found.stage)
+    scores = clusters.score_prediction(found.prediction, dataset)
+    write_clusters(project.folder / "clusters.csv", dataset.paths, found.prediction)
+    left_out = sorted(
+        set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
+    )
+    page, verdict = project.folder / "report.html", {**verdict_of(found), "number": for_page(project)}
+    clusters.write_report(page, p, found.path, dataset, found.prediction, scores, verdict, left_out)
+    lines = "".join(f"{escape(name)}\n" for name in left_out)  # one line a name
+    write_text(project.folder / UNREADABLE, lines, listed=True)
+    return found, {key: value for key, value in scores.items() if key not in ("confusion", "matching")}

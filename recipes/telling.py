@@ -1,0 +1,35 @@
+"""What a finished clustering says on the terminal."""
+
+from recipes.project import UNREADABLE, Project
+from system.console import say, warn
+from utils import clusters
+
+
+def report(project: Project) -> None:
+    """Say what came out and where it is."""
+    result = project.facts["result"]
+    if verdict := result.get("verdict"):  # earlier versions had none
+        for line in clusters.candidate_table(verdict["candidates"]):
+            say(line)
+        say(f"chosen: {verdict['reason']}")
+        if "in_use" in verdict:
+            say("clusters in use: {} of {}".format(*verdict["in_use"]))
+        say(f"how far to trust it: {verdict['trust']}")
+    if result["scores"]:
+        say("labels only score: " + clusters.words(result["scores"], project.request["num_clusters"]), "green")
+    unreadable = project.folder / UNREADABLE
+    if unreadable.exists() and unreadable.stat().st_size:
+        num_files = unreadable.read_bytes().count(b"\n")
+        warn(f"unreadable files, left out: {num_files:,}, named in {unreadable}")
+    say(f"model: {project.folder / result['model']}")
+    say(f"report: {project.folder / 'report.html'}")
+    say(f"clusters: {project.folder / 'clusters.csv'}")
+
+
+def report_shortly(project: Project) -> None:
+    """Say in a line what came out of one of several numbers of clusters."""
+    result, number = project.facts["result"], project.request["num_clusters"]
+    trust = result["verdict"]["trust"] if result.get("verdict") else ""
+    say(f"K = {number}: {project.folder / 'report.html'}; {trust}")
+    if result["scores"]:
+        say("labels only score: " + clusters.words(result["scores"], number), "green")

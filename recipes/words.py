@@ -1,0 +1,55 @@
+"""What the command line of cluster.py says, and what it may not say."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from system.errors import ConfigError
+from system.paths import expand_path
+from utils.overrides import apply_overrides, split_stage
+
+TRAINING = ("epochs", "batch_size", "width", "stem", "num_neighbors", "confidence_threshold")
+FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
+
+
+def parse(parser: Any, argv: Sequence[str] | None) -> Any:
+    """Parse the command line: the first plain word is the folder, the rest are `key=value`."""
+    made = parser.parse_intermixed_args(argv)
+    plain = [made.folder, *made.overrides]
+    folders = [word for word in plain if "=" not in word] or plain[:1]
+    if len(folders) > 1:
+        raise ConfigError(
+            f"two folders are given, {folders[0]} and {folders[1]}; give one, or put both into one folder"
+        )
+    plain.remove(folders[0])
+    made.folder = expand_path(folders[0])
+    made.overrides = plain
+    return made
+
+
+def is_of_training(word: str) -> bool:
+    """Whether a `key=value` word says how a network is trained from scratch."""
+    return word.startswith(("simclr.", "scan.", "selflabel.")) or word.partition("=")[0] in TRAINING
+
+
+def take_overwrite(words: Sequence[str]) -> tuple[list[str], bool]:
+    """The words without `overwrite`, and its value; raises ConfigError for keys that are cluster.py's own to set."""
+    for word in words:
+        key = split_stage(word)[1].partition("=")[0]
+        if key in FORBIDDEN:
+            raise ConfigError(
+                f"{key} is set by cluster.py itself; "
+                "leave it out (use --output, --num_clusters, or the stage scripts with its configs)"
+            )
+    flag = apply_overrides({}, [word for word in words if word.startswith("overwrite=")]).get("overwrite", False)
+    if not isinstance(flag, bool):
+        raise ConfigError(f"overwrite is {flag}, but must be true or false")
+    return [word for word in words if not word.startswith("overwrite=")], flag
+
+
+def find_output(root: Path, given: str | None) -> Path:
+    """The output folder; raises ConfigError when it is among the images, which its pictures would then join."""
+    output = Path(given) if given else Path("results") / (root.resolve().name or "folder")
+    if output.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"the output folder {output} is inside the folder of images {root}; give another --output")
+    return output.resolve()
