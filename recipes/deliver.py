@@ -97,7 +97,7 @@ def _from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
     with torch.no_grad():
         prediction = Prediction(features, torch.softmax(model.cluster_head[head](features), dim=1))
     if finalists:
-        reason += "; refining it did not raise that score, and is not used"
+        reason += "; what refining made of it is no better by this rule, and is not used"
     return Delivery("candidates", path, prediction, rows, reason, result["trust"])
 
 

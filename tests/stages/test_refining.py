@@ -50,7 +50,7 @@ def test_clusters_of_features_are_refined_while_there_are_minutes(tmp_path, caps
     assert len((tmp_path / "out/runs/selflabel/metrics.jsonl").read_text().splitlines()) == 2
     found = verdict(tmp_path)
     assert [row["name"] for row in found["candidates"]] == [*names, "self-labeling, last epoch"]
-    assert "did not raise that score" in found["reason"] and found["in_use"] == [3, 3]
+    assert "no better by this rule" in found["reason"] and found["in_use"] == [3, 3]
     assert read(tmp_path / "out/clusters.csv") == before
 
     assert command("cluster", *words) == 0
