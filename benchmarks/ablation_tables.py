@@ -1,10 +1,9 @@
 """The tables of the ablations: what was run, and next to it what the papers report."""
 
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks.ablation_rows import ROWS
-from benchmarks.markdown import markdown, where
+from benchmarks.markdown import Read, markdown, where
 
 UNRUN = "unrun"
 PRETEXT = {
@@ -50,25 +49,25 @@ def _table(result: dict[str, Any], table: str, columns: dict[str, str], first: s
     return markdown(head, rows) + f"\n{note}{_machines(there)}\n"
 
 
-def pretext(read: Callable[[str], dict[str, Any]]) -> str:
+def pretext(read: Read) -> str:
     """Pretext tasks on CIFAR-10, and what the stages make of them."""
     note = "One seed. What is in print is of other networks and hundreds of epochs: the order is what to compare."
     return _table(read("ablations.json"), "pretext", PRETEXT, "CIFAR-10 (JPEG copy), two cores, %", note)
 
 
-def mnist(read: Callable[[str], dict[str, Any]]) -> str:
+def mnist(read: Read) -> str:
     """Every kind of method on MNIST."""
     note = "Test images, IIC's all 70,000; one seed. UCC reads the counts of classes in bags, supervised all labels."
     return _table(read("ablations.json"), "mnist", CLUSTERS, "MNIST, two cores, %", note)
 
 
-def digits(read: Callable[[str], dict[str, Any]]) -> str:
+def digits(read: Read) -> str:
     """Every method by its config for handwritten digits."""
     note = "360 test images, on which the recipes were chosen; one seed."
     return _table(read("ablations.json"), "digits", CLUSTERS, "digits, %", note)
 
 
-def views(read: Callable[[str], dict[str, Any]]) -> str:
+def views(read: Read) -> str:
     """The SCAN loss and self-labeling with both kinds of views, and whether a collapse was warned of."""
     result = read("ablations.json")
     note = "One seed."
@@ -79,7 +78,7 @@ def views(read: Callable[[str], dict[str, Any]]) -> str:
     return _table(result, "views", {"acc": "ACC"}, "views, test split, %", note)
 
 
-def sweeps(read: Callable[[str], dict[str, Any]]) -> str:
+def sweeps(read: Read) -> str:
     """ACC over numbers of neighbors and thresholds."""
     result, rows, there = read("ablations.json"), [], {}
     for name, row in ROWS.items():

@@ -1,7 +1,10 @@
 """How results are written: Markdown tables, figures of a few digits, and a machine in a few words."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+Read = Callable[[str], dict[str, Any]]
+"""From the name of a result file to its content."""
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

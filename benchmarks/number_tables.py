@@ -1,9 +1,6 @@
 """The tables of how many clusters there are, and of classes of unequal size."""
 
-from collections.abc import Callable
-from typing import Any
-
-from benchmarks.markdown import markdown, where
+from benchmarks.markdown import Read, markdown, where
 
 COLUMNS = {
     "within 1": ("within_1", "num_cases"),
@@ -14,7 +11,7 @@ COLUMNS = {
 }
 
 
-def number_of_clusters(read: Callable[[str], dict[str, Any]]) -> str:
+def number_of_clusters(read: Read) -> str:
     """Whether the number of clusters was found, and how often the answer is sure, by data set."""
     result = read("number.json")
     summary = result["summary"]
@@ -36,7 +33,7 @@ def number_of_clusters(read: Callable[[str], dict[str, Any]]) -> str:
     )
 
 
-def prior(read: Callable[[str], dict[str, Any]]) -> str:
+def prior(read: Read) -> str:
     """Scores with and without a prior where classes are unequal."""
     result = read("prior.json")
     rows = [

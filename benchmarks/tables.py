@@ -14,14 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ablation_tables, number_tables
+from benchmarks import ablation_tables, folder_tables, number_tables
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.digits import spread
-from benchmarks.markdown import markdown, number, percent, where
+from benchmarks.markdown import Read, markdown, number, percent, where
 from system.files import write_text
 from utils import cli
 
-Read = Callable[[str], dict[str, Any]]  # from the name of a result file to its content
 MARKED = re.compile(r"(^<!-- table:(?P<name>[\w-]+) -->\n).*?(^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 
 
@@ -221,42 +220,6 @@ def throughput(read: Read) -> str:
     )
 
 
-def judge(read: Read) -> str:
-    """What the label-free choice among clusterings of the same features costs, by a rule fixed without the data set."""
-    summary = read("judge.json")["summary"]
-    keys = ("chosen", "best", "worst", "kmeans", "regret")
-    found = {**summary["held_out"], "all": summary["overall"]}
-    rows = [
-        [name, str(one["num_cases"]), *(f"{one[key]:.1f}" for key in keys), f"{100 * one['not_below_kmeans']:.0f} %"]
-        for name, one in found.items()
-    ]
-    return (
-        markdown(["ACC, %", "cases", "chosen", "best", "worst", "K-means", "regret", "K-means or better"], rows)
-        + f"\n{where(read('judge.json')['machine'])}.\n"
-    )
-
-
-def features(read: Read) -> str:
-    """How fast a pretrained network's features are, beside onnxruntime as it comes."""
-    try:
-        result = read("features.json")
-    except FileNotFoundError:
-        return "Not measured yet: `python -m benchmarks.features --json benchmarks/results/features.json`.\n"
-    rows = []
-    for found in result["results"]:
-        rates = {name: number(rate["median"]) for name, rate in found["images_per_second"].items()}
-        name = f"{found['backbone']} at {found['side']}: {found['choice']['library']} {found['choice']['precision']}"
-        ratio = found["ratio_to_onnxruntime"]["ours"]
-        ways = ("ours", "onnxruntime", "torch fp32", "torch bf16", "pixels")
-        rows.append([name, *(rates[way] for way in ways), f"{number(ratio)}×", f"{found['lowest_cosine']['ours']:.4f}"])
-    head = ["images/s", "here", "onnxruntime", "torch fp32", "torch bf16", "resizing alone", "ratio", "lowest cosine"]
-    return (
-        markdown(head, rows)
-        + f"\nMedians of {result['repeats']} rounds; the ratio is that of neighboring measurements to onnxruntime, the "
-        f"cosine that to the features in fp32. {where(result['machine'])}.\n"
-    )
-
-
 TABLES: dict[str, Callable[[Read], str]] = {
     "digits": digits,
     "digits-whole-method": partial(digits, names=["selflabel"]),
@@ -264,13 +227,14 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "throughput": throughput,
     "precision": precision,
     "streaming": streaming,
-    "features": features,
+    "features": folder_tables.features,
     "gpu-recipe": gpu_recipe,
     "gpu-smoke": gpu_smoke,
     "gpu-profile": gpu_profile,
     "gpu-scale": gpu_scale,
     "crash": crash,
-    "judge": judge,
+    "judge": folder_tables.judge,
+    "folders": folder_tables.folders,
     "number": number_tables.number_of_clusters,
     "prior": number_tables.prior,
     "ablation-pretext": ablation_tables.pretext,

@@ -1,0 +1,61 @@
+"""Tables about folders of one's own: what comes out, the choice among clusterings, and how fast features are."""
+
+from typing import Any
+
+from benchmarks.markdown import Read, markdown, number, where
+
+
+def folders(read: Read) -> str:
+    """What cluster.py makes of folders, and in what time."""
+    try:
+        cases = read("folders.json")["cases"]
+    except FileNotFoundError:
+        return "Not measured yet: `python -m benchmarks.folders --data DIR`.\n"
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for case in cases:
+        groups.setdefault((case["data"], case["way"]), []).append(case)
+    rows = []
+    for (data, way), found in groups.items():
+        accs = [f"{100 * case['acc_from_labels']:.1f}" for case in found]
+        seconds = [f"{case['seconds']:.0f}" for case in found]
+        rows.append([f"{data}, {found[0]['num_images']:,} images, {way}", ", ".join(accs), ", ".join(seconds)])
+    return (
+        markdown(["`cluster.py` on a folder", "ACC of each seed, %", "seconds, all included"], rows)
+        + f"\n{where(cases[0]['machine'])}.\n"
+    )
+
+
+def judge(read: Read) -> str:
+    """What the label-free choice among clusterings of the same features costs, by a rule fixed without the data set."""
+    summary = read("judge.json")["summary"]
+    keys = ("chosen", "best", "worst", "kmeans", "regret")
+    found = {**summary["held_out"], "all": summary["overall"]}
+    rows = [
+        [name, str(one["num_cases"]), *(f"{one[key]:.1f}" for key in keys), f"{100 * one['not_below_kmeans']:.0f} %"]
+        for name, one in found.items()
+    ]
+    return (
+        markdown(["ACC, %", "cases", "chosen", "best", "worst", "K-means", "regret", "K-means or better"], rows)
+        + f"\n{where(read('judge.json')['machine'])}.\n"
+    )
+
+
+def features(read: Read) -> str:
+    """How fast a pretrained network's features are, beside onnxruntime as it comes."""
+    try:
+        result = read("features.json")
+    except FileNotFoundError:
+        return "Not measured yet: `python -m benchmarks.features --json benchmarks/results/features.json`.\n"
+    rows = []
+    for found in result["results"]:
+        rates = {name: number(rate["median"]) for name, rate in found["images_per_second"].items()}
+        name = f"{found['backbone']} at {found['side']}: {found['choice']['library']} {found['choice']['precision']}"
+        ratio = found["ratio_to_onnxruntime"]["ours"]
+        ways = ("ours", "onnxruntime", "torch fp32", "torch bf16", "pixels")
+        rows.append([name, *(rates[way] for way in ways), f"{number(ratio)}×", f"{found['lowest_cosine']['ours']:.4f}"])
+    head = ["images/s", "here", "onnxruntime", "torch fp32", "torch bf16", "resizing alone", "ratio", "lowest cosine"]
+    return (
+        markdown(head, rows)
+        + f"\nMedians of {result['repeats']} rounds; the ratio is that of neighboring measurements to onnxruntime, the "
+        f"cosine that to the features in fp32. {where(result['machine'])}.\n"
+    )
