@@ -124,7 +124,8 @@ def find_number(
     Returns None in a dry run, which only draws images.
     """
     args.num_clusters = list(limits)
-    open_project(project, look, args, words, again)
+    new = project.request["num_clusters"] is None
+    open_project(project, look, args, words, again, args.minutes if new else None)
     write_number_config(project, *limits, words)
     if not read_number(project) and not run_all([(project, [project.stages[0], NUMBER])], project, args):
         return None
@@ -140,7 +141,7 @@ def cluster(project: Project, look: Look, args: Any, words: list[str], again: bo
     """Run what is left of a clustering whose folder is held; returns the exit code."""
     if args.link_to:
         find_sorter(project, args, args.link_to)  # what is in the way is said before anything runs
-    if not open_project(project, look, args, words, again):
+    if not open_project(project, look, args, words, again, args.minutes):
         say("this clustering is finished; overwrite=true starts it again")
     elif not run_all([(project, project.stages)], project, args):
         return 0
@@ -153,7 +154,7 @@ def cluster(project: Project, look: Look, args: Any, words: list[str], again: bo
 def cluster_several(shared: Project, look: Look, args: Any, words: list[str], again: bool) -> int:
     """Run what is left of several numbers of clusters on the features of one project; returns the exit code."""
     numbers: list[int] = args.num_clusters
-    open_project(shared, look, args, words, again)
+    open_project(shared, look, args, words, again, args.minutes if shared.request["num_clusters"] in numbers else None)
     owned.require_own(shared.folder, [INDEX], "move it away")
     projects = [project_of(shared, number, numbers) for number in numbers]
     with contextlib.ExitStack() as held:
@@ -168,7 +169,7 @@ def cluster_several(shared: Project, look: Look, args: Any, words: list[str], ag
             find_sorter(project, args, folder)
         for project in projects:
             if project is not shared:
-                open_project(project, look, args, words, again)
+                open_project(project, look, args, words, again, args.minutes)
         left = [project for project in projects if not project.finished]
         if left:
             jobs = [(project, project.stages) for project in left if project is not shared]

@@ -27,10 +27,16 @@ def find_look(root: Path, num_clusters: int) -> Look:
         ) from error
 
 
-def open_project(project: Project, look: Look, args: Any, words: list[str], again: bool) -> bool:
-    """Find or choose the configs; returns whether anything is left to do."""
+def open_project(
+    project: Project, look: Look, args: Any, words: list[str], again: bool, minutes: float | None = None
+) -> bool:
+    """Find or choose the configs; returns whether anything is left to do.
+
+    `minutes` are those of --minutes where they are for this project. What does not fit is refused before anything here
+    is touched.
+    """
     project.offline = args.offline
-    project.minutes = None if args.dry_run else args.minutes
+    project.minutes = None if args.dry_run else minutes
     if not again and project.open(look.files):
         return not project.finished
     if again and args.dry_run and (project.folder / RECORD).exists():
@@ -49,6 +55,7 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
     number = project.request["num_clusters"]
     flip, most = not args.no_flip, max(args.num_clusters)
     recipe = make_recipe(look, number or most, runtime.device.type, args.quick, features, flip)
+    stages = stages_of(recipe, args.minutes)
     if project.shared:
         recipe = own_part(recipe, project)
     project.check_configs(recipe, words)
@@ -60,7 +67,7 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
     project.write_configs(recipe, words)
     if not project.shared:
         note_look(project.folder, look.files.root, look.values, look.found)
-    stages = stages_of(recipe, args.minutes)
-    facts = {"seconds": seconds, "stages": stages, "minutes": args.minutes}
+    stages = [stage for stage in stages if stage in recipe.configs]
+    facts = {"seconds": seconds, "stages": stages, "minutes": minutes}
     project.write(recipe=recipe.name, reasons=recipe.reasons, result=None, **facts)
     return True

@@ -25,7 +25,7 @@ from system.files import add_to_list, is_own, remove, write_text
 from system.lock import LOCK, lock_folder, unlock_folder
 from system.text import escape, quoted
 from system.yaml_file import HERE, load_yaml
-from training.folder import CONFIG, MODEL, Keys, RunFolder, read_record
+from training.folder import CONFIG, MODEL, Keys, RunFolder, is_run, read_record
 from training.folder import RECORD as RUN
 from utils.config import REPOSITORY, load_config
 from utils.overrides import apply_overrides, split_stage, words_of
@@ -43,7 +43,8 @@ EARLIER = (RECORD, LOG, PICTURE, IMAGES, *RESULTS, *DELIVERED)
 WRITTEN = (*EARLIER, INDEX)
 """What this program writes into the folder of a clustering itself; earlier versions wrote no index."""
 SHORTEST = 0.001  # minutes of refining where the stages before it took all: it stops after a step
-ALL_STAGES = (*FEATURE_STAGES, *STAGES, "number")
+NUMBER = "number"
+ALL_STAGES = (*FEATURE_STAGES, *STAGES, NUMBER)
 RUNS = tuple(dict.fromkeys(SETUPS[stage].stage for stage in ALL_STAGES))
 CONFIGS = ("env.yml", *(f"{stage}.yml" for stage in ALL_STAGES))
 
@@ -185,13 +186,21 @@ class Project:
         return True
 
     def _take_minutes(self) -> bool:
-        """Go on with the minutes given now, without any with those of the command before; whether they are more."""
+        """Go on with the most minutes that this command or one before gave; whether they are more than before.
+
+        Raises ConfigError where there is nothing to refine.
+        """
         before = self.facts["minutes"]
         more = self.minutes is not None and self.minutes > (before or 0)
-        self.facts["minutes"] = self.minutes = self.minutes or before
+        if more and self.request["num_clusters"] and not self.config_path(REFINING).exists():
+            raise ConfigError(
+                f"--minutes is for refining, and there is nothing to refine in {self.folder}: "
+                f"it has no {self.config_path(REFINING).relative_to(self.folder)}; leave --minutes out"
+            )
+        self.facts["minutes"] = self.minutes = max(self.minutes or 0, before or 0) or None
         if more:
             self.facts["result"] = None
-            if REFINING not in self.stages and self.config_path(REFINING).exists():
+            if self.request["num_clusters"] and REFINING not in self.stages:
                 self.stages.append(REFINING)
         return more
 
@@ -249,9 +258,7 @@ class Project:
         """
         self.fingerprint, self.num_images = files.fingerprint(), len(files)
         self._adopt()
-        folders = [self.home / ALIAS / stage for stage in RUNS]
-        if self.shared:
-            folders = [folder / self.folder.name for folder in folders[1:]]
+        folders = self._run_folders()
         for folder in (self.env_path.parent, *folders):
             owned.require_no_link(folder, self.home, "give another --output")
         owned.require_own(self.folder, WRITTEN, "move it away, or give another --output")
@@ -266,6 +273,14 @@ class Project:
                 run.clear()
             for name in (*RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX):
                 remove(self.folder / name)
+
+    def _run_folders(self) -> list[Path]:
+        """Where this project's runs are; every range in which a number of clusters was looked for has one."""
+        runs = self.home / ALIAS
+        if self.shared:
+            return [runs / stage / self.folder.name for stage in RUNS[1:]]
+        searches = sorted(folder for folder in (runs / NUMBER).glob("*") if is_run(folder))
+        return [*(runs / stage for stage in RUNS), *searches]
 
     def write(self, **facts: Any) -> None:
         """Write cluster.json, new facts replacing what is known."""

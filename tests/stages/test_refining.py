@@ -53,8 +53,12 @@ def test_clusters_of_features_are_refined_while_there_are_minutes(tmp_path, caps
     assert "no better by this rule" in found["reason"] and found["in_use"] == [3, 3]
     assert read(tmp_path / "out/clusters.csv") == before
 
-    assert command("cluster", *words) == 0
+    record = (tmp_path / "out/cluster.json").read_bytes()
+    assert command("cluster", *words, "--num_clusters", 2, "--minutes", 1001) == 0  # of another number's refining
+    assert (tmp_path / "out/cluster.json").read_bytes() == record
+    assert command("cluster", *words, "--minutes", 5) == 0
     assert "this clustering is finished" in capsys.readouterr().out
+    assert (tmp_path / "out/cluster.json").read_bytes() == record
 
 
 def verdict(folder):

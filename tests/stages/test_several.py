@@ -10,14 +10,15 @@ import pytest
 import yaml
 from PIL import Image
 
-import cluster
 from methods import candidates, pretrained
+from recipes import running
 from tests.methods.test_methods import blobs
 from tests.stage import command
 from tests.stages.test_given import quick  # noqa: F401  # a fixture that is used by itself
 
 pytestmark = pytest.mark.slow
 NUM_IMAGES = 48
+OWN = (".lock", "manifest.json")  # what any look at an output may write
 ROWS, TRUTH = (part.numpy() for part in blobs(NUM_IMAGES, 8, 4, 0.1))
 
 
@@ -128,7 +129,7 @@ def test_one_number_stays_where_it_is_when_others_come(base, tmp_path, monkeypat
 
 
 def test_an_interrupted_call_goes_on_with_what_is_left(base, tmp_path, monkeypatch):
-    output, original = tmp_path / "out", cluster.show
+    output, original = tmp_path / "out", running.show
 
     def interrupted(project):
         if project.request["num_clusters"] == 4:
@@ -136,7 +137,7 @@ def test_an_interrupted_call_goes_on_with_what_is_left(base, tmp_path, monkeypat
         return original(project)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cluster, "show", interrupted)
+        patch.setattr(running, "show", interrupted)
         assert run(base, "3,4", output) == 143
     assert (output / "k03/report.html").exists() and not (output / "k04/report.html").exists()
     clustered = counted(monkeypatch, candidates)
@@ -158,6 +159,16 @@ def test_another_request_is_refused_for_another_number_too(base, finished, capsy
     assert run(base, "6", finished, "seed=3") == 2
     assert "words was []" in capsys.readouterr().err
     assert not (finished / "k06").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["overwrite=true"]])
+def test_minutes_without_a_network_are_refused_and_nothing_is_lost(base, finished, more, tmp_path, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file() and path.name not in OWN}
+    assert run(base, "3,4", output, "--minutes", 1, *more) == 2
+    assert "--minutes is for refining" in capsys.readouterr().err
+    assert [path for path, content in before.items() if path.read_bytes() != content] == []
 
 
 @pytest.mark.parametrize(

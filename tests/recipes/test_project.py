@@ -1,0 +1,29 @@
+"""The folder of a clustering: what is removed when it starts again, and what stays."""
+
+from recipes.project import Project
+from system.files import write_text
+
+
+class Files:
+    def fingerprint(self):
+        return "abc"
+
+    def __len__(self):
+        return 9
+
+
+def test_starting_again_forgets_every_number_that_was_looked_for(tmp_path):
+    project = Project(tmp_path, {"folder": "images", "num_clusters": None})
+    for name in ("2-50", "3-4"):
+        search = tmp_path / "runs/number" / name
+        search.mkdir(parents=True)
+        write_text(search / "run.json", '{"status": "finished", "stage": "number"}', record=True)
+        write_text(search / "number.png", "curves", listed=True)
+        (search / "mine.txt").write_text("mine")
+    (tmp_path / "runs/number/mine").mkdir()
+    (tmp_path / "runs/number/mine/config.yml").write_text("mine")
+    project.begin(Files(), again=False)
+    assert len(list((tmp_path / "runs/number").glob("*/run.json"))) == 2
+    project.begin(Files(), again=True)
+    left = sorted(str(path.relative_to(tmp_path / "runs/number")) for path in tmp_path.glob("runs/number/*/[!.]*"))
+    assert left == ["2-50/manifest.json", "2-50/mine.txt", "3-4/manifest.json", "3-4/mine.txt", "mine/config.yml"]
