@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.classify import train_classifier
+from recipes.classify import find_features, train_classifier
 from report import edits
 from report.outputs import Sorter, copy_file, folder_names, link_file
 from system import owned
@@ -30,7 +30,7 @@ from system.text import shown
 from training.folder import CONFIG, MODEL, RECORD
 from utils import cli, saved
 
-LABELS, CLUSTERS = "labels.csv", "clusters.csv"
+CLUSTERS = "clusters.csv"
 OTHER = "move it away"
 
 
@@ -47,16 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     check(p, clustering, labels, args)
 
     lock_folder(output, "wait for it")
-    owned.require_own(output, [LABELS], OTHER)
+    owned.require_own(output, [saved.LABELS], OTHER)
     owned.require_own(output / saved.CLASSIFIER, [MODEL, CONFIG, RECORD], OTHER)
-    edits.write_labels(output / LABELS, clustering, labels)
-    say_labels(output / LABELS, labels)
-    sort(p, clustering, labels, args)
-    if len(labels.classes) < 2:
-        warn("a classifier needs two classes, and there is one; labels.csv is written, and no classifier is trained")
+    sorter = find_sorter(p, labels, args)
+    several = len(labels.classes) > 1
+    features = find_features(p, model, clustering.paths, args.device) if several else None
+
+    edits.write_labels(output / saved.LABELS, clustering, labels)
+    say_labels(output / saved.LABELS, labels)
+    if sorter is not None:
+        sort(sorter, p, clustering, labels)
+    if features is None:
+        removed = saved.remove_classifier(output)
+        earlier = "; the one that was there is removed, as it has other classes" if removed else ""
+        warn(f"a classifier needs two classes, and there is one; labels.csv is written, no classifier{earlier}")
         return 0
     folder = output / saved.CLASSIFIER
-    found = train_classifier(p, model, folder, clustering.paths, labels.names, args.device)
+    found = train_classifier(p, model, folder, features, labels.names)
     told = "unknown" if found.accuracy is None else f"{100 * found.accuracy:.1f} %"
     say(f"classifier: {folder / MODEL}; cross-validated accuracy, on labels that it had not seen: {told}")
     say(f"names for new images: python predict.py --model {output} new_images")
@@ -93,8 +100,9 @@ def check(p: Any, clustering: edits.Clustering, labels: edits.Labels, args: Any)
             f"{shown(root / gone[0])}{more} gone; put them back, or give --images DIR if the folder was moved"
         )
     folder = args.copy_to or args.link_to
-    if folder and Path(folder).resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"{folder} is inside the folder of images {root}; give another")
+    for other, what in ((root, "the folder of images"), (Path(args.output), "the output folder")):
+        if folder and Path(folder).resolve().is_relative_to(other.resolve()):
+            raise ConfigError(f"{folder} is inside {what} {other}; give another")
 
 
 def say_labels(path: Path, labels: edits.Labels) -> None:
@@ -110,19 +118,23 @@ def say_labels(path: Path, labels: edits.Labels) -> None:
         warn(f"classes of a single image, which say little: {', '.join(single)}")
 
 
-def sort(p: Any, clustering: edits.Clustering, labels: edits.Labels, args: Any) -> None:
-    """Copy or link the labelled images into one folder a label, where that is asked for."""
+def find_sorter(p: Any, labels: edits.Labels, args: Any) -> Sorter | None:
+    """What puts images into one folder a label, where that is asked for; raises UserError for a folder in use."""
     folder = args.copy_to or args.link_to
     if not folder:
-        return
-    root, classes = Path(p.train_db_kwargs.root).resolve(), labels.classes
-    place = copy_file if args.copy_to else link_file
-    request = {"labels": str(Path(args.output).resolve()), "images": str(root)}
-    with contextlib.closing(Sorter(Path(folder), place, folder_names(classes), request)) as sorter:
-        rows = [(str(root / path), name) for path, name in zip(clustering.paths, labels.names, strict=True) if name]
-        sorter.write([path for path, _ in rows], [classes.index(name) for _, name in rows])
+        return None
+    request = {"labels": str(Path(args.output).resolve()), "images": str(Path(p.train_db_kwargs.root).resolve())}
+    return Sorter(Path(folder), copy_file if args.copy_to else link_file, folder_names(labels.classes), request)
+
+
+def sort(sorter: Sorter, p: Any, clustering: edits.Clustering, labels: edits.Labels) -> None:
+    """Copy or link the labelled images into one folder a label."""
+    root = Path(p.train_db_kwargs.root).resolve()
+    rows = [(str(root / path), name) for path, name in zip(clustering.paths, labels.names, strict=True) if name]
+    with contextlib.closing(sorter):
+        sorter.write([path for path, _ in rows], [labels.classes.index(name) for _, name in rows])
         sorter.finish()
-    say(f"sorted: {folder}")
+    say(f"sorted: {sorter.folder}")
 
 
 def run() -> int:

@@ -254,7 +254,9 @@ def measure(most: int, seed: int) -> Kills:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder).resolve()
         make_images(work / "images")
-        (work / "sweep.py.yml").write_text(json.dumps({"root_dir": str(work / "sweep.py")}))  # JSON is YAML
+        (work / "sweep.py.yml").write_text(
+            json.dumps({"root_dir": str(work / "sweep.py"), "threads": 1})
+        )  # JSON is YAML
         model = work / "cluster.py undisturbed" / "runs" / "scan"
         all_commands = commands(work / "images", model)
         shares = sum(command.share for command in all_commands.values())

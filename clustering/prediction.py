@@ -1,5 +1,6 @@
 """What a clustering model says of a split, or of files: probabilities, features, each cluster's most typical image."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -47,8 +48,14 @@ class Prediction:
 def predict(model: Any, head: int, dataset: Any, embedder: Embedder) -> Prediction:
     """Apply a clustering model to a split, in the inference precision."""
     model = embedder.runtime.place(model)
-    features = embedder.embed(model.backbone, dataset, desc="evaluation")
-    return Prediction(features, torch.softmax(model.cluster_head[head](features), dim=1))
+    return predict_features(model, head, embedder.embed(model.backbone, dataset, desc="evaluation"))
+
+
+@torch.no_grad()
+def predict_features(model: Any, head: int, features: Tensor) -> Prediction:
+    """Apply the head of a clustering model to features `[N, D]`, on the device that they are on."""
+    own = copy.deepcopy(model.cluster_head[head]).to(features.device)  # the model stays where it is
+    return Prediction(features, torch.softmax(own(features), dim=1))
 
 
 class Block(NamedTuple):
@@ -62,13 +69,11 @@ class Block(NamedTuple):
     unreadable: dict[str, str]
 
 
-@torch.no_grad()
 def predict_rows(model: Any, head: int, paths: Sequence[str], features: Tensor) -> Iterator[Block]:
     """Apply the head of a clustering model to features `[N, D]` of images, block by block."""
     for start in range(0, len(paths), BLOCK):
-        rows = features[start : start + BLOCK]
-        found = Prediction(rows, torch.softmax(model.cluster_head[head](rows), dim=1))
-        yield Block(list(paths[start : start + BLOCK]), found, {})
+        part = slice(start, start + BLOCK)
+        yield Block(list(paths[part]), predict_features(model, head, features[part]), {})
 
 
 def predict_files(model: Any, head: int, paths: Sequence[str], reading: Reading, embedder: Embedder) -> Block:

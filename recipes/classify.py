@@ -16,7 +16,7 @@ from models.heads import describe_head
 from models.models import ClusteringModel
 from models.weights import load_backbone, read_weights, save_weights
 from system.errors import UserError
-from system.files import write_text
+from system.files import verify_file, write_text
 from system.runtime import Runtime
 from system.text import shown
 from training.folder import CONFIG, MODEL, RECORD, read_record
@@ -38,6 +38,7 @@ def find_features(p: Any, model: Path, paths: Sequence[str], device: str) -> Ten
             "images); put them back, or cluster what is there"
         )
     if p.setup == "candidates":
+        _require_unchanged(p, dataset)
         features = pretext.load_features(p, "train", dataset)
     else:
         runtime = Runtime.start(device, p.precision, deterministic=p.deterministic)
@@ -46,23 +47,31 @@ def find_features(p: Any, model: Path, paths: Sequence[str], device: str) -> Ten
     return features[[places[path] for path in paths]]
 
 
-def train_classifier(
-    p: Any, model: Path, folder: Path, paths: Sequence[str], names: Sequence[str], device: str
-) -> Classifier:
+def _require_unchanged(p: Any, dataset: Any) -> None:
+    """Raise UserError when the images are others than those whose features the first stage left."""
+    path = Path(p.topk_neighbors_train_path)
+    facts = (verify_file(path) if path.is_file() else None) or {}
+    if facts.get("fingerprint", dataset.fingerprint()) != dataset.fingerprint():
+        raise UserError(
+            f"the images in {p.train_db_kwargs.root} changed since they were clustered; put back those that were there "
+            "then, or cluster them anew"
+        )
+
+
+def train_classifier(p: Any, model: Path, folder: Path, features: Tensor, names: Sequence[str]) -> Classifier:
     """Train a classifier of the images that have a name, and write it to a folder as a run leaves its model.
 
     Args:
         p: the config of the clustering's model.
         model: the file whose backbone gives the features.
         folder: where the classifier goes.
-        paths: of all images of the clustering.
+        features: of all images of the clustering, [N, D].
         names: a class's name for each of them, empty where there is none; two classes at least.
-        device: where features that no stage left are computed.
     """
     started, classes = time.monotonic(), sorted(set(names) - {""})
     rows = [i for i, name in enumerate(names) if name]
     targets = torch.tensor([classes.index(names[i]) for i in rows])
-    found = fit_classifier(find_features(p, model, paths, device)[rows], targets, len(classes), p.seed)
+    found = fit_classifier(features[rows], targets, len(classes), p.seed)
     network = ClusteringModel(get_backbone(p), len(classes), heads=[found.head])
     load_backbone(network, read_weights(model))
     save_weights(folder / MODEL, {"model": network.state_dict(), "head": 0}, setup=p.setup)

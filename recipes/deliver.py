@@ -12,7 +12,7 @@ from easydict import EasyDict
 from torch import Tensor
 
 from clustering.judge import NEAREST, Scores, choose, evenness, explain, neighbor_agreement
-from clustering.prediction import Prediction, predict
+from clustering.prediction import Prediction, predict, predict_features
 from recipes.project import DELIVERED, Project
 from recipes.refining import STAGE as REFINING
 from system.files import write_file, write_text
@@ -93,9 +93,7 @@ def _from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
         return Delivery(winner.stage, winner.path, winner.prediction, rows, reason, result["trust"])
     p = EasyDict({**p, "head_kwargs": clusters.read_head(p, path)})
     model, head = clusters.load_clustering(p, path)
-    features = pretext.load_features(p, "train", dataset)
-    with torch.no_grad():
-        prediction = Prediction(features, torch.softmax(model.cluster_head[head](features), dim=1))
+    prediction = predict_features(model, head, pretext.load_features(p, "train", dataset))
     if finalists:
         reason += "; what refining made of it is no better by this rule, and is not used"
     return Delivery("candidates", path, prediction, rows, reason, result["trust"])

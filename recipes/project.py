@@ -30,6 +30,7 @@ from training.folder import RECORD as RUN
 from utils.config import REPOSITORY, load_config
 from utils.overrides import apply_overrides, split_stage, words_of
 from utils.readings import IMAGES
+from utils.saved import LABELS, remove_classifier
 from utils.schema import SETUPS
 
 RECORD, ALIAS, LOG = "cluster.json", "runs", "log.txt"
@@ -271,7 +272,8 @@ class Project:
         if again:
             for run in runs:
                 run.clear()
-            for name in (*RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX):
+            remove_classifier(self.folder)
+            for name in (LABELS, *RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX):
                 remove(self.folder / name)
 
     def _run_folders(self) -> list[Path]:

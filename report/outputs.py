@@ -1,7 +1,5 @@
 """What is written of a prediction: tables, feature rows, a folder a cluster."""
 
-import csv
-import io
 import itertools
 import json
 import os
@@ -19,7 +17,7 @@ from system.errors import UserError
 from system.files import TEMPORARY, write_file
 from system.lock import locked_files
 from system.owned import remove_if_empty
-from system.text import csv_cell, csv_path, shown
+from system.text import csv_cell, csv_path, csv_text, shown
 
 try:
     import fcntl
@@ -67,9 +65,7 @@ CLUSTERS = Columns()
 
 def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
     """Rows as CSV; the bytes of a file name that are not UTF-8 stay as they are."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    return csv_text(lines).encode("utf-8", "surrogateescape")
 
 
 def write_clusters(path: Path, paths: Sequence[str], prediction: Prediction) -> None:

@@ -1,7 +1,5 @@
 """The table of a sweep: mean ± standard deviation over seeds of every score and of the label-free one."""
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 from sweeps.plan import Plan
 from sweeps.runner import read_result
 from system.files import write_text
-from system.text import csv_cell, markdown_text
+from system.text import csv_cell, csv_text, markdown_text
 
 # Columns of the table, the place of each in a run's result, and whether it is a share of 1, shown as percent.
 COLUMNS: dict[str, tuple[tuple[str, ...], bool]] = {
@@ -69,18 +67,14 @@ def label_free(names: Sequence[str]) -> str | None:
 def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
     """Write a row a setting, a column for the mean and one for the standard deviation of every score, as fractions."""
     names, keys = present(table), list(table[0]["setting"].values)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [*map(csv_cell, keys), "num_runs", *(f"{name}_{kind}" for name in names for kind in ("mean", "std"))]
-    )
+    rows = [[*map(csv_cell, keys), "num_runs", *(f"{name}_{kind}" for name in names for kind in ("mean", "std"))]]
     for row in table:
         cells: list[Any] = [*map(csv_cell, row["setting"].values.values()), row["num_runs"]]
         for name in names:
             found = mean_std(row["scores"][name]) if name in row["scores"] else ("", "")
             cells += [round(value, 6) if isinstance(value, float) else value for value in found]
-        writer.writerow(cells)
-    write_text(path, text.getvalue(), listed=True)
+        rows.append(cells)
+    write_text(path, csv_text(rows), listed=True)
 
 
 def markdown(table: list[dict[str, Any]]) -> str:

@@ -4,8 +4,11 @@ Everything that is printed goes through `one_line`: `say` and `warn` of `system.
 command line's parser says.
 """
 
+import csv
 import re
 import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 WORD = 200  # characters of one word, such as a key or a file name
 LINE = 4000  # characters of a line, whatever it holds
@@ -75,3 +78,17 @@ def csv_cell(text: str) -> str:
 def csv_path(path: str) -> str:
     """A path that no spreadsheet takes for a formula, and that still leads to the file."""
     return f"./{path}" if path.startswith(FORMULA) else path
+
+
+class _Lines(list[str]):
+    """What a csv writer wrote, a row each."""
+
+    def write(self, row: str) -> None:
+        self.append(row.removesuffix("\r\n"))
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    r"""Rows as CSV, each ended by `\n`; cells with a line break of any kind are quoted."""
+    lines = _Lines()
+    csv.writer(lines, lineterminator="\r\n").writerows(rows)  # before Python 3.13 only what ends a line is quoted
+    return "".join(f"{line}\n" for line in lines)

@@ -14,7 +14,7 @@ from clustering.candidate import BLOCK
 from clustering.distil import distil
 from clustering.mining import mine_neighbors
 from clustering.neighbors import load_neighbors
-from clustering.prediction import Prediction, find_prototypes, predict
+from clustering.prediction import Prediction, find_prototypes, predict, predict_features
 from clustering.scores import count_classes, score
 from models import weights
 from models.heads import build_head
@@ -104,9 +104,7 @@ def predict_split(p: EasyDict, model: Any, head: int, dataset: Any, runtime: Run
     """Apply a clustering model to a split: to its images, or to the features that its pretext run was given."""
     if not (is_given(p.backbone) and SETUPS[p.setup].starts_from == "pretext"):
         return predict(model, head, dataset, get_embedder(p, runtime))
-    features = pretext.load_features(p, "train", dataset)
-    with torch.no_grad():
-        return Prediction(features, torch.softmax(model.cluster_head[head](features), dim=1))
+    return predict_features(model, head, pretext.load_features(p, "train", dataset))
 
 
 def score_prediction(prediction: Prediction, dataset: Any) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from data.files.values import AS_BEFORE
 from data.given import FeatureTable
 from data.made_up import SHAPES
 from models.plain import is_given
+from system import owned
 from system.console import warn
 from system.errors import ConfigError, UserError
-from system.files import verify_file
+from system.files import is_own, verify_file
 from system.yaml_file import load_yaml
 from training.folder import CONFIG, MODEL, PATHS
 from utils import schema
@@ -29,6 +30,8 @@ WITHIN = ("", "runs/candidates", "runs/selflabel", "runs/scan")
 """Where in a run folder, or in cluster.py's output, a model is."""
 CLASSIFIER = "labels"
 """Where in cluster.py's output label.py puts a classifier of named classes, as a run folder."""
+LABELS = "labels.csv"
+"""What label.py puts into cluster.py's output."""
 
 
 def find_model(given: Path, classifier: bool = False) -> Path:
@@ -52,6 +55,15 @@ def find_model(given: Path, classifier: bool = False) -> Path:
         f"{given} holds no {MODEL}{begun}; give a run folder (such as results/digits/scan), the output folder of "
         "cluster.py, or a model file"
     )
+
+
+def remove_classifier(output: Path) -> bool:
+    """Remove label.py's classifier from cluster.py's output, never the user's files; whether one was there."""
+    folder = output / CLASSIFIER
+    found = is_own(folder / MODEL) and not folder.is_symlink()
+    owned.clear(folder)
+    owned.remove_if_empty(folder)
+    return found
 
 
 def load_model_config(model: Path, env: str | None, exp: str | None) -> EasyDict:

@@ -27,3 +27,21 @@ def test_starting_again_forgets_every_number_that_was_looked_for(tmp_path):
     project.begin(Files(), again=True)
     left = sorted(str(path.relative_to(tmp_path / "runs/number")) for path in tmp_path.glob("runs/number/*/[!.]*"))
     assert left == ["2-50/manifest.json", "2-50/mine.txt", "3-4/manifest.json", "3-4/mine.txt", "mine/config.yml"]
+
+
+def test_starting_again_removes_what_label_py_left_and_nothing_of_the_user(tmp_path):
+    out, files = tmp_path / "out", Files()
+    project = Project(out, {"folder": "images", "num_clusters": 3})
+    project.folder.mkdir()
+    for name in ("model.pth.tar", "config.yml", "run.json"):
+        write_text(out / "labels" / name, "ours", record=True)
+    write_text(out / "labels.csv", "ours", listed=True)
+    (out / "labels/notes.txt").write_text("mine")
+    project.begin(files, again=False)
+    assert (out / "labels.csv").exists() and (out / "labels/model.pth.tar").exists()
+    project.begin(files, again=True)
+    assert [path.name for path in (out / "labels").iterdir()] == ["notes.txt"] and not (out / "labels.csv").exists()
+    (out / "labels.csv").write_text("mine")
+    (out / "labels/model.pth.tar").write_text("mine")
+    project.begin(files, again=True)
+    assert (out / "labels.csv").read_text() == (out / "labels/model.pth.tar").read_text() == "mine"

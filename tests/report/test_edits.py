@@ -7,7 +7,7 @@ import pytest
 from report.edits import Clustering, fingerprint, read_clusters, read_labels, write_labels
 from system.errors import UserError
 
-PATHS = ["a.jpg", "=b.jpg", "sub/ü.jpg", "\udce9.jpg", "e.jpg"]
+PATHS = ["a.jpg", "=b.jpg", "sub/ü.jpg", "\udce9.jpg", "e\rf.jpg"]
 CLUSTERING = Clustering(PATHS, [0, 0, 1, 2, 2], ["0.9", "0.8", "0.7", "0.6", "0.5"])
 EDITS = {
     "format": "scan-edits-1",
@@ -73,7 +73,9 @@ def test_edits_that_do_not_fit_are_refused(tmp_path, changes, said):
 
 
 def test_two_columns_suffice_and_every_row_is_by_hand(tmp_path):
-    labels = table(tmp_path, b"\xef\xbb\xbflabel,path\r\ncat,a.jpg\r\n,e.jpg\r\n'=dog,\xe9.jpg\r\nx,./=b.jpg\r\n")
+    labels = table(
+        tmp_path, b'\xef\xbb\xbflabel,path\r\ncat,a.jpg\r\n,"e\rf.jpg"\r\n"\'=dog",\xe9.jpg\r\nx,./=b.jpg\r\n'
+    )
     assert labels.names == ["cat", "x", "", "=dog", ""]
     assert labels.by_hand == [True, True, False, True, True]
 
@@ -97,7 +99,8 @@ def test_what_is_written_reads_back(tmp_path):
     write_labels(tmp_path / "labels.csv", CLUSTERING, labels)
     again = read_labels(tmp_path / "labels.csv", CLUSTERING)
     assert (again.names, again.by_hand) == (labels.names, labels.by_hand)
-    rows = list(csv.reader((tmp_path / "labels.csv").read_text("utf-8", "surrogateescape").splitlines()))
+    with (tmp_path / "labels.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.reader(file))
     assert rows[0] == ["path", "label", "cluster", "confidence", "by_hand"]
     assert rows[2] == ["./=b.jpg", "'=1+1", "0", "0.8", "false"]
     assert read_clusters(tmp_path / "labels.csv") == CLUSTERING

@@ -104,6 +104,22 @@ def test_new_features_get_their_clusters_and_come_out_as_they_were(finished, bas
     assert len(list((tmp_path / "x").glob("*/*.png"))) == NUM_IMAGES
 
 
+def test_labels_need_the_images_that_were_clustered(finished, base, tmp_path, capsys):
+    _, output = finished
+    table = tmp_path / "given.csv"
+    table.write_text("path,label\n" + "".join(f"{name},{kind}\n" for name, kind in zip(ORDER, TRUTH, strict=True)))
+    (base / "images/new.png").write_bytes((base / "images" / NAMES[0]).read_bytes())
+    try:
+        assert run("label", output, table) == 1
+        assert "changed since they were clustered" in capsys.readouterr().err
+        assert not (output / "labels.csv").exists()
+    finally:
+        (base / "images/new.png").unlink()
+    assert run("label", output, table) == 0 and (output / "labels/model.pth.tar").exists()
+    assert run("cluster", *words(base, finished[0], output.name), "overwrite=true") == 0
+    assert not (output / "labels").exists() and not (output / "labels.csv").exists()
+
+
 def test_the_configs_run_by_hand_and_are_scored(finished, base, tmp_path, capsys):
     _, output = finished
     env, exp = output / "configs/env.yml", output / "configs/candidates.yml"

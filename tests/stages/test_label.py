@@ -17,6 +17,7 @@ from tests.stages.test_predict import CONFIG
 from training.folder import to_plain
 from utils.common_config import get_model
 from utils.config import load_config
+from utils.saved import find_model
 
 pytestmark = pytest.mark.slow
 NAMES = ["=left.png", "<b>1<b>.png", "two words.png", *(f"{i:02d}.png" for i in range(3, 60))]
@@ -147,6 +148,16 @@ def test_what_cannot_be_used_is_said_before_anything_is_written(base, capfd):
     assert "04.png is gone" in capfd.readouterr().err
     (base / "04.png").rename(base / "images" / "04.png")
     assert label(base, by_truth(base), "--link_to", base / "images" / "sorted") == 2
+    assert label(base, by_truth(base), "--link_to", base / "out" / "sorted") == 2
+    assert "inside the output folder" in capfd.readouterr().err
+    assert label(base, by_truth(base), "--link_to", base / "new") == 1
+    assert "is not an empty folder" in capfd.readouterr().err
+    broken = (base / "images" / "04.png").read_bytes()
+    (base / "images" / "04.png").write_bytes(b"no image")
+    assert label(base, by_truth(base), "--link_to", base / "sorted") == 1
+    assert "1 of 60 images" in capfd.readouterr().err
+    assert not (base / "out" / "labels.csv").exists() and not (base / "sorted").exists()
+    (base / "images" / "04.png").write_bytes(broken)
     (base / "out" / "labels.csv").write_text("mine")
     assert label(base, by_truth(base)) == 1
     assert "was not written by this program" in capfd.readouterr().err
@@ -156,9 +167,15 @@ def test_what_cannot_be_used_is_said_before_anything_is_written(base, capfd):
 
 def test_one_class_gives_labels_and_no_classifier(base, capfd):
     given = base / "given.csv"
+    assert label(base, by_truth(base)) == 0 and find_model(base / "out", classifier=True).parent.name == "labels"
+    (base / "out" / "labels" / "notes.txt").write_text("mine")
     given.write_text("path,label\n03.png,only\n04.png,only\n05.png,\n")
+    capfd.readouterr()
     assert label(base, given) == 0
-    assert "needs two classes" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "needs two classes" in said and "the one that was there is removed" in said
+    assert find_model(base / "out", classifier=True).parent == base / "out"  # no names of before for new images
+    assert [path.name for path in (base / "out" / "labels").iterdir()] == ["notes.txt"]
     assert sum(row["label"] == "only" for row in read(base / "out" / "labels.csv")) == 2
     given.write_text("path,label\n03.png,one\n04.png,two\n07.png,two\n")
     assert label(base, given) == 0

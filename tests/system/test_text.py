@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from system import console
 from system.errors import ConfigError, UserError
-from system.text import LINE, csv_cell, csv_path, escape, markdown_text, one_line, quoted, shown
+from system.text import LINE, csv_cell, csv_path, csv_text, escape, markdown_text, one_line, quoted, shown
 
 ANY = st.text(st.characters(exclude_categories=[]), max_size=300)  # surrogates and control characters too
 NAMES = st.binary(min_size=1, max_size=60).filter(lambda name: b"\0" not in name).map(os.fsdecode)
@@ -95,6 +95,14 @@ def test_no_cell_is_a_formula(text):
     line = io.StringIO()
     csv.writer(line).writerow([cell, "next"])
     assert next(csv.reader(io.StringIO(line.getvalue(), newline=""))) == [cell, "next"]
+
+
+@given(st.lists(st.tuples(ANY, ANY), max_size=5))
+@example([("a\rb.jpg", "1"), ("a\r\nb.jpg", "2"), ("c.jpg\r", "\r\n")])
+def test_rows_read_back_whatever_they_hold_and_end_with_a_line_feed(rows):
+    text = csv_text(rows)
+    assert [tuple(row) for row in csv.reader(io.StringIO(text, newline=""))] == rows
+    assert text.count("\n") == len(rows) + sum(cell.count("\n") for row in rows for cell in row)
 
 
 def test_numbers_stay_numbers():
