@@ -31,12 +31,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.auto import NUMBER, Auto, parse_number_words, read_number, take_number, write_number_config
+from recipes.auto import Auto, parse_number_words, read_number, take_number, write_number_config
 from recipes.features import SCRATCH, identity
 from recipes.links import find_sorter, link
 from recipes.look import Look
 from recipes.opening import find_look, open_project
-from recipes.project import INDEX, Project
+from recipes.project import INDEX, NUMBER, RECORD, Project
 from recipes.running import run_all
 from recipes.several import name_of, project_of, recorded_number, write_index
 from recipes.telling import report, report_shortly
@@ -44,6 +44,7 @@ from recipes.words import find_output, is_of_training, parse, take_overwrite
 from system import owned
 from system.console import say
 from system.errors import ConfigError
+from system.files import is_own
 from utils import cli
 
 
@@ -105,24 +106,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         began, number = recorded_number(project.folder)
         if began and not again:
             request["num_clusters"] = number
+        found = None
         if limits:
             found = find_number(project, look, args, words, again, limits)
             if found is None:
                 return 0
-            numbers = args.num_clusters = [found]
+            numbers = args.num_clusters = [found["num_clusters"]]
             again = False
         if numbers == [request["num_clusters"]]:
             return cluster(project, look, args, words, again)
-        return cluster_several(project, look, args, words, again)
+        return cluster_several(project, look, args, words, again, found)
 
 
 def find_number(
     project: Project, look: Look, args: Any, words: list[str], again: bool, limits: tuple[int, int]
-) -> int | None:
+) -> dict[str, Any] | None:
     """Find the number of clusters with the features of a project, which then is of that number, unless it has one.
 
-    Returns None in a dry run, which only draws images.
+    Returns what was found, or None in a dry run, which only draws images.
     """
+    if args.link_to:
+        find_sorter(project, args, args.link_to, limits[1])
     args.num_clusters = list(limits)
     new = project.request["num_clusters"] is None
     open_project(project, look, args, words, again, args.minutes if new else None)
@@ -131,45 +135,57 @@ def find_number(
         return None
     found = read_number(project)
     say(found["sentence"])
-    if project.request["num_clusters"] is None:
-        take_number(project, look, found["num_clusters"], args, words)
-    project.write(number=found)
-    return found["num_clusters"]
+    number = found["num_clusters"]
+    there = (project_of(project, number, [number]).folder / RECORD).exists()
+    if project.request["num_clusters"] is None and not there:
+        take_number(project, look, number, args, words)
+    if project.request["num_clusters"] == number:
+        project.write(number=found)
+    return found
 
 
 def cluster(project: Project, look: Look, args: Any, words: list[str], again: bool) -> int:
     """Run what is left of a clustering whose folder is held; returns the exit code."""
-    if args.link_to:
-        find_sorter(project, args, args.link_to)  # what is in the way is said before anything runs
+    if args.link_to:  # what is in the way is said before anything runs
+        find_sorter(project, args, args.link_to, project.request["num_clusters"])
     if not open_project(project, look, args, words, again, args.minutes):
         say("this clustering is finished; overwrite=true starts it again")
     elif not run_all([(project, project.stages)], project, args):
         return 0
+    elif is_own(project.folder / INDEX):
+        write_index(project)
     report(project)
     if args.link_to and not args.dry_run:
         link(project, args, args.link_to)
     return 0
 
 
-def cluster_several(shared: Project, look: Look, args: Any, words: list[str], again: bool) -> int:
-    """Run what is left of several numbers of clusters on the features of one project; returns the exit code."""
+def cluster_several(
+    shared: Project, look: Look, args: Any, words: list[str], again: bool, found: dict[str, Any] | None = None
+) -> int:
+    """Run what is left of several numbers of clusters on the features of one project; returns the exit code.
+
+    `found` is what was found where the one number was looked for.
+    """
     numbers: list[int] = args.num_clusters
-    open_project(shared, look, args, words, again, args.minutes if shared.request["num_clusters"] in numbers else None)
-    owned.require_own(shared.folder, [INDEX], "move it away")
     projects = [project_of(shared, number, numbers) for number in numbers]
+    folders = {}
+    if args.link_to:
+        names = [name_of(number, numbers) for number in numbers] if len(numbers) > 1 else [""]
+        folders = {project: str(Path(args.link_to, name)) for project, name in zip(projects, names, strict=True)}
+    for project, folder in folders.items():  # what is in the way is said before anything here is touched
+        find_sorter(project, args, folder, project.request["num_clusters"])
+    owned.require_own(shared.folder, [INDEX], "move it away")
+    open_project(shared, look, args, words, again, args.minutes if shared.request["num_clusters"] in numbers else None)
     with contextlib.ExitStack() as held:
         for project in projects:
             if project is not shared:
                 held.enter_context(project.hold())
-        folders = {}
-        if args.link_to:
-            names = [name_of(number, numbers) for number in numbers] if len(numbers) > 1 else [""]
-            folders = {project: str(Path(args.link_to, name)) for project, name in zip(projects, names, strict=True)}
-        for project, folder in folders.items():
-            find_sorter(project, args, folder)
         for project in projects:
             if project is not shared:
                 open_project(project, look, args, words, again, args.minutes)
+                if found:
+                    project.write(number=found)
         left = [project for project in projects if not project.finished]
         if left:
             jobs = [(project, project.stages) for project in left if project is not shared]

@@ -136,7 +136,7 @@ def in_words(choice: Choice) -> str:
         text = f"{choice.num_clusters} clusters: images form groups that are apart{others}"
     else:
         where = f"between {choice.low} and {choice.high}" if choice.low < choice.high else f"about {choice.low}"
-        text = f"not sure: {where}; {choice.num_clusters}, the best of them, is taken"
+        text = f"not sure: {where}; {choice.num_clusters} is taken"
     if choice.runner_up is not None:
         text += f"; the next best number is {choice.runner_up}"
     more = [k for k in choice.peaks if k not in (choice.num_clusters, choice.runner_up)]

@@ -5,21 +5,22 @@ import base64
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clustering.number import SMALLEST
+from clustering.number import IMAGES_PER_CLUSTER, SMALLEST
 from methods.number import PICTURE, check_range
 from recipes.choose import Recipe
 from recipes.features import make_recipe
 from recipes.look import Look
 from recipes.numbers import parse_numbers
-from recipes.project import Project
+from recipes.project import ALIAS, NUMBER, Project
 from recipes.refining import stages_of
 from recipes.several import OF_FEATURES, features_of, own_part
+from system.errors import ConfigError
 from system.runtime import Runtime
 from system.text import shown
 from system.yaml_file import load_yaml
+from training.folder import read_record
 from utils import clusters
 
-NUMBER = "number"
 SECONDS = (40.0, 0.01)  # a guess for the estimate: of some images, and of one more
 
 
@@ -31,6 +32,8 @@ class Auto(NamedTuple):
 
     def within(self, num_images: int) -> tuple[int, int]:
         """The smallest and the largest number for so many images; raises ConfigError where the range does not fit."""
+        if self.high is None and num_images // IMAGES_PER_CLUSTER <= self.low:
+            raise ConfigError(f"{num_images:,} images are too few to look for a number; give --num_clusters K")
         return check_range(self.low, self.high, num_images, "--num_clusters auto:LO-HI")
 
 
@@ -48,19 +51,27 @@ def parse_number_words(text: str) -> list[int] | Auto:
 
 
 def write_number_config(project: Project, low: int, high: int, words: list[str]) -> None:
-    """Write the config of the stage that looks for the number, which starts from the features of a project."""
+    """Write the config of the stage that looks for the number in a range, unless it is there.
+
+    The stage starts from the features of a project.
+    """
+    base, more = SECONDS
+    project.facts["seconds"] = {**project.facts["seconds"], NUMBER: base + more * project.num_images}
+    path, run_name = project.config_path(NUMBER), f"{low}-{high}"
+    if path.exists() and load_yaml(path).get("run_name") == run_name:
+        return
     first: dict[str, Any] = load_yaml(project.config_path(project.stages[0]))
-    content: dict[str, Any] = {"setup": NUMBER, "train_db_name": "folder", "run_name": f"{low}-{high}"}
+    content: dict[str, Any] = {"setup": NUMBER, "train_db_name": "folder", "run_name": run_name}
     content |= {key: first[key] for key in OF_FEATURES if key in first}
     content["method_kwargs"] = {"low": low, "high": high}
     project.write_configs(Recipe(NUMBER, project.facts["reasons"], {NUMBER: content}), words)
-    base, more = SECONDS
-    project.facts["seconds"] = {**project.facts["seconds"], NUMBER: base + more * project.num_images}
 
 
 def read_number(project: Project) -> dict[str, Any]:
-    """What the stage found in the range of its config; empty before it is finished."""
-    return clusters.read_result(Path(project.load(NUMBER).number_dir))
+    """What the stage found in the range of its config, in which run and seconds; empty before it is finished."""
+    folder = Path(project.load(NUMBER).number_dir)
+    found = clusters.read_result(folder)
+    return found and {**found, "run": folder.name, "seconds": read_record(folder)["seconds"]}
 
 
 def take_number(project: Project, look: Look, number: int, args: argparse.Namespace, words: list[str]) -> None:
@@ -68,10 +79,10 @@ def take_number(project: Project, look: Look, number: int, args: argparse.Namesp
     first = project.stages[0]
     device = Runtime.of(project.load(first)).device.type
     whole = make_recipe(look, number, device, args.quick, features_of(project), not args.no_flip)
-    recipe = own_part(whole, project)
+    recipe = own_part(Recipe(whole.name, project.facts["reasons"], whole.configs), project)
     project.request["num_clusters"] = number
     project.write_configs(recipe, words)
-    project.write(stages=[first, *stages_of(recipe, args.minutes)])
+    project.write(stages=[first, *stages_of(recipe, project.minutes)])
 
 
 def for_page(project: Project) -> dict[str, str] | None:
@@ -79,6 +90,6 @@ def for_page(project: Project) -> dict[str, str] | None:
     found = project.facts["number"]
     if not found or found["num_clusters"] != project.request["num_clusters"]:
         return None
-    picture = Path(project.load(NUMBER).number_dir) / PICTURE
+    picture = project.home / ALIAS / NUMBER / found.get("run", "") / PICTURE
     data = base64.b64encode(picture.read_bytes()).decode() if picture.exists() else ""
     return {"sentence": found["sentence"], "picture": data}

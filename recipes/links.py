@@ -33,12 +33,13 @@ def link_images(sorter: Sorter, root: Path, table: Path) -> int:
     return len(rows)
 
 
-def find_sorter(project: Project, args: Any, folder: str) -> Sorter:
+def find_sorter(project: Project, args: Any, folder: str, num_clusters: int) -> Sorter:
     """What puts links into the folder of --link_to; raises UserError when it holds anything else."""
-    return make_sorter(Path(folder), Path(args.folder), project.home, project.request["num_clusters"])
+    return make_sorter(Path(folder), Path(args.folder), project.home, num_clusters)
 
 
 def link(project: Project, args: Any, folder: str) -> None:
     """Sort the images by links, as clusters.csv says."""
-    num_images = link_images(find_sorter(project, args, folder), Path(args.folder), project.folder / "clusters.csv")
+    sorter = find_sorter(project, args, folder, project.request["num_clusters"])
+    num_images = link_images(sorter, Path(args.folder), project.folder / "clusters.csv")
     say(f"links, one folder a cluster: {num_images:,} in {folder}")

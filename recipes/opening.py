@@ -64,6 +64,7 @@ def open_project(
     if not number:
         recipe = shared_part(recipe)
     project.begin(look.files, again)
+    project.write_env()
     project.write_configs(recipe, words)
     if not project.shared:
         note_look(project.folder, look.files.root, look.values, look.found)

@@ -161,9 +161,9 @@ class Project:
         except UserError as error:
             own = is_own(path)
             advice = "put back a copy of it" if own else "move it away"
-            more = " (overwrite=true removes the runs here and starts again)" if own else ""
+            more = f" ({self._what_overwrite_does})" if own else ""
             raise UserError(f"{error}, or not of this program; {advice}, or give another --output{more}") from error
-        old = {"features": self.request.get("features"), "no_flip": False, **record["request"]}  # of earlier versions
+        old = self.asked_before(record)
         facts = {key: record[key] for key in self.facts if key in record}
         images = record["images"]
         same_images = images["fingerprint"] == self.fingerprint
@@ -174,7 +174,7 @@ class Project:
         elif differing:
             raise ConfigError(
                 f"{self.folder} holds another clustering ({', '.join(f'{k} was {old.get(k)}' for k in differing)}); "
-                "give another --output to keep it (overwrite=true removes it and starts again)"
+                f"give another --output to keep it ({self._what_overwrite_does})"
             )
         self.facts |= facts | {"result": result}
         more_time = self._take_minutes()
@@ -185,6 +185,10 @@ class Project:
         if differing or more_time:
             self.write()
         return True
+
+    def asked_before(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The request of a record, with what earlier versions could not be asked for."""
+        return {"features": self.request.get("features"), "no_flip": False, **record["request"]}
 
     def _take_minutes(self) -> bool:
         """Go on with the most minutes that this command or one before gave; whether they are more than before.
@@ -227,8 +231,14 @@ class Project:
     def _refuse(self, how: str) -> NoReturn:
         raise UserError(
             f"the images in {self.request['folder']} changed since this clustering began ({how}); put them back, or "
-            "give another --output to keep this one (overwrite=true removes it and starts again)"
+            f"give another --output to keep this one ({self._what_overwrite_does})"
         )
+
+    @property
+    def _what_overwrite_does(self) -> str:
+        if self.shared:
+            return f"overwrite=true starts everything in {self.shared.folder} again, not only this number of clusters"
+        return "overwrite=true removes the runs here and starts again"
 
     def check_unchanged(self, files: ImageFiles) -> None:
         """Raise UserError when the images are not those that this clustering began with."""
@@ -275,6 +285,8 @@ class Project:
             remove_classifier(self.folder)
             for name in (LABELS, *RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX):
                 remove(self.folder / name)
+            if self.config_path(NUMBER).exists():  # of the features that were
+                remove(self.config_path(NUMBER))
 
     def _run_folders(self) -> list[Path]:
         """Where this project's runs are; every range in which a number of clusters was looked for has one."""
@@ -313,20 +325,27 @@ class Project:
             return []
         before = [(self, name) for name in self.stages if name != REFINING]
         before += [(self.shared, self.shared.stages[0])] if self.shared else []
+        seconds = self.facts["number"].get("seconds", 0.0) if self.facts["number"] else 0.0
         folders = [Path(project.load(name)[f"{SETUPS[name].stage}_dir"]) for project, name in before]
-        seconds = sum(read_record(folder).get("seconds", 0.0) for folder in folders)
+        seconds += sum(read_record(folder).get("seconds", 0.0) for folder in folders)
         return [f"minutes={max(self.minutes - seconds / 60, SHORTEST):.3f}"]
 
     def load(self, stage: str) -> EasyDict:
         """A stage's config, checked."""
         return load_config(self.env_path, self.config_path(stage), self.moved)
 
+    def write_env(self) -> None:
+        """Write the config of the environment."""
+        heading = "# Where these results are, relative to the folder of this file, and how many threads compute.\n"
+        environment = {"root_dir": self._home_in_configs, "threads": torch.get_num_threads()}
+        write_text(self.env_path, heading + yaml.safe_dump(environment, sort_keys=False), listed=True)
+
+    @property
+    def _home_in_configs(self) -> str:
+        return f"{HERE}/{os.path.relpath(self.home, self.env_path.parent)}"
+
     def write_configs(self, recipe: Recipe, words: list[str]) -> None:
         """Write the configs of a recipe, overridden by the user's words."""
-        heading = "# Where these results are, relative to the folder of this file, and how many threads compute.\n"
-        home = f"{HERE}/{os.path.relpath(self.home, self.env_path.parent)}"
-        environment = {"root_dir": home, "threads": torch.get_num_threads()}
-        write_text(self.env_path, heading + yaml.safe_dump(environment, sort_keys=False), listed=True)
         for stage in recipe.configs:
             content = {**recipe.configs[stage], "db_alias": ALIAS}
             if self.shared:
@@ -334,7 +353,7 @@ class Project:
             if self.shared and SETUPS[stage].starts_from == "scan":
                 content[f"{content.get('starts_from', 'scan')}_run"] = self.folder.name
             if content["train_db_kwargs"].get("stream") is False:
-                cache = {"cache_dir": f"{home}/cache"}
+                cache = {"cache_dir": f"{self._home_in_configs}/cache"}
                 content = {**content, "train_db_kwargs": {**content["train_db_kwargs"], **cache}}
             content = apply_overrides(content, words_of(SETUPS[stage].stage, words))
             paths = [str(self.config_path(name).relative_to(self.folder)) for name in ("env", stage)]
@@ -358,6 +377,7 @@ class Project:
         self._check_stages(recipe, words)
         with tempfile.TemporaryDirectory() as folder:
             rehearsal = Project(Path(folder), self.request)
+            rehearsal.write_env()
             rehearsal.write_configs(recipe, [])
             for stage in recipe.configs:
                 load_config(rehearsal.env_path, rehearsal.config_path(stage), words_of(SETUPS[stage].stage, words))

@@ -69,7 +69,8 @@ def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
         display.line(reason)
     trained = {stage: project.load(stage).epochs for project, stages in jobs for stage in stages}
     epochs = ", ".join(TITLES[stage] + (f" {num} epochs" if num else "") for stage, num in trained.items())
-    each = f", for {len(jobs) - 1} numbers of clusters" if len(jobs) > 1 else ""
+    num = len({project.request["num_clusters"] for project, stages in jobs if stages == project.stages} - {None})
+    each = f", for {num} numbers of clusters" if num > 1 else ""
     left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
     display.line(f"{epochs}{each}; about {duration(left)} left")
     display.line(f"configs: {project.env_path.parent}; what the stages say: {display.log_path}")

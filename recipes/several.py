@@ -115,7 +115,8 @@ def _clustering(project: Project) -> Clustering | None:
     record = read_json(project.folder / RECORD, ProjectRecord)
     result, table = record["result"], project.folder / "clusters.csv"
     shared = project.shared or project
-    asked, told = ({**request, "folder": None} for request in (project.request, record["request"]))  # it may have moved
+    requests = project.request, project.asked_before(record)
+    asked, told = ({**request, "folder": None} for request in requests)  # it may have moved
     same = record["images"]["fingerprint"] == shared.fingerprint and asked == told
     if not (result and table.exists() and same):
         return None

@@ -81,12 +81,14 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Keys:
-    """What is known of a config's keys: which only say how a run is carried out, and what absent ones mean."""
+    """What is known of a config: which keys only say how a run is carried out, and what absent ones mean."""
 
     carried_out: Collection[str] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     images: Images | None = None
     """The run's folders of images, whose keys do not count where they hold the same images."""
+    has_model: bool = True
+    """Whether a finished run leaves a model; of one without, the record alone says that it is finished."""
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list[str]:
@@ -206,8 +208,8 @@ class RunFolder:
         self._compare()
         result = read_finished(self.folder)
         model = self.folder / MODEL
-        finished = result is not None and model.exists()
-        if finished:
+        finished = result is not None and (model.exists() or not self.keys.has_model)
+        if finished and self.keys.has_model:
             files.verify_file(model)
         self._check_images(finished)
         if finished:
@@ -222,7 +224,8 @@ class RunFolder:
 
     @property
     def _has_begun(self) -> bool:
-        return any((self.folder / name).exists() for name in FIRST)
+        without_model = not self.keys.has_model and read_finished(self.folder) is not None
+        return without_model or any((self.folder / name).exists() for name in FIRST)
 
     def _check_images(self, finished: bool) -> None:
         """Raise UserError when the images are no longer those that the run began with; note them when it begins."""

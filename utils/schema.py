@@ -68,6 +68,8 @@ class Setup(NamedTuple):
     """Of a pretext task: whether its model has a contrastive head besides the backbone."""
     num_outputs: int | Literal["num_classes"] | None = None
     """Of a pretext task that classifies: the classes that its linear head tells apart; None for a contrastive head."""
+    has_model: bool = True
+    """Whether a finished run leaves a model."""
 
     @property
     def script(self) -> str:
@@ -80,7 +82,7 @@ SETUPS = {
     "moco": Setup("moco", "pretext", ("transformation_kwargs",), num_mined=50, mined="backbone"),
     "pretrained": Setup("methods.pretrained", "pretext", (), num_mined=50, mined="backbone", has_head=False),
     "candidates": Setup("methods.candidates", "candidates", ("num_classes",), starts_from="pretext"),
-    "number": Setup("methods.number", "number", (), starts_from="pretext"),
+    "number": Setup("methods.number", "number", (), starts_from="pretext", has_model=False),
     "rotnet": Setup("methods.rotnet", "pretext", TRAINING_KEYS, num_mined=20, mined="backbone", num_outputs=4),
     "instdisc": Setup("methods.instdisc", "pretext", TRAINING_KEYS, num_mined=20),
     "supervised": Setup(

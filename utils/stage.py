@@ -92,7 +92,7 @@ def _place(p: EasyDict) -> tuple[EasyDict, Runtime, str, Path, Keys]:
 
 def keys_of(p: EasyDict) -> Keys:
     """What is known of the keys of a config, and of the images that it names."""
-    return replace(KEYS, images=RunImages(p))
+    return replace(KEYS, images=RunImages(p), has_model=SETUPS[p.setup].has_model)
 
 
 def dry_run(p: EasyDict, train: Train) -> int:

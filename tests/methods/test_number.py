@@ -63,3 +63,9 @@ def test_the_stage_leaves_curves_and_a_choice_and_refuses_a_wrong_range(tmp_path
     assert (folder / "number.png").stat().st_size > 1000
     said = capsys.readouterr().out
     assert result["sentence"] in said and "validation loss" not in said
+    record = (folder / "run.json").read_bytes()
+    assert command("methods.number", *words, "method_kwargs.high=4", "run_name=to4") == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert command("methods.number", *words, "method_kwargs.high=3", "run_name=to4") == 2
+    assert "holds a run with another config: method_kwargs.high differs" in capsys.readouterr().err
+    assert (folder / "run.json").read_bytes() == record

@@ -38,6 +38,12 @@ def test_a_range_that_does_not_fit_is_one_sentence(auto, words):
         auto.within(100)
 
 
+def test_few_images_are_no_range_that_somebody_gave():
+    with pytest.raises(ConfigError, match=r"^59 images are too few to look for a number; give"):
+        Auto().within(59)
+    assert Auto().within(60) == (2, 3)
+
+
 @pytest.mark.slow
 def test_a_folder_is_clustered_into_the_number_that_was_found(tmp_path, capsys):
     for i in range(24):
@@ -55,7 +61,10 @@ def test_a_folder_is_clustered_into_the_number_that_was_found(tmp_path, capsys):
     page = (output / "report.html").read_text(encoding="utf-8")
     assert "How many clusters: " in page and "data:image/png;base64,iVBOR" in page.split('id="number"')[1]
     assert record["number"]["sentence"] in capsys.readouterr().out
+    env = output / "configs/env.yml"
+    env.write_text(env.read_text() + "# mine\n")
     before = (output / "cluster.json").read_bytes()
     assert run(*words, "--num_clusters", number) == run(*words, "--num_clusters", "auto:3-4") == 0
     assert "finished" in capsys.readouterr().out
     assert (output / "cluster.json").read_bytes() == before
+    assert env.read_text().endswith("# mine\n")

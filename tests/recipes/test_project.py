@@ -24,7 +24,10 @@ def test_starting_again_forgets_every_number_that_was_looked_for(tmp_path):
     (tmp_path / "runs/number/mine/config.yml").write_text("mine")
     project.begin(Files(), again=False)
     assert len(list((tmp_path / "runs/number").glob("*/run.json"))) == 2
+    (tmp_path / "configs").mkdir()
+    write_text(tmp_path / "configs/number.yml", "run_name: 2-50", listed=True)
     project.begin(Files(), again=True)
+    assert not (tmp_path / "configs/number.yml").exists()
     left = sorted(str(path.relative_to(tmp_path / "runs/number")) for path in tmp_path.glob("runs/number/*/[!.]*"))
     assert left == ["2-50/manifest.json", "2-50/mine.txt", "3-4/manifest.json", "3-4/mine.txt", "mine/config.yml"]
 
@@ -45,3 +48,10 @@ def test_starting_again_removes_what_label_py_left_and_nothing_of_the_user(tmp_p
     (out / "labels/model.pth.tar").write_text("mine")
     project.begin(files, again=True)
     assert (out / "labels.csv").read_text() == (out / "labels/model.pth.tar").read_text() == "mine"
+
+
+def test_the_search_for_the_number_is_part_of_the_minutes(tmp_path):
+    project = Project(tmp_path, {"num_clusters": 5})
+    project.minutes = 3.0
+    project.facts |= {"stages": ["selflabel"], "number": {"num_clusters": 5, "seconds": 60.0}}
+    assert project.arguments("selflabel")[-1] == "minutes=2.000"

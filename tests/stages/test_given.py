@@ -31,7 +31,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         for method in (scan_heads, temi, turtle):
             fit, options = method.fit, QUICK[method]
-            patch.setattr(method, "fit", lambda *a, fit=fit, options=options, **own: fit(*a, **own, **options))
+            patch.setattr(method, "fit", lambda *a, fit=fit, options=options, **own: fit(*a, **{**options, **own}))
         yield
 
 

@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from methods import candidates, pretrained
+from methods import number as number_stage
 from recipes import running
 from tests.methods.test_methods import blobs
 from tests.stage import command
@@ -169,6 +170,48 @@ def test_minutes_without_a_network_are_refused_and_nothing_is_lost(base, finishe
     assert run(base, "3,4", output, "--minutes", 1, *more) == 2
     assert "--minutes is for refining" in capsys.readouterr().err
     assert [path for path, content in before.items() if path.read_bytes() != content] == []
+
+
+def test_auto_takes_the_folder_of_the_number_that_is_there(base, finished, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine").write_text("mine")
+    searched = counted(monkeypatch, number_stage)
+    assert run(base, "auto:4-4", output, "--link_to", tmp_path / "full") == 1
+    assert "not an empty folder" in capsys.readouterr().err and searched == []
+    clustered = counted(monkeypatch, candidates)
+    assert run(base, "auto:4-4", output) == 0
+    assert clustered == [] and not (output / "clusters.csv").exists()
+    record = json.loads((output / "k04/cluster.json").read_text())
+    assert record["number"]["run"] == "4-4" and record["number"]["seconds"] > 0
+    assert run(base, "auto:5-5", output) == 0  # now the output's own number
+    assert "in 3, 4 and 5 clusters" in (output / "index.html").read_text()
+    assert not any("other numbers" in reason for reason in json.loads((output / "cluster.json").read_text())["reasons"])
+    assert run(base, "auto:6-6", output) == 0
+    page = (output / "k06/report.html").read_text(encoding="utf-8")
+    assert "How many clusters: " in page and "data:image/png;base64,iVBOR" in page.split('id="number"')[1]
+    assert json.loads((output / "cluster.json").read_text())["number"]["num_clusters"] == 5
+    assert len(searched) == 3 and run(base, "auto:6-6", output, "overwrite=true") == 0 and len(searched) == 4
+
+
+def test_an_output_of_an_earlier_version_is_on_the_page_too(base, finished, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    path = output / "k03/cluster.json"
+    record = json.loads(path.read_text())
+    del record["request"]["no_flip"], record["request"]["features"]
+    path.write_text(json.dumps(record))
+    assert run(base, "4", output) == 0
+    assert "in 3 and 4 clusters" in (output / "index.html").read_text()
+
+
+def test_another_number_says_what_starting_again_would_do(base, finished, tmp_path, capsys):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    (output / "k03/cluster.json").write_text("{")
+    assert run(base, "3", output) == 1
+    assert f"overwrite=true starts everything in {output} again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
