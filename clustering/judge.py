@@ -194,11 +194,12 @@ def explain(table: Sequence[Scores], chosen: int) -> str:
     """Say in words why a finalist was chosen."""
     kept = sound(table)
     most = max(table[i].neighbors for i in kept)
-    how = "most often" if table[chosen].neighbors == most else f"nearly as often as at best ({most:.2f})"
+    best = table[chosen].neighbors == most
+    how, than = ("most often", "") if best else ("nearly most often", f"; at best {most:.3f}")
     collapsed = len(table) - len(kept)
     return (
-        f"{table[chosen].name}: neighbors share a cluster {how} ({table[chosen].neighbors:.2f}, adjusted for "
-        f"chance), of {len(table)} candidates"
+        f"{table[chosen].name}: neighbors share a cluster {how} ({table[chosen].neighbors:.3f}, adjusted for "
+        f"chance{than}), of {len(table)} candidates"
         + (f", {collapsed} of which left clusters nearly empty" if collapsed else "")
     )
 
