@@ -25,6 +25,7 @@ from models.weights import save_weights
 from system.distributed import gather
 from system.errors import NothingConfidentError
 from training.ema import EMA
+from training.folder import read_record
 from training.run import Run
 from utils import cli, clusters
 from utils.common_config import (
@@ -63,6 +64,9 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     start = validator.best_head(model)
     run.values["scan_loss"] = start.loss
     parts = {"ema": EMA(model.parameters(), p.ema_alpha)} if p.use_ema else {}
+    run.note(
+        engine=read_record(Path(p.pretext_dir)).get("engine") if pretrained else None
+    )  # for whatever uses its models
     forward = run.prepare(model, get_optimizer(p, model), loader, **parts)
 
     for epoch in run.epochs():

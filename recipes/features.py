@@ -53,7 +53,7 @@ def identity(wanted: str) -> str:
     if not is_file(wanted):
         return wanted
     try:
-        with Path(wanted).open("rb") as file:
+        with Path(expand_path(wanted)).open("rb") as file:
             return f"a file of SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
         raise UserError(f"the features {wanted} cannot be read: {(error.strerror or str(error)).lower()}") from error

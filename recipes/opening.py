@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from data.files.listing import NoImagesError
+from models.pretrained import is_pretrained
 from recipes.estimate import estimate
-from recipes.features import choose_features, make_recipe, require_weights
+from recipes.features import Features, choose_features, make_recipe, require_weights
 from recipes.look import Look, look_at
 from recipes.project import RECORD, Project
 from recipes.refining import stages_of
 from recipes.several import features_of, own_part, shared_part
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
-from utils.overrides import split_stage
+from utils.overrides import apply_overrides, split_stage
 from utils.readings import note_look
 
 
@@ -25,6 +26,20 @@ def find_look(root: Path, num_clusters: int) -> Look:
         raise UserError(
             f"{error}; where images were moved, the clustering continues with their new place and the same --output"
         ) from error
+
+
+def with_weights(features: Features, words: list[str]) -> Features:
+    """Features whose network has the weights of the last word `weights=FILE`, if there is one.
+
+    Raises ConfigError where there is no pretrained network that they could be of.
+    """
+    own = [word for _, word in map(split_stage, words) if word.partition("=")[0] == "weights"]
+    weights = apply_overrides({}, own).get("weights")
+    if weights and not is_pretrained(features.name):
+        raise ConfigError(
+            f"{own[-1]} is for a pretrained network, and these features are {features.name}; leave it out"
+        )
+    return replace(features, weights=weights)
 
 
 def open_project(
@@ -49,8 +64,7 @@ def open_project(
         features, seconds = features_of(project.shared), project.shared.facts["seconds"]
     else:
         features = choose_features(args.features, look, runtime.device.type, args.quick, args.offline)
-        own = (word.partition("=")[2] for word in words if split_stage(word)[1].startswith("weights="))
-        features = replace(features, weights=next(own, None))
+        features = with_weights(features, words)
         require_weights(features, args.offline)
     number = project.request["num_clusters"]
     flip, most = not args.no_flip, max(args.num_clusters)

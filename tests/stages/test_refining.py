@@ -46,6 +46,10 @@ def test_clusters_of_features_are_refined_while_there_are_minutes(tmp_path, caps
 
     assert command("cluster", *words, "--minutes", "1000") == 0
     result = json.loads((tmp_path / "out/runs/selflabel/run.json").read_text())["result"]
+    engines = [
+        json.loads((tmp_path / f"out/runs/{name}/run.json").read_text())["engine"] for name in ("pretext", "selflabel")
+    ]
+    assert engines[0] == engines[1] is not None
     assert result["ended"] == "no lower validation loss for 2 epochs"
     assert len((tmp_path / "out/runs/selflabel/metrics.jsonl").read_text().splitlines()) == 2
     found = verdict(tmp_path)
