@@ -65,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"--top_k is {args.top_k}, but the model has {p.num_classes} clusters; give at most that many"
             )
         if args.min_confidence and not p.class_names:
-            raise ConfigError(f"--min_confidence goes with names, and {file} has none; name its clusters by label.py")
+            named = saved.find_model(Path(args.model), classifier=True) != file
+            advice = "leave out --clusters" if named else "name its clusters by label.py"
+            raise ConfigError(f"--min_confidence goes with names, and {file} has none; {advice}")
         p.eval_batch_size = args.batch_size or p.eval_batch_size
         runtime = Runtime.start(args.device, p.precision, deterministic=p.deterministic)
         model, head = clusters.load_for_prediction(p, file, runtime)

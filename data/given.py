@@ -128,7 +128,15 @@ def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
         raise UserError(f"{path} has no rows; give the features of the images")
     if paths.null_count or column.null_count:
         raise UserError(f"{path} has rows without a path or without features; leave them out")
-    return paths.to_pylist(), np.concatenate([_matrix(path, chunk) for chunk in column.chunks if len(chunk)])
+    parts = [_matrix(path, chunk) for chunk in column.chunks if len(chunk)]
+    widths = [part.shape[1] for part in parts]
+    _require_one_length(path, min(widths), max(widths))
+    return paths.to_pylist(), np.concatenate(parts)
+
+
+def _require_one_length(path: Path, least: int, most: int) -> None:
+    if least != most:
+        raise UserError(f"{path} has vectors of {least} and of {most} numbers; all need one length")
 
 
 def _vector_column(path: Path, schema: Any, types: Any) -> str:
@@ -152,8 +160,7 @@ def _matrix(path: Path, column: Any) -> np.ndarray:
     import pyarrow.compute
 
     lengths = pyarrow.compute.min_max(pyarrow.compute.list_value_length(column)).as_py()
-    if lengths["min"] != lengths["max"]:
-        raise UserError(f"{path} has vectors of {lengths['min']} and of {lengths['max']} numbers; all need one length")
+    _require_one_length(path, lengths["min"], lengths["max"])
     values = column.flatten()
     if values.null_count:
         raise UserError(f"{path} has vectors with missing numbers; leave those rows out")

@@ -45,7 +45,8 @@ class ReportData:
     `image_root` (the folder they are relative to) is given. `prototypes` maps clusters to images, None: found here.
     `neighbors` [N, K + 1] are the images with the nearest features, column 0 the image itself. `tile(i)` is
     what `thumbnail` is, where a small picture can be had sooner.
-    `unreadable` are files that were left out.
+    `unreadable` are files that were left out, None where that is unknown. `whole(i)` is image i at its full size, None:
+    `thumbnail` gives that.
     `verdict` holds the candidates with their scores, the reason for the chosen one, and how far to trust it; where the
     number of clusters was looked for, `number` has the sentence about it and the picture of its curves, PNG in base64.
     """
@@ -64,8 +65,9 @@ class ReportData:
     image_root: Path | None = None
     prototypes: dict[int, int] | None = None
     neighbors: np.ndarray | None = None
-    unreadable: Sequence[str] = ()
+    unreadable: Sequence[str] | None = None
     tile: Callable[[int], thumbnails.Picture] | None = None
+    whole: Callable[[int], thumbnails.Picture] | None = None
     verdict: Mapping[str, Any] | None = None
 
 
@@ -199,7 +201,7 @@ def _neighbors(data: ReportData, features: np.ndarray) -> dict[str, Any]:
     cosines = np.stack([np.einsum("nd,nd->n", unit, unit[column]) for column in nearest.T], axis=1)
     images = nearest.astype("<u2" if len(nearest) <= 65535 else "<u4")
     scaled = np.round(65535 * np.clip(cosines, 0, 1)).astype("<u2")
-    duplicates = exact_duplicates(cosines[:, 0], data.tile or data.thumbnail)
+    duplicates = exact_duplicates(cosines[:, 0], data.tile or data.thumbnail, data.whole or data.thumbnail)
     return {
         "num": nearest.shape[1],
         "images": _base64(images),
@@ -240,8 +242,11 @@ def _fill(**values: Any) -> str:
     )
 
 
-def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str:
-    """Return the whole page as text; the same data and seed give the same text."""
+def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_table: bool = False) -> str:
+    """Return the whole page as text; the same data and seed give the same text.
+
+    `has_table` says that clusters.csv goes with the page, which label.py needs.
+    """
     probabilities, features = _check(data)
     assigned, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
     num_images, num_clusters = probabilities.shape
@@ -277,7 +282,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         "confidence": np.round(10_000 * confidence).astype(int).tolist(),
         "distance": np.round(10_000 * distances).astype(int).tolist(),
         "duplicates": neighbors["duplicates"],
-        "unreadable": [clean(path) for path in data.unreadable],
+        "unreadable": [clean(path) for path in data.unreadable or ()],
         "num_neighbors": neighbors["num"],
         "targets": labels.targets.tolist() if labels else None,
         "classes": labels.classes if labels else [],
@@ -295,7 +300,8 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0) -> str
         figures_json=to_json(figures),
         sprites=[sprite.base64() for sprite in sprites],
         neighbors=neighbors,
-        unreadable=[clean(path) for path in data.unreadable],
+        unreadable=None if data.unreadable is None else [clean(path) for path in data.unreadable],
+        has_table=has_table,
         paths=paths,
         confidence=confidence,
         clusters=clusters,
@@ -319,4 +325,5 @@ def write_report(path: Path, data: ReportData, seed: int = 0) -> None:
     Raises ValueError when the arrays do not fit one another, UserError when the file cannot be written.
     """
     path = Path(path)
-    write_text(path, render(data, _link_base(path, data.image_root), seed), listed=True)
+    has_table = (path.parent / "clusters.csv").is_file()
+    write_text(path, render(data, _link_base(path, data.image_root), seed, has_table), listed=True)

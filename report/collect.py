@@ -29,13 +29,13 @@ def write_report(
     scores: dict[str, Any],
     verdict: Mapping[str, Any] | None = None,
     neighbors: np.ndarray | None = None,
-    unreadable: Sequence[str] = (),
+    unreadable: Sequence[str] | None = None,
 ) -> None:
     """Write report.html of a clustering model's prediction; raises UserError when it cannot be written.
 
     `folders` are the run folders that led to the model, by stage, its own last; empty for a foreign model.
     `verdict` says which of several candidates this is; `neighbors` [N, K + 1] are those in its features, if known;
-    `unreadable` are files that were left out.
+    `unreadable` are files that were left out, None: unknown.
     """
     from report.build import ReportData
     from report.build import write_report as write  # templates and charts take a second to import
@@ -58,6 +58,7 @@ def write_report(
         prototypes=find_prototypes(prediction.features, prediction.probabilities),
         neighbors=neighbors,
         unreadable=unreadable,
+        whole=thumbnails.whole,
         tile=None if dataset.root is not None and dataset.reading and dataset.reading.streamed else thumbnails.small,
     )
     write(path, data, seed=config["seed"])
@@ -82,6 +83,15 @@ class Thumbnails:
             except BadImageError:
                 pass
         return self.dataset.image(index).cpu().numpy()
+
+    def whole(self, index: int) -> Image.Image | np.ndarray:
+        """Image `index` at its full size; raises UserError when its file cannot be read any more."""
+        if self.dataset.root is None:
+            return self.dataset.image(index).cpu().numpy()
+        try:
+            return read_image(f"{self.dataset.root}/{self.dataset.paths[index]}", None, self.values)[0]
+        except BadImageError as error:
+            raise UserError(str(error)) from error
 
     def small(self, index: int) -> np.ndarray:
         """Image `index` as the stages see it, uint8 `[3, H, W]`: from memory, where the data set is there."""

@@ -109,6 +109,8 @@ def read_table(path: Path, clustering: Clustering) -> Labels:
             what = "has a row already" if image in seen else "is not in clusters.csv; paths are as they are there"
             raise UserError(f"{path}, line {number}: {shown(row['path'])} {what}")
         seen.add(image)
+        if not _is_utf8(row["label"]):
+            raise UserError(f"{path}, line {number}: the label is not UTF-8; save the table as UTF-8")
         names[image] = _name(row["label"])
         flag = row.get("by_hand", "true").lower()
         if flag not in (*TRUE, *FALSE):
@@ -172,6 +174,11 @@ def _path(row: dict[str, Any]) -> str:
     """The path that `csv_path` made this cell from."""
     path = row["path"]
     return path[2:] if path.startswith("./") and path[2:].startswith(FORMULA) else path
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether text was UTF-8 where it was read."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _name(text: str) -> str:

@@ -136,11 +136,11 @@ def write_report(
     prediction: Prediction,
     scores: dict[str, Any],
     verdict: Mapping[str, Any] | None = None,
-    unreadable: Sequence[str] = (),
+    unreadable: Sequence[str] | None = None,
 ) -> None:
     """Write report.html of a model's prediction, with the curves of the runs that led to it where it is their own.
 
-    `verdict` says which of several candidates it is, and why; `unreadable` are files that were left out.
+    `verdict` says which of several candidates it is, and why; `unreadable` are files that were left out, None: unknown.
     """
     stage = SETUPS[p.setup].stage
     before = STAGES[: STAGES.index(stage)] if stage in STAGES else ()

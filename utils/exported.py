@@ -24,10 +24,11 @@ def export_model(path: str, p: Any, model: Path, reading: Reading) -> None:
 def facts_of(p: Any, reading: Reading) -> dict[str, Any]:
     """What another program needs to know to give the file images, and to understand what comes out."""
     strategy = get_val_transformations(p)
+    kinds, order = ("classes", "of `classes`") if p.class_names else ("clusters", "of predict.py's numbers")
     return {
         "input": "images, float32 [batch, 3, side, side]: RGB, (levels / 255 - mean) / std",
-        "outputs": "probabilities [batch, clusters], in the order of predict.py's numbers; features [batch, length]",
-        "clusters": p.num_classes,
+        "outputs": f"probabilities [batch, {kinds}], in the order {order}; features [batch, length]",
+        **({"classes": list(p.class_names)} if p.class_names else {"clusters": p.num_classes}),
         "side": strategy.size,
         "mean": strategy.mean,
         "std": strategy.std,

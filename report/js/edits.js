@@ -111,14 +111,15 @@ report.edits = (() => {
 
   // Why a file's contents are not edits of this page; empty when they are.
   function fault(file) {
-    const whole = (value) => Number.isInteger(value) && value >= OUT && value < 1e9;
-    const mapping = (value, fits) => value !== null && typeof value === "object" && !Array.isArray(value) &&
-      Object.entries(value).every(([key, item]) => /^\d{1,9}$/.test(key) && fits(item));
+    // Every group that was added was made for an image, so that there are no more than these.
+    const most = numClusters + facts.paths.length;
+    const whole = (value) => Number.isInteger(value) && value >= OUT && value < most;
+    const mapping = (value, end, fits) => value !== null && typeof value === "object" && !Array.isArray(value) &&
+      Object.entries(value).every(([key, item]) => /^\d{1,9}$/.test(key) && Number(key) < end && fits(item));
     if (file?.format !== FORMAT) return "This is not a file of edits.";
     if (file.fingerprint !== facts.fingerprint) return "These are the edits of another clustering.";
-    const fits = mapping(file.names, (name) => typeof name === "string") && mapping(file.merged, whole) &&
-      Array.isArray(file.rejected) && file.rejected.every(whole) && mapping(file.moved, whole) &&
-      Object.keys(file.moved).every((image) => Number(image) < facts.paths.length);
+    const fits = mapping(file.names, most, (name) => typeof name === "string") && mapping(file.merged, most, whole) &&
+      Array.isArray(file.rejected) && file.rejected.every(whole) && mapping(file.moved, facts.paths.length, whole);
     if (!fits) return "This file is damaged.";
     for (const start of Object.keys(file.merged)) {
       let group = Number(start);
@@ -132,10 +133,11 @@ report.edits = (() => {
   try {
     const found = JSON.parse(localStorage.getItem(KEY));
     if (found) ({ steps, done } = found);
-  } catch {
-    kept = false;
+    replay();
+  } catch { // not allowed, or not what this page stored
+    [steps, done, kept] = [[], 0, false];
+    replay();
   }
-  replay();
 
   return {
     OUT,

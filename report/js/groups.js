@@ -41,7 +41,8 @@
     fill(choose, [...groups, ...out]);
     const group = Number(choose.value);
     fill(byId("merge-into"), groups.filter((other) => other !== group), "merge into …");
-    fill(byId("move-to"), groups.filter((other) => other !== group), "move to …");
+    // Images from elsewhere on the page may belong in any group, this one too.
+    fill(byId("move-to"), groups.filter((other) => sheet.group() === null || other !== group), "move to …");
     const isGroup = group !== edits.OUT;
     byId("group-name").value = isGroup ? edits.nameOf(group) : "";
     for (const field of [byId("group-name"), byId("merge-into"), byId("reject")]) field.disabled = !isGroup;
@@ -68,6 +69,7 @@
   function openImages(images, title) {
     byId("shown-from").textContent = title;
     sheet.open(images);
+    update();
     byId("label").scrollIntoView();
     byId("sheet").focus({ preventScroll: true });
   }

@@ -122,9 +122,12 @@ def test_tables_say_what_is_there_and_what_is_unrun():
         return {"rows": rows}
 
     lines = ablation_tables.pretext(read).splitlines()
-    assert "| SimCLR | 50.0 |  |  | 61.0 |  | 2 | K-means 65.9, then SCAN 87.6 |" in lines
+    assert "| SimCLR | 50.0 |  |  | 61.0 |  | 2 | K-means 65.9, then SCAN and self-labeling 87.6 |" in lines
     assert "| BYOL | 25.0 |  |  |  |  | ≤ 2 | not in the table |" in lines, "the machine did other work"
-    assert "| rotation | unrun | unrun | unrun | unrun | unrun |  | K-means 27.1, then SCAN 74.3 |" in lines
+    assert (
+        "| rotation | unrun | unrun | unrun | unrun | unrun |  | K-means 27.1, then SCAN and self-labeling 74.3 |"
+        in lines
+    )
     assert "pretext-simclr, pretext-byol: a CPU, 1 of 2 cores, torch 2.0, commit abc." in lines[-1]
     assert "it said: 2 clusters are empty." in ablation_tables.views(read)
     assert "| 5: 90.0, 50: 80.0 | flat from 5 to 50 |" in ablation_tables.sweeps(read)

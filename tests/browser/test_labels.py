@@ -135,6 +135,8 @@ def test_edits_come_in_again_and_others_do_not(browser, page):
         ({"fingerprint": "0"}, "the edits of another clustering"),
         ({"merged": {"0": 1, "1": 0}}, "damaged"),
         ({"moved": {"60": 0}}, "damaged"),
+        ({"moved": {"1": 900_000_000}}, "damaged"),
+        ({"names": {"900000000": "x"}}, "damaged"),
         ({"format": "x"}, "not a file of edits"),
         ({}, "Imported"),
     ]:
@@ -145,6 +147,14 @@ def test_edits_come_in_again_and_others_do_not(browser, page):
     assert one(browser, "#named").text == "2 of 3 groups are named or set aside; 20 of 60 images have a label."
     press(browser, "undo")
     assert one(browser, "#named").text.startswith("0 of 3")
+    damage = (
+        """for (const key of Object.keys(localStorage)) localStorage.setItem(key, '{"steps": [["x"]], "done": 1}')"""
+    )
+    browser.execute_script(damage)
+    open_page(browser, (page / "out" / "report.html").as_uri())
+    assert one(browser, "#named").text.startswith("0 of 3")
+    name(browser, 1, "dog")
+    assert one(browser, "#named").text.startswith("1 of 3")
 
 
 def test_the_sheet_by_keyboard(browser, page):
@@ -172,6 +182,8 @@ def test_the_sheet_by_keyboard(browser, page):
 def test_similar_images_and_clusters_of_one_name(browser, page):
     press(browser, "similar")
     assert num_images(browser) == 9 and one(browser, "#shown-from").text.startswith("Similar to ")
+    offered = [option.get_attribute("value") for option in Select(one(browser, "#move-to")).options]
+    assert offered == ["", "0", "1", "2"]  # they may belong in the group that was open, too
     name(browser, 0, "cat")
     name(browser, 2, "cat")
     assert one(browser, "#shared").text == "Several groups are called cat: they are one class."

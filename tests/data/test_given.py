@@ -94,6 +94,14 @@ def test_a_parquet_that_does_not_do_gets_its_sentence(tmp_path, columns, sentenc
         FeatureTable(write(tmp_path / "x.parquet", columns)).select(PATHS)
 
 
+def test_row_groups_of_vectors_of_different_lengths_get_the_same_sentence(tmp_path):
+    path = tmp_path / "x.parquet"
+    table = pyarrow.table({"path": PATHS, "features": [[1.0], [1.0], [1.0, 2.0]]})
+    pyarrow.parquet.write_table(table, path, row_group_size=2)
+    with pytest.raises(UserError, match="vectors of 1 and of 2 numbers"):
+        FeatureTable(path)
+
+
 def test_files_that_are_none_get_their_sentence(tmp_path):
     for name, sentence in (("x.npy", "not a readable .npy"), ("x.parquet", "not a readable .parquet")):
         with pytest.raises(UserError, match="do not exist"):

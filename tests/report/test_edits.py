@@ -87,6 +87,7 @@ def test_two_columns_suffice_and_every_row_is_by_hand(tmp_path):
         (b"path,label\nz.jpg,cat\n", "line 2: z.jpg is not in clusters.csv"),
         (b"path,label\na.jpg,cat\na.jpg,dog\n", "line 3: a.jpg has a row already"),
         (b"path,label,by_hand\na.jpg,cat,maybe\n", "by_hand is maybe"),
+        (b"path,label\na.jpg,cat\n\xe9.jpg,b\xe9b\xe9\n", "line 3: the label is not UTF-8; save the table as UTF-8"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path, data, said):

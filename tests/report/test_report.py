@@ -378,6 +378,18 @@ def test_exact_duplicates_have_equal_pixels_and_near_ones_only_their_cosine():
     assert np.allclose(told, np.take_along_axis(cosines, neighbors[:, 1:], axis=1).clip(0, 1), atol=1e-5)
 
 
+def test_images_that_differ_only_at_their_full_size_or_cannot_be_read_there_are_no_duplicates(tmp_path):
+    pixels = np.full((8, 8, 3), 200, dtype=np.uint8)
+    for i in range(5):
+        pixels[0, 0] = 100 if i == 1 else 200  # lost where the middle is cropped
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    shown = Thumbnails(DATASETS["folder"](tmp_path, "val", 4, resize=8))
+    (tmp_path / "3.png").unlink()
+    neighbors = np.array([[i, (i + 1) % 5] for i in range(5)])
+    data = make_data(5, 2, features=np.ones((5, 3)), neighbors=neighbors, tile=lambda i: pixels, whole=shown.whole)
+    assert Page(build.render(data)).json("facts")["duplicates"] == [[0, 2, 4]]
+
+
 def test_the_page_has_a_small_picture_of_every_image_and_its_clustering_s_fingerprint():
     data = make_data(400, 3)
     facts = Page(build.render(data)).json("facts")
@@ -389,6 +401,16 @@ def test_files_that_could_not_be_read_are_listed():
     page = Page(build.render(make_data(6, 2, unreadable=["<b>bad.png", "\udce9.png"])))
     assert "2 files could not be read" in page.texts["seen"] and "<b>bad.png" in page.texts["seen"]
     assert page.json("facts")["unreadable"] == ["<b>bad.png", "\ufffd.png"]
+    assert "Every file could be read" in Page(build.render(make_data(6, 2, unreadable=[]))).texts["seen"]
+    assert "could" not in Page(build.render(make_data(6, 2))).texts["seen"]  # nobody looked
+
+
+def test_label_py_is_named_where_the_table_that_it_needs_is(tmp_path):
+    write_report(tmp_path / "report.html", make_data(6, 2))
+    assert "label.py" not in Page((tmp_path / "report.html").read_text()).texts["label"]
+    (tmp_path / "clusters.csv").write_text("")
+    write_report(tmp_path / "report.html", make_data(6, 2))
+    assert "label.py" in Page((tmp_path / "report.html").read_text()).texts["label"]
 
 
 def test_training_curves_are_grouped_and_keep_the_values():

@@ -2,6 +2,7 @@ import csv
 import json
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -96,8 +97,11 @@ def test_two_columns_become_labels_folders_and_names_for_new_images(base, capfd)
     assert {row["label"] == "" for row in read(out) if float(row["confidence"]) > half + 1e-5} == {False}
     assert command("predict", *model, "--clusters") == 0
     assert list(read(out)[0]) == ["path", "cluster", "confidence"]
+    assert command("predict", "--model", base / "out", "--export", base / "named.onnx") == 0
+    noted = onnxruntime.InferenceSession(base / "named.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(noted["classes"]) == ["kind 0", "kind 1", "kind 2"] and "of `classes`" in noted["outputs"]
     assert command("predict", *model, "--clusters", "--min_confidence", 0.5) == 2
-    assert "goes with names" in capfd.readouterr().err
+    assert "goes with names" in (said := capfd.readouterr().err) and "leave out --clusters" in said
 
 
 def test_the_classifier_is_a_model_file_as_all_others(base):
