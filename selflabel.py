@@ -64,9 +64,8 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     start = validator.best_head(model)
     run.values["scan_loss"] = start.loss
     parts = {"ema": EMA(model.parameters(), p.ema_alpha)} if p.use_ema else {}
-    run.note(
-        engine=read_record(Path(p.pretext_dir)).get("engine") if pretrained else None
-    )  # for whatever uses its models
+    if pretrained:
+        run.note(engine=read_record(Path(p.pretext_dir)).get("engine"))  # for whatever uses the models
     forward = run.prepare(model, get_optimizer(p, model), loader, **parts)
 
     for epoch in run.epochs():
