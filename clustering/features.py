@@ -78,7 +78,7 @@ class Embedder:
         Where `parts` are kept, an interrupted call goes on after them.
         """
         share = self._rows(dataset)
-        rows, first = torch.empty(0), 0
+        rows, first = torch.empty(0, device=self.runtime.device), 0
         for outputs in self._own_outputs(module, dataset, dtype, desc, parts):
             if first == 0:  # filled batch by batch: a list put together at the end would need twice the memory
                 rows = outputs.new_empty(share.stop - share.start, *outputs.shape[1:])

@@ -258,13 +258,17 @@ def gather(x: Tensor) -> Tensor:
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """Concatenate slices `[n_r, ...]` of any lengths, without gradient, in the order of the ranks."""
+    """Concatenate slices `[n_r, ...]` of any lengths, without gradient, in the order of the ranks.
+
+    A rank without rows need not know the other dimensions.
+    """
     if world_size() == 1:
         return x
-    lengths: Sequence[int] = gather_objects(x.shape[0])
-    longest = max(lengths)
-    padded = x.new_zeros((longest, *x.shape[1:]))
-    padded[: x.shape[0]] = x
+    shapes: Sequence[tuple[int, ...]] = gather_objects(tuple(x.shape))
+    lengths = [shape[0] for shape in shapes]
+    padded = x.new_zeros(max(shapes))  # the longest; any other dimensions are those of all ranks that have rows
+    if len(x):
+        padded[: len(x)] = x
     parts = [torch.empty_like(padded) for _ in lengths]
     # NCCL knows no tensors of the CPU.
     dist.all_gather(parts, padded, group=_control_group if x.device.type == "cpu" else None)

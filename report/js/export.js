@@ -62,7 +62,10 @@
     if (!edits.fault(found)) edits.replace(found);
   }
 
-  report.csv = { save, path: pathCell, text: (text) => quote(cell(text)) };
+  // A file that is no image of the page is only known by its name.
+  const fileCell = (path) => quote(FORMULA.test(path) ? `./${path}` : path);
+
+  report.csv = { save, path: pathCell, file: fileCell, text: (text) => quote(cell(text)) };
   byId("export-labels").addEventListener("click", () => download(labelsCsv(), "text/csv", "labels.csv"));
   byId("export-edits").addEventListener("click", () =>
     download([`${JSON.stringify(edits.pack(), null, 1)}\n`], "application/json", "edits.json"));

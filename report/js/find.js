@@ -72,7 +72,7 @@
     });
   }
   byId("export-unreadable")?.addEventListener("click", () =>
-    csv.save("unreadable.csv", ["path"], facts.unreadable.map((path) => [csv.text(path)])));
+    csv.save("unreadable.csv", ["path"], facts.unreadable.map((path) => [csv.file(path)])));
   byId("export-clusters").addEventListener("click", () => {
     const rows = all("#cluster-table tbody tr").map((row) => [...row.cells].map((cell) => csv.text(cell.dataset.value ?? cell.textContent)));
     csv.save("clusters-summary.csv", ["cluster", "images", "mean_distance", "nearest_cluster", "cosine"], rows);

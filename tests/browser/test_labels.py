@@ -39,6 +39,7 @@ def base(tmp_path: Path) -> Path:
         features=features.astype(np.float32),
         neighbors=np.argsort(-cosines, axis=1)[:, :9],
         image_root=base / "images",
+        unreadable=["=bad.png", "b,ad.png"],
     )
     write_report(base / "out" / "report.html", data)
     return base
@@ -250,5 +251,8 @@ def test_duplicates_and_outliers_open_in_the_sheet_and_are_exported(browser, pag
     clusters = dict(zip(paths, read_clusters(page / "out" / "clusters.csv").clusters, strict=True))
     assert len({(group, clusters[path]) for path, group in groups.items()}) == 3
     assert not one(browser, "[data-list=exact][data-act=show]").is_enabled()
+    browser.execute_script("document.querySelector('#export-unreadable').click()")
+    wait(browser, lambda: (page / "unreadable.csv").exists())
+    assert [row["path"] for row in rows(page / "unreadable.csv")] == ["./=bad.png", "b,ad.png"]
     one(browser, "[data-list=outliers][data-act=show]").click()
     assert one(browser, "#shown-from").text == "Outliers"

@@ -74,10 +74,24 @@ def interrupted(in_memory):
     return {"same": torch.equal(found, expected), "computed": again.num_images, "left": left}
 
 
-CASES = {"in memory": lambda: interrupted(True), "in a file": lambda: interrupted(False)}
+def one_image():
+    """The features of a single image, which all ranks but the first do without."""
+    pixels = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+    dataset = ImageDataset("single", pixels, torch.zeros(1), ["one"], ["0"])
+    strategy = build_evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3})
+    return Embedder(strategy, Runtime.start("cpu", "fp32"), BATCH).embed(Mean(1000), dataset)
 
 
-@pytest.mark.parametrize("name", CASES)
+INTERRUPTED = {"in memory": lambda: interrupted(True), "in a file": lambda: interrupted(False)}
+CASES = {**INTERRUPTED, "one image": one_image}
+
+
+def test_every_rank_has_the_features_of_fewer_images_than_ranks(ranks):
+    for found in (*(rank["one image"] for rank in ranks), one_image()):
+        assert torch.allclose(found, torch.full((1, 3), 2.0))
+
+
+@pytest.mark.parametrize("name", INTERRUPTED)
 def test_every_rank_goes_on_after_its_own_parts(ranks, name):
     sizes = [NUM_IMAGES // len(ranks) + (rank < NUM_IMAGES % len(ranks)) for rank in range(len(ranks))]
     alone = CASES[name]()
