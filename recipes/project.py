@@ -197,17 +197,20 @@ class Project:
         """
         before = self.facts["minutes"]
         more = self.minutes is not None and self.minutes > (before or 0)
-        if more and self.request["num_clusters"] and not self.config_path(REFINING).exists():
-            raise ConfigError(
-                f"--minutes is for refining, and there is nothing to refine in {self.folder}: "
-                f"it has no {self.config_path(REFINING).relative_to(self.folder)}; leave --minutes out"
-            )
+        if more and not self._can_refine:
+            raise ConfigError(f"--minutes is for refining, and nothing in {self.folder} can be refined; leave it out")
         self.facts["minutes"] = self.minutes = max(self.minutes or 0, before or 0) or None
         if more:
             self.facts["result"] = None
             if self.request["num_clusters"] and REFINING not in self.stages:
                 self.stages.append(REFINING)
         return more
+
+    @property
+    def _can_refine(self) -> bool:
+        if self.request["num_clusters"] is None:  # there are only features yet
+            return not load_yaml(self.config_path(self.stages[0])).get("features_file")
+        return self.config_path(REFINING).exists()
 
     def _adopt(self) -> None:
         """List what an earlier version wrote here, when it was one."""

@@ -167,8 +167,9 @@ def test_minutes_without_a_network_are_refused_and_nothing_is_lost(base, finishe
     output = tmp_path / "out"
     shutil.copytree(finished, output)
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file() and path.name not in OWN}
-    assert run(base, "3,4", output, "--minutes", 1, *more) == 2
-    assert "--minutes is for refining" in capsys.readouterr().err
+    for numbers in ("3,4", "auto:5-5"):
+        assert run(base, numbers, output, "--minutes", 1, *more) == 2
+        assert "--minutes is for refining" in capsys.readouterr().err
     assert [path for path, content in before.items() if path.read_bytes() != content] == []
 
 
