@@ -16,6 +16,7 @@ import cluster
 import scan
 from data.files.decode import read_image
 from data.files.listing import ImageFiles
+from recipes import opening
 from recipes.choose import STAGES, choose
 from recipes.display import Clock, Display, Work, duration
 from recipes.look import Look, look_at
@@ -440,6 +441,6 @@ def test_what_auto_chose_stays_when_a_network_comes_back(tmp_path, monkeypatch):
     before = (tmp_path / "out/configs/pretrained.yml").read_text()
     assert yaml.safe_load(before)["backbone"] == "efficientnet_lite2"
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(cluster, "choose_features", None)  # it is not asked again
+    monkeypatch.setattr(opening, "choose_features", None)  # it is not asked again
     assert run(*words) == 0
     assert (tmp_path / "out/configs/pretrained.yml").read_text() == before
