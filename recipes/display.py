@@ -62,7 +62,9 @@ class Sight:
 
     @property
     def words(self) -> str:
-        """The stage's epoch, its last loss and the time left."""
+        """The stage's epoch, its last loss and the time left; after all stages, what is written is not estimated."""
+        if self.left == 0:
+            return "nearly done"
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"
         epoch = f"epoch {self.epoch} of {self.epochs}{loss}, " if self.epochs > 1 else ""
         return f"{epoch}about {duration(self.left)} left"

@@ -323,6 +323,9 @@ def test_time_left_follows_what_epochs_really_take(tmp_path):
     seen = clock.look(130.0)
     assert seen.share == pytest.approx(0.5) and seen.left == pytest.approx(30.0)
     assert seen.words == "epoch 1 of 5, about 30 s left"
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "run.json").write_text('{"status": "finished", "seconds": 30.0}')
+    assert clock.look(160.0).words == "nearly done"
 
 
 def test_time_left_is_never_an_estimate_that_was_measured_once(tmp_path):
