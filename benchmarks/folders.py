@@ -1,6 +1,6 @@
 """What people get: `cluster.py` on folders of images, from the folder to the report, seconds next to accuracy.
 
-    python -m benchmarks.folders --data DIR                          # about 45 minutes on two idle cores
+    python -m benchmarks.folders --data DIR                          # about 25 minutes on two idle cores
     python -m benchmarks.folders --data DIR --only "cifar10 embedded"
 
 DIR holds cifar10/test/CLASS, imagenette/val/CLASS and mnist/ (idx.gz); digits come with scikit-learn. Every row is
