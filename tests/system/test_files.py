@@ -334,8 +334,9 @@ def test_damage_during_a_kill_is_not_taken_for_the_old_file(tmp_path):
 @pytest.fixture(scope="module")
 def dead():
     """The number of a process that is gone."""
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    return int(ended.stdout)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    return ended.pid
 
 
 @pytest.mark.slow
