@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = output / saved.CLASSIFIER
     found = train_classifier(p, model, folder, features, labels.names)
     told = "unknown" if found.accuracy is None else f"{100 * found.accuracy:.1f} %"
-    say(f"classifier: {folder / MODEL}; cross-validated accuracy, on labels that it had not seen: {told}")
+    say(f"classifier: {folder / MODEL}; cross-validated accuracy {told}, against the labels as they are")
+    say("that tells how well it repeats them: an image that a group holds by mistake has the wrong label here, too")
     say(f"names for new images: python predict.py --model {output} new_images")
     return 0
 
