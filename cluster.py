@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.auto import Auto, parse_number_words, read_number, take_number, write_number_config
+from recipes.auto import Auto, read_number, take_number, write_number_config
 from recipes.features import SCRATCH, identity
 from recipes.links import find_sorter, link
 from recipes.look import Look
@@ -43,44 +43,13 @@ from recipes.telling import report, report_shortly
 from recipes.words import find_output, is_of_training, parse, take_overwrite
 from system import owned
 from system.console import say
-from system.errors import ConfigError
 from system.files import is_own
 from utils import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the clustering; returns the exit code."""
-    parser = cli.base_parser(__doc__, folder="the directory of images, read recursively")
-    parser.add_argument(
-        "--num_clusters",
-        type=parse_number_words,
-        required=True,
-        metavar="K",
-        help="how many groups to find; 5,8,10-14; or auto or auto:LO-HI, which looks for the number",
-    )
-    parser.add_argument(
-        "--output", type=cli.path, metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)"
-    )
-    parser.add_argument("--quick", action="store_true", help="a smaller network, from scratch with few epochs")
-    parser.add_argument(
-        "--features",
-        default="auto",
-        metavar="NAME",
-        help="auto, embedded, dinov2, timm/NAME, scratch, or a .npy or .parquet file (default: auto)",
-    )
-    parser.add_argument(
-        "--link_to", type=cli.path, metavar="DIR", help="also sort the images into one folder a cluster, by links"
-    )
-    parser.add_argument(
-        "--minutes",
-        type=cli.minutes,
-        metavar="M",
-        help="refine the clusters until M minutes of computing are over; more minutes later go on from there",
-    )
-    parser.add_argument("--no_flip", action="store_true", help="never mirror images: for signs, text, left and right")
-    parser.add_argument("--offline", action="store_true", help="download nothing")
-    parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
-    args = parse(parser, argv)
+    args = parse(__doc__, argv)
     words, again = take_overwrite(args.overrides)
     root = Path(args.folder)
     output = find_output(root, args.output)
@@ -96,8 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "no_flip": args.no_flip,
         "words": words,
     }
-    if args.quick and args.minutes:
-        raise ConfigError("--quick refines nothing, and --minutes says for how long to refine; leave one of them out")
     project = Project(output, request)
 
     look = find_look(root, max(numbers, default=2))

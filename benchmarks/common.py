@@ -1,5 +1,6 @@
 """What benchmarks share: the facts of a machine, timings with their spread, result files, and processes to kill."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -63,8 +64,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Facts that a figure means nothing without: CPU, cores, device, versions, commit, command, time."""
+def machine(device: torch.device | str = "cpu", command: str | None = None) -> dict[str, Any]:
+    """Facts that a figure means nothing without: CPU, cores, device, versions, commit, command, time.
+
+    `command` is what to write in the place of the command line, which may name folders of one's own.
+    """
     name, flags = _cpu()
     affinity = getattr(os, "sched_getaffinity", None)
     return {
@@ -77,9 +81,24 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
         "system": platform.platform(),
         "versions": versions(),
         "commit": git_commit() or os.environ.get("COMMIT"),  # a copy without history is given it
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def case_parser(doc: str | None, result: str) -> argparse.ArgumentParser:
+    """The command line of a benchmark whose cases are kept in a result file and run once each."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, metavar="DIR")
+    parser.add_argument("--cache", type=Path, metavar="DIR")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, default=RESULTS / result, metavar="FILE")
+    return parser
+
+
+def read_cases(path: Path) -> dict[str, Any]:
+    """A result file with `cases`, none where there is no file yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cases": []}
 
 
 def write_result(path: Path | str, result: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--out", type=Path, default=common.RESULTS / "folders.json")
     args = parser.parse_args(argv)
-    cases = json.loads(args.out.read_text(encoding="utf-8"))["cases"] if args.out.exists() else []
+    cases = common.read_cases(args.out)["cases"]
     done = {(case["data"], case["way"], case["seed"]) for case in cases}
     for name, way in ROWS:
         if args.only and f"{name} {way}" != args.only:

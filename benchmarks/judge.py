@@ -15,7 +15,6 @@ later, and the shipped rule's figures on them are given apart. The settings of T
 at the labels of subsets of 2,000 images of these data sets.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -33,6 +32,7 @@ from clustering.scores import score_clusters
 from methods.candidates import make_candidates
 from system.runtime import generator
 
+COMMAND = "python -m benchmarks.judge --data DIR --cache DIR --scratch RUN"
 FIRST_UNSEEN = 4  # earlier cases were looked at when the rules were written
 SCRATCH = 100  # cases from this number on pair features from scratch with those of a network
 KMEANS = "kmeans"  # of the first space: the rival that must not be missed by much
@@ -170,22 +170,13 @@ def summarise(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """Return the facts of the machine, with a command that names no folder of one's own."""
-    return {**common.machine(), "command": "python -m benchmarks.judge --data DIR --cache DIR --scratch RUN"}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DIR")
-    parser.add_argument("--cache", type=Path, metavar="DIR")
+    parser = common.case_parser(__doc__, "judge.json")
     parser.add_argument("--cases", type=int, default=12, metavar="N", help="a data set; default: %(default)s")
     parser.add_argument("--scratch", type=Path, metavar="RUN", help="the pretext folder of digits")
-    parser.add_argument("--summary", action="store_true", help="run nothing")
-    parser.add_argument("--out", type=Path, default=common.RESULTS / "judge.json", metavar="FILE")
     args = parser.parse_args(argv)
-    result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {"cases": []}
+    result = common.read_cases(args.out)
     done = {(case["data"], case["number"]) for case in result["cases"]}
     if not args.summary:
         if not (args.data and args.cache):
@@ -204,8 +195,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for network in case["networks"]
             ]
             result["cases"].append(run_case(case, spaces, targets))
-            common.write_result(args.out, {**result, "machine": machine()})
-    result = {"summary": summarise(result["cases"]), "machine": machine(), "cases": result["cases"]}
+            common.write_result(args.out, {**result, "machine": common.machine(command=COMMAND)})
+    result = {
+        "summary": summarise(result["cases"]),
+        "machine": common.machine(command=COMMAND),
+        "cases": result["cases"],
+    }
     common.write_result(args.out, result)
     print(json.dumps(result["summary"], indent=1))
     return 0

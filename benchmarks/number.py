@@ -13,14 +13,12 @@ the first results of this benchmark: these figures are not quite clean. Of those
 best on the other data sets.
 """
 
-import argparse
 import json
 import sys
 import time
 from collections.abc import Sequence
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +31,7 @@ from clustering.scores import score_clusters
 from methods.number import check_range, cluster, measure, prepare
 from system.runtime import generator, one_thread
 
+COMMAND = "python -m benchmarks.number --data DIR --cache DIR"
 SUBSETS = 5  # a data set
 FALL = 5  # the largest class of an unequal case has so many times the images of the smallest
 GOOD = 80  # ACC in % at the true number from which on a case counts as one whose clusters can be found
@@ -169,20 +168,11 @@ def networks_of(number: int) -> list[Sequence[str]]:
     return [NETWORKS[:1], NETWORKS[1:]] if number == 0 else [NETWORKS[number // 2 % 2 :][:1]]
 
 
-def machine() -> dict[str, Any]:
-    """Return the facts of the machine, with a command that names no folder of one's own."""
-    return {**common.machine(), "command": "python -m benchmarks.number --data DIR --cache DIR"}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DIR")
-    parser.add_argument("--cache", type=Path, metavar="DIR")
-    parser.add_argument("--summary", action="store_true", help="run nothing")
-    parser.add_argument("--out", type=Path, default=common.RESULTS / "number.json", metavar="FILE")
+    parser = common.case_parser(__doc__, "number.json")
     args = parser.parse_args(argv)
-    result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {"cases": []}
+    result = common.read_cases(args.out)
     done = {(case["data"], case["number"], *case["networks"]) for case in result["cases"]}
     if not args.summary:
         if not (args.data and args.cache):
@@ -195,8 +185,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                     case = {**draw_case(name, number, targets), "networks": list(networks)}
                     spaces = [load_features(name, network, args.data, args.cache) for network in networks]
                     result["cases"].append(run_case(case, spaces, targets))
-                    common.write_result(args.out, {**result, "machine": machine()})
-    result = {"summary": summarise(result["cases"]), "machine": machine(), "cases": result["cases"]}
+                    common.write_result(args.out, {**result, "machine": common.machine(command=COMMAND)})
+    result = {
+        "summary": summarise(result["cases"]),
+        "machine": common.machine(command=COMMAND),
+        "cases": result["cases"],
+    }
     common.write_result(args.out, result)
     print(json.dumps({key: value for key, value in result["summary"].items() if key != "cases"}, indent=1))
     return 0

@@ -10,12 +10,9 @@ which nobody knows in earnest: the most that a prior can do. Labels draw the ima
 them, and the head of the lowest loss counts.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +26,7 @@ from methods import scan_heads
 from methods.candidates import kmeans_candidate
 from system.runtime import generator, one_thread
 
+COMMAND = "python -m benchmarks.prior --data DIR --cache DIR"
 DATA = ("cifar10", "mnist")
 FALLS = (10, 50)
 DRAWS = 3
@@ -84,20 +82,11 @@ def summarise(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def machine() -> dict[str, Any]:
-    """Return the facts of the machine, with a command that names no folder of one's own."""
-    return {**common.machine(), "command": "python -m benchmarks.prior --data DIR --cache DIR"}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DIR")
-    parser.add_argument("--cache", type=Path, metavar="DIR")
-    parser.add_argument("--summary", action="store_true", help="run nothing")
-    parser.add_argument("--out", type=Path, default=common.RESULTS / "prior.json", metavar="FILE")
+    parser = common.case_parser(__doc__, "prior.json")
     args = parser.parse_args(argv)
-    result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {"cases": []}
+    result = common.read_cases(args.out)
     done = {(case["data"], case["fall"], case["draw"]) for case in result["cases"]}
     if not args.summary:
         if not (args.data and args.cache):
@@ -112,8 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 scores = run_case(features, torch.from_numpy(targets[rows].astype(np.int64)), draw)
             case = {"data": name, "fall": fall, "draw": draw, "network": NETWORKS[0], "num_images": len(rows)}
             result["cases"].append({**case, "scores": scores})
-            common.write_result(args.out, {**result, "machine": machine()})
-    result = {"summary": summarise(result["cases"]), "machine": machine(), "cases": result["cases"]}
+            common.write_result(args.out, {**result, "machine": common.machine(command=COMMAND)})
+    result = {
+        "summary": summarise(result["cases"]),
+        "machine": common.machine(command=COMMAND),
+        "cases": result["cases"],
+    }
     common.write_result(args.out, result)
     return 0
 

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="CASE", help='a data set and a seed, as in "cifar10 0"')
     parser.add_argument("--out", type=Path, default=common.RESULTS / "refining.json", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    cases = json.loads(args.out.read_text(encoding="utf-8"))["cases"] if args.out.exists() else []
+    cases = common.read_cases(args.out)["cases"]
     done = {(case["data"], case["seed"]) for case in cases}
     for name, seed in CASES:
         if (name, seed) in done or args.only not in (None, f"{name} {seed}"):

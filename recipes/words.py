@@ -4,16 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recipes.auto import parse_number_words
 from system.errors import ConfigError
 from system.paths import expand_path
+from utils import cli
 from utils.overrides import apply_overrides, split_stage
 
 TRAINING = ("epochs", "batch_size", "width", "stem", "num_neighbors", "confidence_threshold")
 FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
 
 
-def parse(parser: Any, argv: Sequence[str] | None) -> Any:
-    """Parse the command line: the first plain word is the folder, the rest are `key=value`."""
+def parse(doc: str, argv: Sequence[str] | None) -> Any:
+    """Parse the command line of cluster.py: the first plain word is the folder, the rest are `key=value`.
+
+    Raises ConfigError for words that do not go together.
+    """
+    parser = _parser(doc)
     made = parser.parse_intermixed_args(argv)
     plain = [made.folder, *made.overrides]
     folders = [word for word in plain if "=" not in word] or plain[:1]
@@ -21,10 +27,46 @@ def parse(parser: Any, argv: Sequence[str] | None) -> Any:
         raise ConfigError(
             f"two folders are given, {folders[0]} and {folders[1]}; give one, or put both into one folder"
         )
+    if made.quick and made.minutes:
+        raise ConfigError("--quick refines nothing, and --minutes says for how long to refine; leave one of them out")
     plain.remove(folders[0])
     made.folder = expand_path(folders[0])
     made.overrides = plain
     return made
+
+
+def _parser(doc: str) -> cli.Parser:
+    parser = cli.base_parser(doc, folder="the directory of images, read recursively")
+    parser.add_argument(
+        "--num_clusters",
+        type=parse_number_words,
+        required=True,
+        metavar="K",
+        help="how many groups to find; 5,8,10-14; or auto or auto:LO-HI, which looks for the number",
+    )
+    parser.add_argument(
+        "--output", type=cli.path, metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)"
+    )
+    parser.add_argument("--quick", action="store_true", help="a smaller network, from scratch with few epochs")
+    parser.add_argument(
+        "--features",
+        default="auto",
+        metavar="NAME",
+        help="auto, embedded, dinov2, timm/NAME, scratch, or a .npy or .parquet file (default: auto)",
+    )
+    parser.add_argument(
+        "--link_to", type=cli.path, metavar="DIR", help="also sort the images into one folder a cluster, by links"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=cli.minutes,
+        metavar="M",
+        help="refine the clusters until M minutes of computing are over; more minutes later go on from there",
+    )
+    parser.add_argument("--no_flip", action="store_true", help="never mirror images: for signs, text, left and right")
+    parser.add_argument("--offline", action="store_true", help="download nothing")
+    parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
+    return parser
 
 
 def is_of_training(word: str) -> bool:

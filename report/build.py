@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -22,10 +21,10 @@ from clustering.prediction import find_prototypes
 from report import charts, projection, summary, thumbnails
 from report.duplicates import exact_duplicates
 from report.edits import fingerprint
+from report.pages import FOLDER, fill
 from report.summary import Cluster, Labels
 from system.files import write_text
 
-FOLDER = Path(__file__).parent
 SHEET_BYTES, TILE_BYTES = 4_000_000, 8_500_000  # of the thumbnails, before base64 makes them a third larger
 SCRIPTS = ("base", "page", "edits", "map", "sheet", "export", "groups", "find")  # in the order in which they run
 NUM_NEIGHBORS = 8  # of an image, that the page knows
@@ -226,15 +225,8 @@ def _fill(**values: Any) -> str:
     """Fill the template; style and scripts are in the page itself, and no other script may run there."""
     plotly, plotly_hash = _script(get_plotlyjs())
     own = [_script((FOLDER / "js" / f"{name}.js").read_text(encoding="utf-8")) for name in SCRIPTS]
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("template.html.j2").render(
-        style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
+    return fill(
+        "template.html.j2",
         scripts=[plotly, *(script for script, _ in own)],
         script_hashes=" ".join([plotly_hash, *(digest for _, digest in own)]),
         plotly_version=version("plotly"),

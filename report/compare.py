@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
+from report.pages import fill
 from report.thumbnails import Picture, fit, to_picture
 from system.errors import UserError
 from system.files import write_text
 from system.text import escape
 
-FOLDER = Path(__file__).parent
 SIDE = 72  # of a thumbnail, in pixels
 SCORES = ("neighbors", "agreement", "evenness")
 MOST_SHOWN = 60  # clusters of one clustering
@@ -61,16 +58,9 @@ def render(title: str, clusterings: Sequence[Clustering], thumbnail: Callable[[s
         except UserError:  # it may have gone since; its cluster is shown by its size
             continue
     keys = [key for key in SCORES if any(key in (one.scores or {}) for one in clusterings)]
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("compare.html.j2").render(
+    return fill(
+        "compare.html.j2",
         title=escape(title),
-        style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         clusterings=clusterings,
         heads=keys,
         cells=[[_number((one.scores or {}).get(key)) for key in keys] for one in clusterings],
