@@ -2,6 +2,7 @@
 
     python label.py results/photos edits.json                       # exported from results/photos/report.html
     python label.py results/photos labels.csv --link_to sorted      # columns path and label suffice
+    python label.py results/photos edits.json --export coco         # or fiftyone, labelstudio, imagefolder
     python predict.py --model results/photos new_photos             # path,label,confidence
 
 OUTPUT is the output folder of cluster.py. Clusters are named, merged and corrected in its report.html, which exports
@@ -10,33 +11,31 @@ have no label; without a column by_hand every row counts as given by hand.
 Writes OUTPUT/labels.csv (path, label, cluster, confidence, by_hand) and trains a classifier of the named classes on the
 features of the clustering: logistic regression, whose cross-validated accuracy is given. predict.py --model OUTPUT uses
 it from then on; --clusters gives clusters as before.
+--export writes the labels for another tool into the folder OUTPUT-FORMAT, next to OUTPUT, and says how to import them;
+the images stay where they are, but for imagefolder, which copies them into one folder a label.
 """
 
-import contextlib
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from recipes.classify import find_features, train_classifier
-from report import edits
-from report.outputs import Sorter, copy_file, folder_names, link_file
-from system import owned
+from recipes.labelling import Labelling, check, find_places, find_sorter, require_own, say_labels, sort
+from report import edits, exports
 from system.console import say, warn
-from system.errors import ConfigError, UserError
+from system.errors import ConfigError
 from system.lock import lock_folder
-from system.text import shown
-from training.folder import CONFIG, MODEL, RECORD
+from training.folder import MODEL
 from utils import cli, saved
 
 CLUSTERS = "clusters.csv"
-OTHER = "move it away"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Label; returns the exit code."""
     args = parse(argv)
+    places = find_places(args)
     output = Path(args.output)
     model = saved.find_model(output)
     p = saved.load_model_config(model, None, None)
@@ -44,19 +43,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         p.train_db_kwargs.root = args.images
     clustering = edits.read_clusters(output / CLUSTERS)
     labels = edits.read_labels(Path(args.edits), clustering)
-    check(p, clustering, labels, args)
+    task = Labelling(output, Path(p.train_db_kwargs.root), clustering, labels)
+    check(task, places, args.edits)
 
     lock_folder(output, "wait for it")
-    owned.require_own(output, [saved.LABELS], OTHER)
-    owned.require_own(output / saved.CLASSIFIER, [MODEL, CONFIG, RECORD], OTHER)
-    sorter = find_sorter(p, labels, args)
+    require_own(task, places)
+    sorter = find_sorter(task, places)
     several = len(labels.classes) > 1
     features = find_features(p, model, clustering.paths, args.device) if several else None
 
     edits.write_labels(output / saved.LABELS, clustering, labels)
     say_labels(output / saved.LABELS, labels)
     if sorter is not None:
-        sort(sorter, p, clustering, labels)
+        sort(sorter, task)
+    if places.exported:
+        exports.export(places.kind, places.exported, task.images, clustering, labels)
     if features is None:
         removed = saved.remove_classifier(output)
         earlier = "; the one that was there is removed, as it has other classes" if removed else ""
@@ -79,63 +80,16 @@ def parse(argv: Sequence[str] | None) -> Any:
     placing = parser.add_mutually_exclusive_group()
     placing.add_argument("--copy_to", type=cli.path, metavar="DIR", help="copy the images into one folder a label")
     placing.add_argument("--link_to", type=cli.path, metavar="DIR", help="link the images into one folder a label")
+    parser.add_argument("--export", choices=exports.CHOICES, default="", help="write what another tool imports")
+    parser.add_argument(
+        "--export_to", type=cli.path, metavar="DIR", help="where the export goes (default: OUTPUT-FORMAT)"
+    )
     parser.add_argument("--images", type=cli.path, metavar="DIR", help="where the images are, if they were moved")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     args = parser.parse_intermixed_args(argv)
     if Path(args.edits).suffix not in (".json", ".csv"):
         raise ConfigError(f"{args.edits} is neither edits.json nor labels.csv; its name must end with .json or .csv")
     return args
-
-
-def check(p: Any, clustering: edits.Clustering, labels: edits.Labels, args: Any) -> None:
-    """Raise UserError where nothing is named, or a labelled image is gone, before anything is written."""
-    if not labels.classes:
-        raise UserError(f"{args.edits} gives no image a label; name at least two clusters in report.html")
-    root = Path(p.train_db_kwargs.root)
-    gone = [
-        path for path, name in zip(clustering.paths, labels.names, strict=True) if name and not (root / path).is_file()
-    ]
-    if gone:
-        more = f" and {len(gone) - 1:,} other images are" if len(gone) > 1 else " is"
-        raise UserError(
-            f"{shown(root / gone[0])}{more} gone; put them back, or give --images DIR if the folder was moved"
-        )
-    folder = args.copy_to or args.link_to
-    for other, what in ((root, "the folder of images"), (Path(args.output), "the output folder")):
-        if folder and Path(folder).resolve().is_relative_to(other.resolve()):
-            raise ConfigError(f"{folder} is inside {what} {other}; give another")
-
-
-def say_labels(path: Path, labels: edits.Labels) -> None:
-    """Say what was labelled, and what may surprise."""
-    counts = Counter(name for name in labels.names if name)
-    total, by_hand = sum(counts.values()), sum(labels.by_hand)
-    say(f"labels: {path}: {total:,} of {len(labels.names):,} images in {len(counts):,} classes, {by_hand:,} by hand")
-    say(", ".join(f"{shown(name, 40)} {count:,}" for name, count in counts.most_common()))
-    for name in labels.shared:
-        say(f"several clusters are called {shown(name)}; they are one class")
-    single = [shown(name) for name, count in counts.items() if count == 1]
-    if single:
-        warn(f"classes of a single image, which say little: {', '.join(single)}")
-
-
-def find_sorter(p: Any, labels: edits.Labels, args: Any) -> Sorter | None:
-    """What puts images into one folder a label, where that is asked for; raises UserError for a folder in use."""
-    folder = args.copy_to or args.link_to
-    if not folder:
-        return None
-    request = {"labels": str(Path(args.output).resolve()), "images": str(Path(p.train_db_kwargs.root).resolve())}
-    return Sorter(Path(folder), copy_file if args.copy_to else link_file, folder_names(labels.classes), request)
-
-
-def sort(sorter: Sorter, p: Any, clustering: edits.Clustering, labels: edits.Labels) -> None:
-    """Copy or link the labelled images into one folder a label."""
-    root = Path(p.train_db_kwargs.root).resolve()
-    rows = [(str(root / path), name) for path, name in zip(clustering.paths, labels.names, strict=True) if name]
-    with contextlib.closing(sorter):
-        sorter.write([path for path, _ in rows], [labels.classes.index(name) for _, name in rows])
-        sorter.finish()
-    say(f"sorted: {sorter.folder}")
 
 
 def run() -> int:

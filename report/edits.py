@@ -19,7 +19,7 @@ from report.outputs import encode_rows
 from system.bounded import read_bytes, read_json
 from system.errors import UserError
 from system.files import write_file
-from system.text import FORMULA, csv_cell, csv_path, shown
+from system.text import FORMULA, csv_cell, csv_path, is_utf8, shown
 
 MAX_BYTES = 1 << 30  # of a list of millions of images
 OUT = -1  # the group of images that belong nowhere
@@ -83,10 +83,11 @@ def read_clusters(path: Path) -> Clustering:
     rows = _read_rows(path, ["path", "cluster", "confidence"], advice)
     try:
         clusters = [int(row["cluster"]) for row in rows]
+        likely = all(0 <= float(row["confidence"]) <= 1 for row in rows)
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}; {advice}") from error
-    if not rows or min(clusters) < 0:
-        raise UserError(f"{path} lists no clusters; {advice}")
+    if not rows or min(clusters) < 0 or not likely:
+        raise UserError(f"{path} lists no clusters, or no confidences from 0 to 1; {advice}")
     return Clustering([_path(row) for row in rows], clusters, [row["confidence"] for row in rows])
 
 
@@ -109,7 +110,7 @@ def read_table(path: Path, clustering: Clustering) -> Labels:
             what = "has a row already" if image in seen else "is not in clusters.csv; paths are as they are there"
             raise UserError(f"{path}, line {number}: {shown(row['path'])} {what}")
         seen.add(image)
-        if not _is_utf8(row["label"]):
+        if not is_utf8(row["label"]):
             raise UserError(f"{path}, line {number}: the label is not UTF-8; save the table as UTF-8")
         names[image] = _name(row["label"])
         flag = row.get("by_hand", "true").lower()
@@ -174,11 +175,6 @@ def _path(row: dict[str, Any]) -> str:
     """The path that `csv_path` made this cell from."""
     path = row["path"]
     return path[2:] if path.startswith("./") and path[2:].startswith(FORMULA) else path
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether text was UTF-8 where it was read."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _name(text: str) -> str:

@@ -50,6 +50,11 @@ def one_line(text: str) -> str:
     return shown(text, LINE)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether text that was read with `surrogateescape` was UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def quoted(words: list[str] | tuple[str, ...]) -> str:
     """A command line as text that can be pasted into bash or zsh, whatever bytes its words hold."""
 

@@ -216,6 +216,18 @@ def look_into(path: str, decode: bool = False) -> Form:
         raise BadImageError(_reason(error, path)) from error
 
 
+def upright_size(path: str) -> tuple[int, int]:
+    """Width and height of an image file's picture as it is shown, without decoding it. Raises BadImageError."""
+    try:
+        with open_regular(path) as file:
+            image = open_image(file)
+            width, height = image.size  # of TIFF files PIL gives the upright one
+            turned = _orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
+            return (height, width) if turned else (width, height)
+    except Exception as error:
+        raise BadImageError(_reason(error, path)) from error
+
+
 def _has_several_pages(image: Image.Image) -> bool:
     if image.format != "TIFF":
         return getattr(image, "n_frames", 1) > 1 if image.format in ("WEBP", "AVIF", "PNG") else False

@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -7,6 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from models.weights import read_weights, save_weights
 from report.edits import read_clusters
@@ -185,3 +187,25 @@ def test_one_class_gives_labels_and_no_classifier(base, capfd):
     assert label(base, given) == 0
     shown = capfd.readouterr()
     assert "classes of a single image, which say little: one" in shown.err and "unknown" in shown.out
+
+
+def test_exports_go_next_to_the_output_folder_and_are_checked_before_anything_is_written(base, capfd):
+    (base / "out-coco").mkdir()
+    (base / "out-coco" / "labels.json").write_text("mine")
+    for words, code, said in [
+        (["--export", "coco"], 1, "was not written by this program"),
+        (["--export", "coco", "--export_to", base / "images" / "x"], 2, "inside the folder of images"),
+        (["--export_to", base / "x"], 2, "say which one with --export"),
+        (["--export", "imagefolder", "--link_to", base / "x"], 2, "leave out --copy_to and --link_to"),
+        (["--export", "yolo"], 2, "coco"),
+    ]:
+        assert label(base, by_truth(base), *words) == code
+        assert said in capfd.readouterr().err
+    assert not (base / "out" / "labels.csv").exists()
+    assert label(base, by_truth(base), "--export", "fiftyone") == 0
+    assert len(json.loads((base / "out-fiftyone" / "labels.json").read_text())["labels"]) == 60
+    assert "fiftyone.Dataset.from_dir(dataset_dir=" in capfd.readouterr().out
+    assert label(base, by_truth(base), "--export", "imagefolder") == 0
+    found = ImageFolder(base / "out-imagefolder")
+    truth = {name: f"kind {i % 3}" for i, name in enumerate(NAMES)}
+    assert {Path(path).name: found.classes[target] for path, target in found.samples} == truth
