@@ -21,6 +21,7 @@ FEWEST_PER_CLUSTER = 5  # of the largest K that may be given
 GRID_SIZE = 11
 RANGE = 0.03  # values so near to the best one are in the range that is told
 OTHER_PEAKS = 0.1  # peaks so near to the best one are told
+WEIGHT = 0.1  # of agreement next to the silhouette: it decides between peaks that are nearly equal
 
 
 class Point(NamedTuple):
@@ -37,14 +38,13 @@ class Point(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Which peak is chosen, by silhouette + weight · agreement, and from which values of both on it is sure."""
+    """From which silhouette and which agreement on the best peak is sure."""
 
-    weight: float
     silhouette: float
     agreement: float
 
 
-RULE = Rule(weight=0.1, silhouette=0.46, agreement=0.5)  # best_rule of all cases of benchmarks/number.py
+RULE = Rule(silhouette=0.46, agreement=0.5)  # best_rule of the cases of benchmarks/number.py up to SEEN
 
 
 class Choice(NamedTuple):
@@ -90,17 +90,22 @@ def find_peaks(values: Sequence[float]) -> list[int]:
     return sorted(peaks, key=lambda i: -values[i])
 
 
-def best_peak(points: Sequence[Point], rule: Rule = RULE) -> int:
+def height(point: Point) -> float:
+    """Return what a peak is one of: the silhouette, and a little of the agreement."""
+    return point.silhouette + WEIGHT * point.agreement
+
+
+def best_peak(points: Sequence[Point]) -> int:
     """Return the K of the best peak, or the best K of all where there is none."""
-    values = [point.silhouette + rule.weight * point.agreement for point in points]
+    values = [height(point) for point in points]
     peaks = find_peaks(values)
     return points[peaks[0] if peaks else int(np.argmax(values))].num_clusters
 
 
-def search(measure: Callable[[int], Point], first: int, last: int, rule: Rule = RULE) -> list[Point]:
+def search(measure: Callable[[int], Point], first: int, last: int) -> list[Point]:
     """Return points by rising K: those of a geometric grid from first to last, then of every K around its best peak."""
     found = {number: measure(number) for number in grid(first, last)}
-    best = best_peak([found[number] for number in sorted(found)], rule)
+    best = best_peak([found[number] for number in sorted(found)])
     found |= {number: measure(number) for number in around(sorted(found), best)}
     return [found[number] for number in sorted(found)]
 
@@ -112,7 +117,7 @@ def choose(points: Sequence[Point], low: int, high: int, rule: Rule = RULE) -> C
     clusters are never chosen where there are other numbers: nothing lies below them, and nearly all sets of images fall
     into two kinds. Where there is no peak, or a low one, the choice is not sure.
     """
-    values = [point.silhouette + rule.weight * point.agreement for point in points]
+    values = [height(point) for point in points]
     numbers = [point.num_clusters for point in points]
     inside = [i for i, number in enumerate(numbers) if low <= number <= high]
     above_two = [i for i in inside if numbers[i] > SMALLEST] or inside

@@ -6,7 +6,7 @@ import torch
 
 from clustering.number import Point, Rule, around, choose, find_peaks, grid, mean_agreement, search, silhouette
 
-RULE = Rule(weight=0.0, silhouette=0.47, agreement=0.5)
+RULE = Rule(silhouette=0.47, agreement=0.5)
 
 
 def curve(silhouettes, agreement=0.9, first=2):
@@ -69,13 +69,14 @@ def test_without_a_high_peak_the_answer_is_not_sure(points, num_clusters):
     assert found.sentence.startswith("not sure: ") and f"; {num_clusters} is taken" in found.sentence
 
 
-def test_agreement_can_weigh_too():
-    points = [
-        Point(k, agreement, s, 1.0)
-        for k, agreement, s in [(2, 0, 0), (3, 0.9, 0.5), (4, 0, 0), (5, 0.1, 0.55), (6, 0, 0)]
-    ]
-    assert choose(points, 2, 6, Rule(0.0, 0.4, 0.0)).num_clusters == 5
-    assert choose(points, 2, 6, Rule(0.5, 0.4, 0.0)).num_clusters == 3
+def test_agreement_decides_between_peaks_that_are_nearly_equal():
+    """Its weight is a tenth: .9 against .1 is worth .08 of silhouette."""
+    for second, chosen in ((0.57, 3), (0.59, 5)):
+        points = [
+            Point(k, agreement, s, 1.0)
+            for k, agreement, s in [(2, 0, 0), (3, 0.9, 0.5), (4, 0, 0), (5, 0.1, second), (6, 0, 0)]
+        ]
+        assert choose(points, 2, 6, RULE).num_clusters == chosen
 
 
 @pytest.mark.parametrize("true", [3, 11, 24])
