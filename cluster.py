@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "quick": args.quick,
         "features": identity(args.features),
         "no_flip": args.no_flip,
+        "flip": args.flip,
         "words": words,
     }
     project = Project(output, request)

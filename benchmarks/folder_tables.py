@@ -40,6 +40,19 @@ def judge(read: Read) -> str:
     )
 
 
+def orientation(read: Read) -> str:
+    """In which data sets images are told from their mirror images, as the lowest and highest share of any choice."""
+    result = read("orientation.json")
+    rows = []
+    for name, shares in result["shares"].items():
+        cells = [f"{100 * min(found):.0f} to {100 * max(found):.0f} %" for found in shares.values()]
+        cells += [f"{sum(one >= result['limit'] for one in found)} of {len(found)}" for found in shares.values()]
+        rows.append([name, *cells])
+    counts = list(next(iter(result["shares"].values())))
+    head = ["told from the mirror image", *(f"{count} images" for count in counts)]
+    return markdown([*head, *(f"flips forbidden, {count}" for count in counts)], rows)
+
+
 def features(read: Read) -> str:
     """How fast a pretrained network's features are, beside onnxruntime as it comes."""
     try:

@@ -234,6 +234,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "gpu-scale": gpu_scale,
     "crash": crash,
     "judge": folder_tables.judge,
+    "orientation": folder_tables.orientation,
     "folders": folder_tables.folders,
     "number": number_tables.number_of_clusters,
     "prior": number_tables.prior,

@@ -78,7 +78,7 @@ def take_number(project: Project, look: Look, number: int, args: argparse.Namesp
     """Make a project that has only features one of a number of clusters, as if that number had been asked for."""
     first = project.stages[0]
     device = Runtime.of(project.load(first)).device.type
-    whole = make_recipe(look, number, device, args.quick, features_of(project), not args.no_flip)
+    whole = make_recipe(look, number, device, args.quick, features_of(project), look.may_flip(args.flip, args.no_flip))
     recipe = own_part(Recipe(whole.name, project.facts["reasons"], whole.configs), project)
     project.request["num_clusters"] = number
     project.write_configs(recipe, words)

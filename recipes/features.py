@@ -15,7 +15,7 @@ from models.pretrained import (
     is_at_hand,
     is_pretrained,
 )
-from recipes.choose import Recipe, choose, forbid_flips
+from recipes.choose import SIDES_SEEN, Recipe, choose, forbid_flips
 from recipes.look import Look
 from recipes.refining import refining_config
 from system.errors import ConfigError, UserError
@@ -121,6 +121,7 @@ def make_recipe(
     stages = feature_stages(look, num_clusters, facts)
     if not flip:
         forbid_flips(stages)
+        reasons += [f"views are never flipped: {SIDES_SEEN}"] if look.has_sides else []
     return Recipe(f"features, {facts.name} at {facts.side}", reasons, stages)
 
 

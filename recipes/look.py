@@ -13,6 +13,7 @@ from data.files.listing import ImageFiles
 from data.files.reading import NOTHING, Found, look, words
 from data.files.values import BY_IMAGE, Values
 from data.folder import find_images
+from recipes.orientation import has_sides
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.text import shown
@@ -31,7 +32,7 @@ class Look:
 
     `files` are all its image files, `values` and `found` how they are read; `num_images` is how many can be read,
     counted in a small folder, estimated in a large one; `short_side` is the median in pixels; `mean` and `std` are of
-    colours in 0..1.
+    colours in 0..1; `has_sides` is whether mirror images are another sort of image.
     """
 
     files: ImageFiles
@@ -42,11 +43,16 @@ class Look:
     std: list[float]
     values: Values = BY_IMAGE
     found: Found = NOTHING
+    has_sides: bool = False
 
     @property
     def words(self) -> str:
         """The look in words."""
         return f"{self.num_images:,} {'gray' if self.gray else 'colour'} images, short side about {self.short_side}"
+
+    def may_flip(self, flip: bool, no_flip: bool) -> bool:
+        """Whether views may be mirrored: as asked, else where nothing speaks against it."""
+        return flip or not (no_flip or self.has_sides)
 
 
 def check_number(num_clusters: int, num_images: int) -> None:
@@ -109,6 +115,7 @@ def look_at(folder: Path, num_clusters: int) -> Look:
         [round(max(float(value), 0.05), 3) for value in std],
         values,
         found,
+        has_sides(pixels.mean(3)),
     )
 
 

@@ -67,7 +67,7 @@ def open_project(
         features = with_weights(features, words)
         require_weights(features, args.offline)
     number = project.request["num_clusters"]
-    flip, most = not args.no_flip, max(args.num_clusters)
+    most, flip = max(args.num_clusters), look.may_flip(args.flip, args.no_flip)
     recipe = make_recipe(look, number or most, runtime.device.type, args.quick, features, flip)
     stages = stages_of(recipe, args.minutes)
     if project.shared:

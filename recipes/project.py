@@ -188,7 +188,7 @@ class Project:
 
     def asked_before(self, record: dict[str, Any]) -> dict[str, Any]:
         """The request of a record, with what earlier versions could not be asked for."""
-        return {"features": self.request.get("features"), "no_flip": False, **record["request"]}
+        return {"features": self.request.get("features"), "no_flip": False, "flip": False, **record["request"]}
 
     def _take_minutes(self) -> bool:
         """Go on with the most minutes that this command or one before gave; whether they are more than before.

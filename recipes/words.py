@@ -63,7 +63,9 @@ def _parser(doc: str) -> cli.Parser:
         metavar="M",
         help="refine the clusters until M minutes of computing are over; more minutes later go on from there",
     )
-    parser.add_argument("--no_flip", action="store_true", help="never mirror images: for signs, text, left and right")
+    flip = parser.add_mutually_exclusive_group()
+    flip.add_argument("--no_flip", action="store_true", help="never mirror images: for signs, text, left and right")
+    flip.add_argument("--flip", action="store_true", help="mirror them whatever is found of left and right")
     parser.add_argument("--offline", action="store_true", help="download nothing")
     parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
     return parser

@@ -11,7 +11,7 @@ from system.errors import ConfigError
 from utils.cli import minutes
 
 
-def look(gray=False, short_side=32):
+def look(gray=False, short_side=32, has_sides=False):
     return SimpleNamespace(
         files=SimpleNamespace(root=SimpleNamespace(resolve=lambda: "/images")),
         num_images=2000,
@@ -20,6 +20,7 @@ def look(gray=False, short_side=32):
         mean=[0.5] * 3,
         std=[0.2] * 3,
         words="2,000 images",
+        has_sides=has_sides,
     )
 
 
@@ -50,6 +51,16 @@ def test_no_flip_holds_in_every_stage(gray, name):
     assert set(flips(True)) == (set() if gray else {0.5})
     assert set(flips(False)) == (set() if gray else {0.0})
     assert "never flipped" in choose(look(gray), 5, "cpu", flip=False).reasons[0]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "scratch"])
+def test_it_is_said_where_images_themselves_forbid_flips(name):
+    def reasons(has_sides, flip):
+        found = make_recipe(look(has_sides=has_sides), 5, "cpu", False, Features(name, "as asked"), flip).reasons
+        return " ".join(found)
+
+    assert "never flipped" in reasons(True, False) and "--flip flips views all the same" in reasons(True, False)
+    assert "--flip" not in reasons(False, False) + reasons(True, True) + reasons(False, True)
 
 
 def row(name, neighbors, used=5, **more):
