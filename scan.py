@@ -77,10 +77,10 @@ def train(p: Any, run: Run) -> dict[str, Any]:
         for batch in run.steps(loader):
             total, consistency, entropy = step(forward, criterion, *batch.views)
             run.step(total, consistency=consistency, entropy=entropy)
-        best = validator.best_head(model)
+        best = validator.best_head(run.model)
         if run.improved(best.loss):
             run.values["best_loss_head"] = best.head
-            save_weights(p.scan_model, {"model": model.state_dict(), "head": best.head}, setup="scan")
+            save_weights(p.scan_model, {"model": run.model.state_dict(), "head": best.head}, setup="scan")
         run.end_epoch(val_loss=best.loss, head=best.head, **best.monitored)
         warn_of_collapse(best.cluster_sizes, p.num_classes, p.cluster_prior)
 

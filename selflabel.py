@@ -5,8 +5,8 @@
 
 Starts from the scan model's best head, or with starts_from: candidates from the clustering of features that was chosen,
 whose network trained_layers, patience and a low learning rate change little. model.pth.tar is the last epoch, as
-published; model-best.pth.tar is the epoch with the lowest label-free validation loss. The same command continues an
-interrupted run.
+published; model-best.pth.tar is the epoch with the lowest label-free validation loss. With criterion: fixmatch images
+whose neighbors agree keep the clusters that they begin with as labels. The same command continues an interrupted run.
 """
 
 import sys
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clustering.validation import Validator, warn_of_collapse
+from losses.fixmatch import FixMatch
 from losses.selflabel import ConfidenceBasedCE, Labels
 from models.finetune import train_last, training_mode
 from models.pretrained import is_pretrained
@@ -29,6 +30,7 @@ from training.folder import read_record
 from training.run import Run
 from utils import cli, clusters
 from utils.common_config import (
+    add_labelled,
     get_criterion,
     get_embedder,
     get_optimizer,
@@ -50,6 +52,21 @@ def step(
     return criterion.loss(labels, gather(forward(strong)[0])), labels
 
 
+def step_with_labels(
+    forward: Callable[[Tensor], list[Tensor]],
+    criterion: FixMatch,
+    plain: Tensor,
+    strong: Tensor,
+    labelled: Tensor,
+    targets: Tensor,
+) -> tuple[Tensor, Labels]:
+    """As `step`, with views of images that have targets; they go through the network with the strong ones."""
+    with torch.no_grad():
+        labels = criterion.label(gather(forward(plain)[0]))
+    strong_logits, logits = forward(torch.cat([strong, labelled]))[0].split([len(strong), len(labelled)])
+    return criterion.loss(labels, gather(strong_logits), gather(logits), gather(targets)), labels
+
+
 def train(p: Any, run: Run) -> dict[str, Any]:
     """Train what is left of the run; returns its result."""
     train_set, val_set = get_splits(p, run)
@@ -59,8 +76,14 @@ def train(p: Any, run: Run) -> dict[str, Any]:
         train_last(model.backbone, p.trained_layers)
     neighbors = find_val_neighbors(p, val_set, model, run.runtime)
     validator = Validator(val_set, neighbors, get_embedder(p, run.runtime), cluster_prior=p.cluster_prior)
-    loader = get_view_loader(p, train_set, [get_val_transformations(p), get_train_transformations(p)], run)
+    augment = get_train_transformations(p)
+    loader: Any = get_view_loader(p, train_set, [get_val_transformations(p), augment], run)
     criterion = get_criterion(p)
+    with_labels = isinstance(criterion, FixMatch)
+    if with_labels:
+        reliable = clusters.find_reliable(p, model, train_set, run.runtime)
+        loader = add_labelled(p, loader, train_set, augment, run, *reliable)
+    take = step_with_labels if with_labels else step
     start = validator.best_head(model)
     run.values["scan_loss"] = start.loss
     parts = {"ema": EMA(model.parameters(), p.ema_alpha)} if p.use_ema else {}
@@ -71,18 +94,18 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     for epoch in run.epochs():
         training_mode(model, pretrained)
         for batch in run.steps(loader):
-            loss, labels = step(forward, criterion, *batch.views)
+            loss, labels = take(forward, criterion, *batch.views, *batch.labelled)
             run.totals.maximum(highest_confidence=labels.probability.max())
             run.totals.count(confident=labels.confident.sum(), confident_per_cluster=labels.counts)
-            run.step(loss, skip=~labels.confident.any())
+            run.step(loss, skip=None if with_labels else ~labels.confident.any())
             for average in parts.values():
                 average.update()
-        if run.totals.read("confident") == 0:
+        if run.totals.read("confident") == 0 and not with_labels:
             highest = run.totals.read("highest_confidence")
             raise NothingConfidentError(nothing_confident(p.confidence_threshold, epoch, highest))
-        scores = validator.best_head(model)
+        scores = validator.best_head(run.model)
         if run.improved(scores.loss):
-            save_weights(Path(p.selflabel_dir) / "model-best.pth.tar", model.state_dict(), setup="selflabel")
+            save_weights(Path(p.selflabel_dir) / "model-best.pth.tar", run.model.state_dict(), setup="selflabel")
         run.values["last_loss"] = scores.loss
         if p.patience:
             losses = [start.loss, *(line["val_loss"] for line in run.metrics), scores.loss]
@@ -93,7 +116,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
         run.end_epoch(val_loss=scores.loss, **scores.monitored)
         warn_of_collapse(scores.cluster_sizes, p.num_classes, p.cluster_prior)
 
-    save_weights(p.selflabel_model, model.state_dict(), setup="selflabel")
+    save_weights(p.selflabel_model, run.model.state_dict(), setup="selflabel")
     return clusters.final_scores(p, p.selflabel_model, val_set, run.runtime) | run.values
 
 

@@ -43,7 +43,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     criterion = get_criterion(p)
     model = run.runtime.place(get_model(p))
     forward = run.prepare(model, get_optimizer(p, model), loader)
-    monitor = pretext.KnnMonitor(p, model, mined, val_set, run.runtime)
+    monitor = pretext.KnnMonitor(p, run.model, mined, val_set, run.runtime)
 
     for epoch in run.epochs():
         model.train()
@@ -51,7 +51,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
             run.step(step(forward, criterion, *batch.views))
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    return pretext.save_and_mine(p, model, run, mined, val_set)
+    return pretext.save_and_mine(p, run.model, run, mined, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

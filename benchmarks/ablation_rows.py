@@ -132,6 +132,52 @@ def _sweep(data: str, label: str, seeds: str, minutes: int) -> dict[str, Row]:
     }
 
 
+class Change(NamedTuple):
+    """What a row changes of the recipe for two cores on CIFAR-10."""
+
+    title: str
+    pretext: str = "simclr"
+    scan: tuple[str, ...] = ()
+    """Words of its SCAN run; runs of the same words are one."""
+    last: str = "selflabel"
+    last_words: tuple[str, ...] = ()
+
+
+AVERAGED = ("average_decay=0.99",)
+CHANGES = {
+    "recipe": Change("the recipe"),
+    "average-scan": Change("average of weights in SCAN", scan=AVERAGED),
+    "average": Change("average of weights in self-labeling", last_words=AVERAGED),
+    "longer": Change("twice the epochs of self-labeling", last_words=("epochs=40",)),
+    "fixmatch-alone": Change("FixMatch, no average", last="fixmatch", last_words=("average_decay=null",)),
+    "fixmatch": Change("FixMatch, average of weights", last="fixmatch"),
+    "fixmatch-less": Change("FixMatch, a quarter is reliable", last="fixmatch", last_words=("reliable_share=0.25",)),
+    "fixmatch-longer": Change("FixMatch, twice the epochs", last="fixmatch", last_words=("epochs=36",)),
+    "byol": Change("BYOL", pretext="byol"),
+    "byol-fixmatch": Change("BYOL, then FixMatch", pretext="byol", last="fixmatch"),
+}
+SEEDS = (0, 1, 2)
+
+
+def _change_rows() -> dict[str, Row]:
+    """Every change with three seeds of the last two stages, all first ones first; the pretext run is shared."""
+    data, rows, first = "cifar10_cpu", {}, {"recipe": 80, "byol": 40}  # minutes of what the rows after it share
+    for seed in SEEDS:
+        for name, change in CHANGES.items():
+            pretext = f"recipe-{change.pretext}"
+            scan = "-".join([change.pretext, *("average" for _ in change.scan), str(seed)])
+            words = (f"seed={seed}", f"pretext_run={pretext}")
+            runs = (f"run_name={name}-{seed}", f"scan_run={scan}")
+            last = f"selflabel/{change.last}_{data}"
+            steps = (
+                Step(change.pretext, f"pretext/{change.pretext}_{data}", (f"run_name={pretext}",), PRETEXT_SCORES),
+                _scan(data, *words, f"run_name={scan}", *change.scan),
+                Step("selflabel", last, (*words, *runs, *change.last_words), {"selflabel": "acc"}),
+            )
+            rows[f"changes-{name}-{seed}"] = Row("changes", change.title, steps, 25 + first.pop(name, 0))
+    return rows
+
+
 _MNIST_SIMCLR = Step("simclr", "pretext/simclr_mnist", scores=_KMEANS)
 _MNIST_SCAN = Step("scan", "scan/scan_mnist", scores=_CLUSTERS)
 _MNIST_LAST = Step("selflabel", "selflabel/selflabel_mnist", scores=_CLUSTERS)
@@ -197,5 +243,6 @@ ROWS: dict[str, Row] = {
     ),
     **_sweep("digits", "digits", "seed=0,1,2", 5),
     **_sweep("cifar10_cpu", "CIFAR-10", "seed=0", 60),
+    **_change_rows(),
 }
 """In the order in which they run."""

@@ -3,6 +3,7 @@
     python -m benchmarks.ablations --list
     python -m benchmarks.ablations --data CIFAR --mnist MNIST               # all rows that are not there yet
     python -m benchmarks.ablations --mnist MNIST --only mnist-kmeans --only mnist-iic --minutes 60
+    python -m benchmarks.ablations --data CIFAR --only changes- --minutes 480   # a night: all rows that begin so
     python -m benchmarks.ablations --only digits-scan-strong scan.epochs=1 --folder scratch --out rehearsal.json
 
 CIFAR holds train/<class>/*.jpg and test/<class>/*.jpg, MNIST the published files. Every row is the stage scripts as one
@@ -162,12 +163,17 @@ def read_results(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": {}}
 
 
+def chosen(beginnings: Sequence[str] | None) -> list[str]:
+    """The rows whose names begin so, in their order; all without beginnings."""
+    return [name for name in ROWS if name.startswith(tuple(beginnings or [""]))]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     parser = cli.base_parser(__doc__)
     parser.add_argument("--list", action="store_true", help="list the rows, their minutes and whether they are there")
     parser.add_argument(
-        "--only", action="append", choices=ROWS, metavar="ROW", help="only this row; may be given several times"
+        "--only", action="append", metavar="ROW", help="only rows that begin so; may be given several times"
     )
     parser.add_argument(
         "--minutes", type=float, metavar="M", help="stop after so many minutes; the same command goes on"
@@ -185,8 +191,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("folder", "data", "mnist"):
         given = getattr(args, name)
         setattr(args, name, given.resolve() if given else None)
+    if unknown := [word for word in args.only or () if not chosen([word])]:
+        raise ConfigError(f"no row begins with {unknown[0]}; --list lists them")
     bench = Bench(args)
-    for name in args.only or ROWS:
+    for name in chosen(args.only):
         if name in done["rows"]:
             print(f"{name} is there; delete it in {args.out} to run it again")
             continue

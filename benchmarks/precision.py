@@ -90,9 +90,9 @@ def compare_gradients(p: EasyDict) -> dict[str, float]:
     model = runtime.place(get_model(p, p.pretext_model)).train()
     loader = ViewLoader(train, [augment, augment], p.batch_size, runtime, (p.seed, "gradients"))
     found: dict[torch.dtype, list[Tensor]] = {torch.float32: [], torch.bfloat16: []}
-    for views, _ in itertools.islice(loader.epoch(0), NUM_BATCHES):
+    for batch in itertools.islice(loader.epoch(0), NUM_BATCHES):
         for dtype, gradients in found.items():
-            features = runtime.forward(model, torch.cat(views), dtype).unflatten(0, (2, -1)).transpose(0, 1)
+            features = runtime.forward(model, torch.cat(batch.views), dtype).unflatten(0, (2, -1)).transpose(0, 1)
             parts = torch.autograd.grad(criterion(features), list(model.parameters()))
             gradients.append(torch.cat([part.flatten() for part in parts]))
     exact = torch.stack(found[torch.float32])

@@ -243,6 +243,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "ablation-digits": ablation_tables.digits,
     "ablation-views": ablation_tables.views,
     "ablation-sweeps": ablation_tables.sweeps,
+    "ablation-changes": ablation_tables.changes,
 }
 PAGES = [ROOT / "README.md", ROOT / "docs/measurements.md", ROOT / "docs/methods.md"]
 

@@ -42,11 +42,13 @@ class NeighborPartner:
 class Batch(NamedTuple):
     """What a step sees: for every strategy views float32 `[b, 3, S, S]`, and which images they are, int64 `[b]`.
 
-    All are on the device; `b` is this rank's share of the global batch.
+    All are on the device; `b` is this rank's share of the global batch. `WithLabelled` adds views of other images
+    float32 `[l, 3, S, S]`, and their targets int64 `[l]`.
     """
 
     views: tuple[Tensor, ...]
     indices: Tensor
+    labelled: tuple[Tensor, ...] = ()
 
 
 def count_steps_at_once(device: torch.device, num_pixels: int) -> int:
@@ -170,6 +172,34 @@ class ViewLoader:
             strategy.run_finish(send(images, self.runtime.device), params)
             for strategy, (images, params) in zip(self.strategies, crops, strict=True)
         )
+
+
+@dataclass(frozen=True)
+class WithLabelled:
+    """The batches of a loader, each with one of another loader of as many steps, whose images have targets `[N]`."""
+
+    loader: ViewLoader
+    labelled: ViewLoader
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of all views of an epoch."""
+        return self.loader.num_pixels + self.labelled.num_pixels
+
+    def compile(self) -> None:
+        """Have the strategies compiled, as the loaders do."""
+        self.loader.compile()
+        self.labelled.compile()
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of every step from `first_step` on."""
+        both = zip(self.loader.epoch(epoch, first_step), self.labelled.epoch(epoch, first_step), strict=True)
+        for batch, labelled in both:
+            yield batch._replace(labelled=(*labelled.views, self.targets[labelled.indices]))
 
 
 def _hold(dataset: Any, runtime: Runtime) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from losses.byol import BYOLLoss
 from losses.cross_entropy import CrossEntropy
+from losses.fixmatch import FixMatch
 from losses.iic import IICLoss
 from losses.instdisc import InstanceDiscrimination, InstanceNCE
 from losses.scan import SCANLoss
@@ -23,6 +24,7 @@ CRITERIA: dict[str, Callable[..., nn.Module]] = {
     "simclr": SimCLRLoss,
     "scan": SCANLoss,
     "confidence-cross-entropy": ConfidenceBasedCE,
+    "fixmatch": FixMatch,
     "byol": BYOLLoss,
     "cross-entropy": CrossEntropy,
     "instdisc": InstanceDiscrimination,
@@ -31,5 +33,6 @@ CRITERIA: dict[str, Callable[..., nn.Module]] = {
     "ucc": UCCLoss,
 }
 
-# Those of them that a config's `cluster_prior` goes to.
+# Those of them that a config's `cluster_prior` goes to, and its `confidence_threshold`.
 WITH_PRIOR = ("scan", "confidence-cross-entropy")
+WITH_THRESHOLD = ("confidence-cross-entropy", "fixmatch")

@@ -21,6 +21,16 @@ class Labels(NamedTuple):
     counts: Tensor
 
 
+@torch.no_grad()
+def label_confident(weak_logits: Tensor, threshold: float) -> Labels:
+    """Return what plain views [B, C] say of themselves, confident where a probability exceeds the threshold."""
+    dtype = torch.promote_types(weak_logits.dtype, torch.float32)
+    probability, cluster = functional.softmax(weak_logits, dim=1, dtype=dtype).max(dim=1)
+    confident = probability > threshold
+    counts = torch.zeros(weak_logits.shape[1], dtype=torch.int64, device=weak_logits.device)
+    return Labels(cluster, probability, confident, counts.scatter_add_(0, cluster, confident.to(torch.int64)))
+
+
 class ConfidenceBasedCE(nn.Module):
     """Cross entropy of the strong view against the plain view's own prediction, where that one is confident.
 
@@ -57,14 +67,9 @@ class ConfidenceBasedCE(nn.Module):
         """Return the loss of one batch."""
         return self.loss(self.label(weak_logits), strong_logits)
 
-    @torch.no_grad()
     def label(self, weak_logits: Tensor) -> Labels:
         """Return what the plain views [B, C] say of themselves."""
-        dtype = torch.promote_types(weak_logits.dtype, torch.float32)
-        probability, cluster = functional.softmax(weak_logits, dim=1, dtype=dtype).max(dim=1)
-        confident = probability > self.threshold
-        counts = torch.zeros(weak_logits.shape[1], dtype=torch.int64, device=weak_logits.device)
-        return Labels(cluster, probability, confident, counts.scatter_add_(0, cluster, confident.to(torch.int64)))
+        return label_confident(weak_logits, self.threshold)
 
     def loss(self, labels: Labels, strong_logits: Tensor) -> Tensor:
         """Return the loss of the strong views [B, C] against the labels of the plain ones."""

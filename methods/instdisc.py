@@ -88,7 +88,7 @@ def train(p: Any, run: Run, bank_momentum: Fraction = 0.5) -> dict[str, Any]:
     start = generator(*run.key, "bank")
     bank = MemoryBank(len(train_set), p.model_kwargs.features_dim, bank_momentum, start).to(run.runtime.device)
     forward = run.prepare(model, get_optimizer(p, model), loader, bank=bank)
-    monitor = pretext.KnnMonitor(p, model, mined, val_set, run.runtime)
+    monitor = pretext.KnnMonitor(p, run.model, mined, val_set, run.runtime)
 
     for epoch in run.epochs():
         model.train()
@@ -103,7 +103,7 @@ def train(p: Any, run: Run, bank_momentum: Fraction = 0.5) -> dict[str, Any]:
             bank.update(gather(batch.indices), features)
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    return pretext.save_and_mine(p, model, run, mined, val_set)
+    return pretext.save_and_mine(p, run.model, run, mined, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

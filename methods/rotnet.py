@@ -48,8 +48,8 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     loader = get_view_loader(p, train_set, [get_train_transformations(p)], run)
     criterion = get_criterion(p)
     model = run.runtime.place(get_model(p))
-    monitor = pretext.KnnMonitor(p, model, mined, val_set, run.runtime)
     forward = run.prepare(model, get_optimizer(p, model), loader)
+    monitor = pretext.KnnMonitor(p, run.model, mined, val_set, run.runtime)
 
     for epoch in run.epochs():
         model.train()
@@ -58,7 +58,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
             run.step(loss, turn_acc=turn_acc)
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    return pretext.save_and_mine(p, model, run, mined, val_set)
+    return pretext.save_and_mine(p, run.model, run, mined, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

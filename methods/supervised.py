@@ -11,16 +11,16 @@ the accuracy of the classifier. The same command continues an interrupted run.
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from system.console import say, warn
 from system.distributed import gather
 from system.errors import UserError
 from system.runtime import generator
+from system.sections import Share
 from system.text import shown
 from training.run import Run
 from utils import cli, pretext
@@ -79,7 +79,7 @@ def require_labels(dataset: Any, num_classes: int) -> None:
         warn(f"there is no labelled training image of {len(missing)} classes, which are never predicted: {words}")
 
 
-def train(p: Any, run: Run, label_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0) -> dict[str, Any]:
+def train(p: Any, run: Run, label_fraction: Share = 1.0) -> dict[str, Any]:
     """Train what is left of the run; returns its result.
 
     Args:
@@ -94,8 +94,8 @@ def train(p: Any, run: Run, label_fraction: Annotated[float, Field(gt=0, le=1)] 
     criterion = get_criterion(p)
     targets = train_set.targets.to(run.runtime.device)
     model = run.runtime.place(get_model(p))
-    monitor = pretext.KnnMonitor(p, model, train_set, val_set, run.runtime)
     forward = run.prepare(model, get_optimizer(p, model), loader)
+    monitor = pretext.KnnMonitor(p, run.model, train_set, val_set, run.runtime)
 
     for epoch in run.epochs():
         model.train()
@@ -104,7 +104,7 @@ def train(p: Any, run: Run, label_fraction: Annotated[float, Field(gt=0, le=1)] 
             run.step(loss, train_acc=train_acc)
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
-    return pretext.save_and_mine(p, model, run, train_set, val_set)
+    return pretext.save_and_mine(p, run.model, run, train_set, val_set)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Exponential moving averages of parameters: written back to the model after every step, or kept as another network."""
+"""Exponential moving averages of weights: written back to the model after every step, or kept as another network."""
 
 import math
 from collections.abc import Iterable
@@ -36,12 +36,25 @@ def rising_momentum(start: float, step: int, num_steps: int) -> float:
     return 1 - (1 - start) * (math.cos(math.pi * step / num_steps) + 1) / 2
 
 
+def early_momentum(highest: float, num_steps: int) -> float:
+    """(1 + n) / (10 + n) after n steps, at most `highest`: an average of the last tenth, until that is long enough."""
+    return min(highest, (1 + num_steps) / (10 + num_steps))
+
+
 @torch.no_grad()
-def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
+def follow(target: nn.Module, online: nn.Module, momentum: float, statistics: bool = False) -> None:
     """Move a target: m·target + (1 - m)·online, for all its parameters; the online network may have more.
 
-    BatchNorm statistics are each network's own.
+    BatchNorm statistics are each network's own, unless the target, which then sees no images itself, is to follow in
+    these too.
     """
-    weights = dict(online.named_parameters())
-    own = dict(target.named_parameters())
+    weights: dict[str, Tensor] = dict(online.named_parameters())
+    own: dict[str, Tensor] = dict(target.named_parameters())
+    if statistics:
+        weights |= dict(online.named_buffers())
+        for name, buffer in target.named_buffers():
+            if buffer.is_floating_point():
+                own[name] = buffer
+            else:  # a count of batches
+                buffer.copy_(weights[name])
     torch._foreach_lerp_(list(own.values()), [weights[name] for name in own], 1 - momentum)

@@ -5,6 +5,7 @@ counts on the device without waiting for it, and stops cleanly.
 """
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -23,6 +24,7 @@ from system.runtime import Runtime, describe, seed_everything
 from training import checkpoint
 from training.batchnorm import synchronize_batchnorm
 from training.board import Board, find_writer
+from training.ema import early_momentum, follow
 from training.folder import Keys, RunFolder, read_record, to_plain
 from training.optimizers import take_step
 from training.profiling import StepProfiler
@@ -139,18 +141,29 @@ class Run:
         """Take the model and optimizer under the run's care and continue from its checkpoint, if there is one.
 
         `loader` makes the views of the steps; how many they are decides whether compiling pays. `parts` are further
-        objects with `state_dict` and `load_state_dict` (an EMA). Returns what a step calls: `forward(images)` computes
+        objects with `state_dict` and `load_state_dict` (an EMA); the running average that the config may ask for is one
+        that a run makes itself. Returns what a step calls: `forward(images)` computes
         in the training precision, over all ranks, and returns float32.
         """
         self.runtime.expect(self.config["epochs"] * loader.num_pixels)
         loader.compile()
-        self._optimizer = optimizer
-        self._parts = {"model": model, "optimizer": optimizer, **parts}
+        self._take_care_of(model, optimizer, parts)
         self._restore(distributed.on_main(lambda: checkpoint.load(self.folder)))
         if distributed.world_size() > 1:
             model = self._parts["model"] = synchronize_batchnorm(model)
         network = self.runtime.optimize(distributed.data_parallel(model, self.runtime.device))
         return lambda images, **kwargs: self.runtime.forward(network, images, self.runtime.training, **kwargs)
+
+    def _take_care_of(self, model: nn.Module, optimizer: Any, parts: dict[str, Any]) -> None:
+        self._optimizer = optimizer
+        self._parts = {"model": model, "optimizer": optimizer, **parts}
+        if self.config.get("average_decay") is not None:
+            self._parts["average"] = copy.deepcopy(model).requires_grad_(False)
+
+    @property
+    def model(self) -> Any:
+        """What to evaluate and to save: the running average of the trained network, or else that network itself."""
+        return self._parts.get("average", self._parts["model"])
 
     def _restore(self, state: dict[str, Any] | None) -> None:
         if state is None:
@@ -232,6 +245,9 @@ class Run:
             self._set_rate(self.step_in_epoch / total)
             yield batch
             # The body has finished this step, an EMA's update included: what is saved now is consistent.
+            if self.model is not self._parts["model"]:
+                momentum = early_momentum(self.config["average_decay"], self.num_steps)
+                follow(self.model, self._parts["model"], momentum, statistics=True)
             self.step_in_epoch += 1
             if self._profiler:
                 self._profiler.step()

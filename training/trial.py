@@ -32,8 +32,7 @@ class Trial(Run):
 
     def prepare(self, model: nn.Module, optimizer: Any, loader: Any, **parts: Any) -> Any:
         """As a run does, but from no checkpoint, and without compiling, which would take longer than the steps."""
-        self._optimizer = optimizer
-        self._parts = {"model": model, "optimizer": optimizer, **parts}
+        self._take_care_of(model, optimizer, parts)
         return lambda images, **kwargs: self.runtime.forward(model, images, self.runtime.training, **kwargs)
 
     def note(self, **facts: Any) -> None:

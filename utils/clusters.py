@@ -15,6 +15,7 @@ from clustering.distil import distil
 from clustering.mining import mine_neighbors
 from clustering.neighbors import load_neighbors
 from clustering.prediction import Prediction, find_prototypes, predict, predict_features
+from clustering.reliable import choose_reliable, local_agreement
 from clustering.scores import count_classes, score
 from models import weights
 from models.heads import build_head
@@ -82,6 +83,28 @@ def load_start(p: EasyDict, dataset: Any) -> Any:
     model.backbone.load_state_dict(chosen.backbone.state_dict())
     model.cluster_head[0].load_state_dict(distributed.on_main(fit))
     return model
+
+
+def find_reliable(p: EasyDict, model: Any, dataset: Any, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    """The images of a split whose clusters by the model serve as labels, and all images' clusters: int64 `[R]`, `[N]`.
+
+    Chosen without labels, by the images' neighbors in the model's own features.
+    """
+    prediction = predict(model, 0, dataset, get_embedder(p, runtime))
+    num = min(p.reliable_neighbors, len(dataset))
+    own = distributed.slice_of(len(dataset))
+    found = mine_neighbors(prediction.features, num - 1, p.neighbors, rows=range(own.start, own.stop))
+    neighbors = distributed.gather_rows(torch.from_numpy(found))
+    probabilities = prediction.probabilities.cpu()
+    rows = choose_reliable(probabilities, neighbors, p.reliable_share, p.cluster_prior)
+    confidence, assigned = probabilities.max(1)
+    agreement = local_agreement(assigned, neighbors)[rows].double() / num
+    say(
+        f"{len(rows):,} of {len(dataset):,} images are reliable: the neighbors of each agree with its cluster by "
+        f"{100 * agreement.min():.0f} % or more ({100 * agreement.mean():.0f} % on average), and its probability is "
+        f"{confidence[rows].min():.2f} or more"
+    )
+    return distributed.from_main((rows, assigned))
 
 
 def read_head(p: EasyDict, path: Path) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from data.augment.pretrained import Pretrained
 from data.download import NotHereError
 from data.files.listing import NoImagesError
 from data.files.pool import options
-from data.loaders import NeighborPartner, ViewLoader
+from data.loaders import NeighborPartner, ViewLoader, WithLabelled
 from data.made_up import make_up
-from losses import CRITERIA, WITH_PRIOR
+from losses import CRITERIA, WITH_PRIOR, WITH_THRESHOLD
 from losses.scan import UNIFORM
 from models import build_backbone, takes_stem, weights
 from models.models import ClassifierModel, ClusteringModel, ContrastiveModel, FeatureModel
@@ -131,7 +131,7 @@ def how_to_run(stage: str) -> str:
 def get_criterion(p: Any) -> Any:
     """The loss of a config's stage."""
     kwargs = dict(p.get("criterion_kwargs") or {})
-    if p["criterion"] == "confidence-cross-entropy":
+    if p["criterion"] in WITH_THRESHOLD:
         kwargs["threshold"] = p["confidence_threshold"]
     if p["criterion"] in WITH_PRIOR:
         kwargs["cluster_prior"] = p.get("cluster_prior", UNIFORM)
@@ -252,6 +252,27 @@ def get_view_loader(
     return ViewLoader(
         dataset, strategies, p["batch_size"], run.runtime, run.key, partners, num_workers=p["num_workers"], rows=rows
     )
+
+
+def add_labelled(
+    p: Any, loader: ViewLoader, dataset: Any, strategy: Strategy, run: Any, rows: torch.Tensor, targets: torch.Tensor
+) -> WithLabelled:
+    """A loader that shows in every step, next to another one's batch, images of `rows` with their targets `[N]`.
+
+    In an epoch each of them comes as often as the others, to within one.
+    """
+    num = len(loader) * p["reliable_batch_size"]
+    shown = rows.repeat(-(-num // len(rows)))[:num]
+    labelled = ViewLoader(
+        dataset,
+        [strategy],
+        p["reliable_batch_size"],
+        run.runtime,
+        (*run.key, "labelled"),
+        num_workers=p["num_workers"],
+        rows=shown,
+    )
+    return WithLabelled(loader, labelled, targets.to(run.runtime.device))
 
 
 def get_embedder(p: Any, runtime: Runtime) -> Embedder:

@@ -70,6 +70,15 @@ def _check_prior(config: dict[str, Any], origins: Origins) -> None:
         )
 
 
+def _check_average(config: dict[str, Any], origins: Origins) -> None:
+    if config["average_decay"] is not None and not schema.SETUPS[config["setup"]].averages:
+        able = ", ".join(name for name, setup in schema.SETUPS.items() if setup.averages)
+        raise ConfigError(
+            f"{origins.of('average_decay')}: {config['setup']} saves no running average of weights, as {able} do; "
+            "leave average_decay out"
+        )
+
+
 def _check_data_paths(paths: dict[str, str], source: str) -> None:
     for name in paths:
         if name not in DATASETS:
@@ -129,6 +138,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     checked = _check(schema.Config, apply_overrides(content, exp_words), origins)
     _check_tables(checked, origins)
     _check_prior(checked, origins)
+    _check_average(checked, origins)
     return add_paths(EasyDict({**environment, **checked}))
 
 

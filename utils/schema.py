@@ -24,6 +24,7 @@ from system.sections import (
     Positive,
     PositiveRate,
     Section,
+    Share,
 )
 from training.board import FOLDER
 from training.folder import WRITTEN
@@ -70,6 +71,8 @@ class Setup(NamedTuple):
     """Of a pretext task that classifies: the classes that its linear head tells apart; None for a contrastive head."""
     has_model: bool = True
     """Whether a finished run leaves a model."""
+    averages: bool = False
+    """Whether its model may be the running average of the weights."""
 
     @property
     def script(self) -> str:
@@ -78,13 +81,15 @@ class Setup(NamedTuple):
 
 
 SETUPS = {
-    "simclr": Setup("simclr", "pretext", TRAINING_KEYS, num_mined=20),
+    "simclr": Setup("simclr", "pretext", TRAINING_KEYS, num_mined=20, averages=True),
     "moco": Setup("moco", "pretext", ("transformation_kwargs",), num_mined=50, mined="backbone"),
     "pretrained": Setup("methods.pretrained", "pretext", (), num_mined=50, mined="backbone", has_head=False),
     "candidates": Setup("methods.candidates", "candidates", ("num_classes",), starts_from="pretext"),
     "number": Setup("methods.number", "number", (), starts_from="pretext", has_model=False),
-    "rotnet": Setup("methods.rotnet", "pretext", TRAINING_KEYS, num_mined=20, mined="backbone", num_outputs=4),
-    "instdisc": Setup("methods.instdisc", "pretext", TRAINING_KEYS, num_mined=20),
+    "rotnet": Setup(
+        "methods.rotnet", "pretext", TRAINING_KEYS, num_mined=20, mined="backbone", num_outputs=4, averages=True
+    ),
+    "instdisc": Setup("methods.instdisc", "pretext", TRAINING_KEYS, num_mined=20, averages=True),
     "supervised": Setup(
         "methods.supervised",
         "pretext",
@@ -92,10 +97,11 @@ SETUPS = {
         num_mined=20,
         mined="backbone",
         num_outputs="num_classes",
+        averages=True,
     ),
     "byol": Setup("methods.byol", "pretext", TRAINING_KEYS, num_mined=20),
-    "scan": Setup("scan", "scan", (*TRAINING_KEYS, "num_classes"), starts_from="pretext"),
-    "selflabel": Setup("selflabel", "selflabel", (*TRAINING_KEYS, "num_classes"), starts_from="scan"),
+    "scan": Setup("scan", "scan", (*TRAINING_KEYS, "num_classes"), starts_from="pretext", averages=True),
+    "selflabel": Setup("selflabel", "selflabel", (*TRAINING_KEYS, "num_classes"), starts_from="scan", averages=True),
     "iic": Setup("methods.iic", "iic", (*TRAINING_KEYS, "num_classes")),
     "ucc": Setup("methods.ucc", "ucc", (*TRAINING_KEYS, "num_classes")),
     "kmeans": Setup("methods.kmeans", "kmeans", ("num_classes",)),
@@ -202,6 +208,12 @@ class Config(Section):
     """How large clusters are expected to be: `power:A` has the r-th largest in proportion to r^-A, A from 0 to 1."""
     starts_from: Literal["scan", "candidates"] = "scan"
     """The clustering that self-labeling refines."""
+    reliable_share: Share = 0.5
+    """Of `criterion: fixmatch`: the share of each cluster's images whose clusters serve as labels from the start on."""
+    reliable_neighbors: NumNeighbors = 100
+    """Those are the images with which the most of so many nearest ones, themselves included, share the cluster."""
+    reliable_batch_size: Batch = 64
+    """So many of them are in every step, besides the batch_size others."""
     trained_layers: Positive | None = None
     """In self-labeling, of a pretrained backbone: its last groups of layers that are trained; by default all."""
     patience: Positive | None = None
@@ -212,6 +224,8 @@ class Config(Section):
     """In self-labeling: after every step the weights become their running average."""
     ema_alpha: Fraction = 0.999
     """Decay of that average per step."""
+    average_decay: Fraction | None = None
+    """A running average of the weights, with this decay per step, is what is evaluated and saved; by default none."""
 
     # Loss, optimizer, schedule
     criterion: str | None = None

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import ablation_tables, ablations
 from benchmarks.ablation_rows import ROWS
 from sweeps.plan import make_plan
+from system.errors import ConfigError
 from tests.data.test_mnist import idx
 from utils.config import load_config
 from utils.schema import SETUPS
@@ -132,3 +133,24 @@ def test_tables_say_what_is_there_and_what_is_unrun():
     assert "it said: 2 clusters are empty." in ablation_tables.views(read)
     assert "| 5: 90.0, 50: 80.0 | flat from 5 to 50 |" in ablation_tables.sweeps(read)
     assert ablation_tables.mnist(read).count("unrun") == 3 * 8
+
+
+def test_what_changes_bring_is_told_over_the_seeds_that_are_there():
+    seconds = {"simclr": 4800.0, "scan": 600.0, "selflabel": 900.0}
+    rows = {
+        f"changes-fixmatch-{seed}": row(
+            "x", scores={"kmeans": 0.5, "scan": scan, "selflabel": last}, seconds=seconds | {"scan": 600.0 + seed}
+        )
+        for seed, scan, last in ((0, 0.5, 0.6), (2, 0.6, 0.64))
+    }
+    lines = ablation_tables.changes(lambda name: {"rows": rows}).splitlines()
+    assert "| FixMatch, average of weights | 50.0 | 55.0 ± 7.1 | 62.0 ± 2.8 | 80, 10, 15 | 2 |" in lines
+    assert "| BYOL | unrun | unrun | unrun |  |  |" in lines
+
+
+def test_rows_are_chosen_by_how_their_names_begin():
+    assert ablations.chosen(["changes-byol-0", "mnist-ucc"]) == ["mnist-ucc", "changes-byol-0"]
+    assert len(ablations.chosen(["changes-"])) == 30
+    assert ablations.chosen(None) == list(ROWS)
+    with pytest.raises(ConfigError, match="no row begins with nonsense; --list lists them"):
+        ablations.main(["--only", "mnist", "--only", "nonsense"])

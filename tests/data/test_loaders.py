@@ -1,5 +1,7 @@
 """Views of several steps made together are those of each step made alone, wherever one begins."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from data.augment import build_augmentation, build_evaluation
 from data.dataset import ImageDataset
 from data.loaders import InferenceLoader, NeighborPartner, ViewLoader, count_steps_at_once
 from system.runtime import Runtime
+from utils.common_config import add_labelled
 
 NORMALIZE = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 STRONG = {"crop_size": 8, "num_strong_augs": 2, "cutout_kwargs": {"n_holes": 1, "length": 4}, "normalize": NORMALIZE}
@@ -67,3 +70,35 @@ def test_inference_goes_through_all_images_in_order(dataset, runtime):
     assert [len(batch) for batch in batches] == [10, 10, 10, 10, 5] and len(loader) == 5
     mean, std = (torch.tensor(NORMALIZE[name])[:, None, None] for name in ("mean", "std"))
     torch.testing.assert_close(torch.cat(batches), (dataset.images / 255 - mean) / std)
+
+
+def with_labelled(dataset, runtime):
+    """Seven steps of six images, and in each four of these five, whose target is ten times their number."""
+    rows = torch.tensor([3, 8, 21, 30, 44])
+    loader = make(dataset, runtime)
+    p, run = {"reliable_batch_size": 4, "num_workers": 0}, SimpleNamespace(runtime=runtime, key=(0, "test"))
+    return loader, add_labelled(p, loader, dataset, loader.strategies[0], run, rows, 10 * torch.arange(45))
+
+
+def test_labelled_images_come_equally_often_with_their_targets(dataset, runtime):
+    loader, both = with_labelled(dataset, runtime)
+    batches = list(both.epoch(1))
+    assert len(batches) == len(both) == 7
+    for batch, alone in zip(batches, loader.epoch(1), strict=True):
+        assert torch.equal(batch.indices, alone.indices)
+        assert all(map(torch.equal, batch.views, alone.views))
+        assert batch.labelled[0].shape == (4, 3, 8, 8)
+    shown = torch.cat([batch.labelled[1] for batch in batches]).bincount()
+    assert shown.nonzero().flatten().tolist() == [30, 80, 210, 300, 440]
+    assert sorted(shown[shown > 0].tolist()) == [5, 5, 6, 6, 6]  # 28 in all
+
+
+def test_labelled_images_of_a_resumed_epoch_are_those_of_the_whole(dataset, runtime):
+    _, both = with_labelled(dataset, runtime)
+    whole = [batch.labelled for batch in both.epoch(1)]
+    assert all(
+        torch.equal(one, other)
+        for batch, expected in zip(both.epoch(1, 3), whole[3:], strict=True)
+        for one, other in zip(batch.labelled, expected, strict=True)
+    )
+    assert not torch.equal(whole[0][0], next(both.epoch(2)).labelled[0])

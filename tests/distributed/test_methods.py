@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 
+import selflabel
 from losses import CRITERIA
 from methods import byol, instdisc, rotnet, supervised
 from models import build_backbone
 from models.byol import OnlineNetwork
-from models.models import ClassifierModel, ContrastiveModel
+from models.models import ClassifierModel, ClusteringModel, ContrastiveModel
 from system import distributed
 from tests.distributed.steps import DOUBLE, assert_same_on_all, gradients, own, prepare
 from tests.distributed.test_distributed import BATCH, images
@@ -83,7 +84,20 @@ def followed():
     return found | {f"target {name}": value.double() for name, value in copy.deepcopy(target.state_dict()).items()}
 
 
+def reliable():
+    """Gradients of self-labeling with labels for some images."""
+    torch.manual_seed(3)
+    model = ClusteringModel(build_backbone("resnet8", "cifar", width=4), 5).to(DOUBLE)
+    views = [own(images(seed, DOUBLE)) for seed in range(3)]
+    criterion = CRITERIA["fixmatch"](threshold=0.25)
+    loss, labels = selflabel.step_with_labels(prepare(model), criterion, *views, own(torch.arange(BATCH) % 5))
+    loss.backward()
+    assert 0 < labels.confident.sum() < BATCH
+    return gradients(model) | {"loss": loss.detach(), "counts": labels.counts.double()}
+
+
 CASES = {
+    "fixmatch": reliable,
     "rotnet": turned,
     "supervised": labelled,
     "instdisc": lambda: banked(CRITERIA["instdisc"](temperature=0.5)),

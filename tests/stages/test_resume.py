@@ -31,12 +31,13 @@ SCRIPTS = {folder: script for script, folder in stages.FOLDERS.items()}
 pytestmark = pytest.mark.usefixtures("signals", "empty_pictures")
 ALL = [*stages.few_digits(48, 48), "batch_size=16", "log_every=2", "optimizer_kwargs.lr=0.01"]
 OWN = {
-    "pretext": ["knn_every=1"],
-    "scan": ["num_heads=2"],
+    "pretext": ["knn_every=1", "average_decay=0.6"],
+    "scan": ["num_heads=2", "average_decay=0.6"],
     "selflabel": ["confidence_threshold=0.12", "use_ema=true", "ema_alpha=0.9"],
 }
 FULL = namedtuple("usage", "total used free")(1 << 40, 1 << 40, 0)
 EVERY_STEP = "checkpoint_every.minutes=1e-9"
+FIXMATCH = ["criterion=fixmatch", "criterion_kwargs={}", "reliable_batch_size=5", "average_decay=0.6"]
 
 
 class Killed(BaseException):
@@ -171,6 +172,17 @@ def test_stopped_again_and_again(reference, root):
     for _ in range(6):
         assert interrupted("selflabel", root, "step", 1, stop) == 143
     assert_ends_the_same(reference, root, "selflabel")
+
+
+def test_reliable_labels_are_the_same_after_a_kill(root):
+    """Also the average of the weights, which is the model."""
+    assert stage("selflabel", root, "run_name=whole", *FIXMATCH) == 0
+    assert interrupted("selflabel", root, "step", 5, kill, *FIXMATCH, EVERY_STEP) == 137
+    assert stage("selflabel", root, "run_name=x", *FIXMATCH) == 0
+    whole = outcome(root / "digits/selflabel/whole")
+    assert outcome(root / "digits/selflabel/x") == whole
+    found = {name: value for name, value in whole["checkpoint.pth.tar"].items() if name.startswith("average/")}
+    assert found == {f"average/{name}": value for name, value in whole["model.pth.tar"].items()}
 
 
 def test_streamed_images_with_other_worker_counts(tmp_path):

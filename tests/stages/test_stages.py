@@ -221,6 +221,25 @@ def test_the_moving_average_is_what_the_network_holds(site, tmp_path):
     assert same(moved, plain)  # s = w
 
 
+def test_a_running_average_is_the_model_and_leaves_training_alone(site, tmp_path):
+    """A decay of 0 is the network itself."""
+    words = ["confidence_threshold=0", "optimizer_kwargs.lr=0.01"]
+    folders = {}
+    for name, more in {"plain": [], "none": ["average_decay=0"], "long": ["average_decay=0.9"]}.items():
+        code, folder = run_site("selflabel", site, tmp_path, *words, *more, f"run_name={name}")
+        assert code == 0
+        folders[name] = folder / "selflabel" / name
+    losses = {name: [line["loss"] for line in metrics(folder)] for name, folder in folders.items()}
+    assert losses["plain"] == losses["none"] == losses["long"]
+    plain, none, long = (published.load(folder / "model.pth.tar") for folder in folders.values())
+    assert same(plain, none)
+    trained = torch.load(folders["long"] / "checkpoint.pth.tar")["model"]
+    assert same(plain, trained)
+    assert not same(plain, long)
+    assert metrics(folders["plain"])[-1]["val_loss"] == metrics(folders["none"])[-1]["val_loss"]
+    assert metrics(folders["plain"])[-1]["val_loss"] != metrics(folders["long"])[-1]["val_loss"]
+
+
 def test_head_only_leaves_the_backbone_as_it_was(site, tmp_path):
     words = ["update_cluster_head_only=true", "num_heads=3", "optimizer_kwargs.lr=0.5", "optimizer=sgd"]
     code, folder = run_site("scan", site, tmp_path, *words, content=published.SCAN, keep=["pretext"])

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from training.ema import EMA
+from training.ema import EMA, early_momentum, follow
 
 
 def parameters(*values):
@@ -51,3 +51,25 @@ def test_it_is_told_apart_from_the_weights_in_a_checkpoint():
     for average in (first, second):
         average.update()
     assert weight.item() == other.item() == 6.0
+
+
+def test_early_momentum_is_that_of_the_last_tenth():
+    """1/10 before the first step, 2/11 after one; after 990 steps 991/1000, and .99 from 889 on."""
+    assert [early_momentum(1.0, n) for n in (0, 1, 990)] == [1 / 10, 2 / 11, 991 / 1000]
+    assert [early_momentum(0.99, n) for n in (888, 890, 10**6)] == [889 / 898, 0.99, 0.99]
+    assert early_momentum(0.0, 5) == 0
+
+
+def test_a_network_that_follows_in_its_statistics_too():
+    """A quarter of the way, weights and BatchNorm's means; the count of batches is the online network's."""
+    online, target = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    for network, value in ((online, 8.0), (target, 4.0)):
+        for tensor in (network.weight, network.bias, network.running_mean, network.running_var):
+            tensor.data.fill_(value)
+        network.num_batches_tracked.fill_(int(value))
+    follow(target, online, 0.75)
+    assert [target.weight[0].item(), target.running_mean[0].item(), target.num_batches_tracked.item()] == [5.0, 4.0, 4]
+    follow(target, online, 0.75, statistics=True)
+    values = (target.weight, target.bias, target.running_mean, target.running_var)
+    assert [value.tolist() for value in values] == [[5.75] * 2, [5.75] * 2, [5.0] * 2, [5.0] * 2]
+    assert target.num_batches_tracked == 8

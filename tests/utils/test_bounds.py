@@ -157,3 +157,10 @@ def test_a_run_folder_of_bombs_is_no_run(tmp_path, name):
     text = {"config.yml": f"setup: scan\nroot_dir: x\n{aliases}", "run.json": '{"status": ' + "[" * 100_000}[name]
     (tmp_path / name).write_text(text)
     assert not is_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["byol", "iic"])
+def test_an_average_that_a_method_would_not_save_is_refused(name):
+    folder = {"byol": "pretext", "iic": "methods"}[name]
+    with pytest.raises(ConfigError, match=f"the command line: {name} saves no running average of weights, as simclr, "):
+        load_config(ENV, CONFIGS / folder / f"{name}_digits.yml", ["average_decay=0.9"])
