@@ -127,8 +127,9 @@ def read_weights(path: Path | str, advice: str = "give the path of a model file"
         raise UserError(
             f"{path} holds a {type(content).__name__}, not the weights of a model; give a file such as model.pth.tar"
         )
-    # The checkpoint of a method whose model follows the network that is trained holds it as its target.
-    wrapping = next((key for key in ("target", "model", "state_dict") if isinstance(content.get(key), dict)), None)
+    # A checkpoint whose model follows the network that is trained holds it as the average, or a method's target.
+    forms = ("average", "target", "model", "state_dict")
+    wrapping = next((key for key in forms if isinstance(content.get(key), dict)), None)
     if wrapping is None:
         return Weights(path, _renamed(_checked(path, content)), None, facts)
     weights = Weights(path, _renamed(_checked(path, content[wrapping])), _head(path, content), facts)

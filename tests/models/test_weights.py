@@ -94,6 +94,12 @@ def test_a_resumable_checkpoint_with_numpy_scalars(tmp_path, zipped):
     assert same(target.state_dict(), source.state_dict())
 
 
+def test_the_average_in_a_checkpoint_is_its_model(tmp_path):
+    trained, average = clustering(), clustering(seed=4)
+    content = {"model": trained.state_dict(), "average": average.state_dict(), "epoch": 3}
+    assert same(read_weights(save(tmp_path / "checkpoint.pth.tar", content, True)).state, average.state_dict())
+
+
 @both_formats
 def test_a_resumable_pretext_checkpoint(tmp_path, zipped):
     source, target = contrastive(), contrastive(seed=4)
