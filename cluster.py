@@ -32,11 +32,13 @@ from pathlib import Path
 from typing import Any
 
 from recipes.auto import Auto, read_number, take_number, write_number_config
+from recipes.configs import NUMBER
 from recipes.features import SCRATCH, identity
 from recipes.links import find_sorter, link
 from recipes.look import Look
 from recipes.opening import find_look, open_project
-from recipes.project import INDEX, NUMBER, RECORD, Project
+from recipes.project import Project
+from recipes.record import INDEX, RECORD
 from recipes.running import run_all
 from recipes.several import name_of, project_of, recorded_number, write_index
 from recipes.telling import report, report_shortly

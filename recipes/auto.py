@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from clustering.number import IMAGES_PER_CLUSTER, SMALLEST
 from methods.number import PICTURE, check_range
 from recipes.choose import Recipe
+from recipes.configs import ALIAS, NUMBER
 from recipes.features import make_recipe
 from recipes.look import Look
 from recipes.numbers import parse_numbers
-from recipes.project import ALIAS, NUMBER, Project
+from recipes.project import Project
 from recipes.refining import stages_of
 from recipes.several import OF_FEATURES, features_of, own_part
 from system.errors import ConfigError
@@ -57,14 +58,14 @@ def write_number_config(project: Project, low: int, high: int, words: list[str])
     """
     base, more = SECONDS
     project.facts["seconds"] = {**project.facts["seconds"], NUMBER: base + more * project.num_images}
-    path, run_name = project.config_path(NUMBER), f"{low}-{high}"
+    path, run_name = project.configs.path(NUMBER), f"{low}-{high}"
     if path.exists() and load_yaml(path).get("run_name") == run_name:
         return
-    first: dict[str, Any] = load_yaml(project.config_path(project.stages[0]))
+    first: dict[str, Any] = load_yaml(project.configs.path(project.stages[0]))
     content: dict[str, Any] = {"setup": NUMBER, "train_db_name": "folder", "run_name": run_name}
     content |= {key: first[key] for key in OF_FEATURES if key in first}
     content["method_kwargs"] = {"low": low, "high": high}
-    project.write_configs(Recipe(NUMBER, project.facts["reasons"], {NUMBER: content}), words)
+    project.configs.write(Recipe(NUMBER, project.facts["reasons"], {NUMBER: content}), words)
 
 
 def read_number(project: Project) -> dict[str, Any]:
@@ -81,8 +82,8 @@ def take_number(project: Project, look: Look, number: int, args: argparse.Namesp
     whole = make_recipe(look, number, device, args.quick, features_of(project), look.may_flip(args.flip, args.no_flip))
     recipe = own_part(Recipe(whole.name, project.facts["reasons"], whole.configs), project)
     project.request["num_clusters"] = number
-    project.write_configs(recipe, words)
-    project.write(stages=[first, *stages_of(recipe, project.minutes)])
+    project.configs.write(recipe, words)
+    project.write(stages=[first, *stages_of(recipe, project.facts["minutes"])])
 
 
 def for_page(project: Project) -> dict[str, str] | None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from clustering.judge import NEAREST, Scores, choose, evenness, explain, neighbor_agreement
 from clustering.prediction import Prediction, predict, predict_features
-from recipes.project import DELIVERED, Project
+from recipes.project import Project
+from recipes.record import DELIVERED
 from recipes.refining import STAGE as REFINING
 from system.files import write_file, write_text
 from training.folder import CONFIG, MODEL, RECORD, to_plain

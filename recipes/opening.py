@@ -6,10 +6,13 @@ from typing import Any
 
 from data.files.listing import NoImagesError
 from models.pretrained import is_pretrained
+from recipes.configs import check_configs
 from recipes.estimate import estimate
 from recipes.features import Features, choose_features, make_recipe, require_weights
 from recipes.look import Look, look_at
-from recipes.project import RECORD, Project
+from recipes.minutes import take_minutes
+from recipes.project import Project
+from recipes.record import RECORD
 from recipes.refining import stages_of
 from recipes.several import features_of, own_part, shared_part
 from system.errors import ConfigError, UserError
@@ -50,9 +53,9 @@ def open_project(
     `minutes` are those of --minutes where they are for this project. What does not fit is refused before anything here
     is touched.
     """
-    project.offline = args.offline
-    project.minutes = None if args.dry_run else minutes
+    project.configs.offline = args.offline
     if not again and project.open(look.files):
+        take_minutes(project, None if args.dry_run else minutes)
         return not project.finished
     if again and args.dry_run and (project.folder / RECORD).exists():
         raise ConfigError(
@@ -72,14 +75,14 @@ def open_project(
     stages = stages_of(recipe, args.minutes)
     if project.shared:
         recipe = own_part(recipe, project)
-    project.check_configs(recipe, words)
+    check_configs(recipe, words, runtime, project.shared.stages[:1] if project.shared else [])
     if not project.shared:
         seconds = estimate(recipe, look, runtime)
     if not number:
         recipe = shared_part(recipe)
     project.begin(look.files, again)
-    project.write_env()
-    project.write_configs(recipe, words)
+    project.configs.write_env(runtime)
+    project.configs.write(recipe, words)
     if not project.shared:
         note_look(project.folder, look.files.root, look.values, look.found)
     stages = [stage for stage in stages if stage in recipe.configs]

@@ -7,8 +7,10 @@ from data.folder import find_images
 from recipes.auto import for_page
 from recipes.deliver import Delivery, deliver, verdict_of
 from recipes.display import Display, Work, duration
+from recipes.minutes import time_words
 from recipes.preview import draw_images
-from recipes.project import LOG, PICTURE, UNREADABLE, Project
+from recipes.project import Project
+from recipes.record import LOG, PICTURE, UNREADABLE
 from report.outputs import write_clusters
 from system.console import warn
 from system.errors import NothingConfidentError, TimeOverError, UserError
@@ -73,7 +75,7 @@ def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
     each = f", for {num} numbers of clusters" if num > 1 else ""
     left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
     display.line(f"{epochs}{each}; about {duration(left)} left")
-    display.line(f"configs: {project.env_path.parent}; what the stages say: {display.log_path}")
+    display.line(f"configs: {project.configs.folder}; what the stages say: {display.log_path}")
 
 
 def run_stages(project: Project, stages: list[str], display: Display, num_done: int) -> None:
@@ -86,7 +88,7 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
             project.check_unchanged(files)
             ended = ""
             try:
-                main_of(stage)(project.arguments(stage))
+                main_of(stage)([*project.configs.arguments(stage), *time_words(project, stage)])
             except (NothingConfidentError, TimeOverError) as error:
                 ended = str(error)
             except UserError as error:

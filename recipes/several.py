@@ -15,8 +15,10 @@ from data.files.decode import read_image
 from data.files.formats import BadImageError
 from data.files.values import Values
 from recipes.choose import Recipe
+from recipes.configs import ALIAS
 from recipes.features import SCRATCH, Features
-from recipes.project import ALIAS, INDEX, RECORD, Project, ProjectRecord
+from recipes.project import Project
+from recipes.record import INDEX, RECORD, ProjectRecord, asked_before
 from report.compare import SIDE, Clustering, write_comparison
 from system.bounded import read_json
 from system.errors import UserError
@@ -75,7 +77,7 @@ def shared_part(recipe: Recipe) -> Recipe:
 def own_part(recipe: Recipe, project: Project) -> Recipe:
     """What a number of clusters has of its own: the stages after the features of the project's `shared`."""
     first, *others = recipe.configs
-    content: dict[str, Any] = load_yaml((project.shared or project).config_path(first))
+    content: dict[str, Any] = load_yaml((project.shared or project).configs.path(first))
     fitting = {key: content[key] for key in OF_FEATURES if key in content}
     root = recipe.configs[first]["train_db_kwargs"]["root"]  # where the images are now
     fitting["train_db_kwargs"] = {**fitting["train_db_kwargs"], "root": root}
@@ -115,7 +117,7 @@ def _clustering(project: Project) -> Clustering | None:
     record = read_json(project.folder / RECORD, ProjectRecord)
     result, table = record["result"], project.folder / "clusters.csv"
     shared = project.shared or project
-    requests = project.request, project.asked_before(record)
+    requests = project.request, asked_before(record, project.request)
     asked, told = ({**request, "folder": None} for request in requests)  # it may have moved
     same = record["images"]["fingerprint"] == shared.fingerprint and asked == told
     if not (result and table.exists() and same):

@@ -1,6 +1,7 @@
 """What a finished clustering says on the terminal."""
 
-from recipes.project import UNREADABLE, Project
+from recipes.project import Project
+from recipes.record import UNREADABLE
 from system.console import say, warn
 from utils import clusters
 

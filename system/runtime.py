@@ -191,11 +191,19 @@ class Runtime:
         if precision in ("float32", "bfloat16"):
             self.training = getattr(torch, precision)
 
+    @property
+    def auto_precision(self) -> str:
+        """The precision of training as a config names it."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.training)
+
     @classmethod
     def of(cls, config: Any) -> "Runtime":
         """What a config asks for."""
         threads = config.get("threads")
-        return cls.start(config.device, config.precision, config.compile, config.deterministic, threads)
+        runtime = cls.start(config.device, config.precision, config.compile, config.deterministic, threads)
+        if config.precision == "auto" and config.get("auto_precision"):
+            runtime.training = DTYPES[config.auto_precision]
+        return runtime
 
     @cached_property
     def scaler(self) -> torch.amp.GradScaler:

@@ -132,6 +132,8 @@ class Environment(Section):
     """Data sets that are elsewhere: `{cifar-10: /data/cifar}`."""
     threads: Positive | None = None
     """Threads of the CPU that compute; by default as many as PyTorch takes."""
+    auto_precision: Literal["fp32", "bf16"] | None = None
+    """What precision: auto trains in; by default what is fast on this machine."""
 
 
 class CheckpointEvery(Section):
@@ -290,9 +292,9 @@ class Config(Section):
 
 # What makes a run another one is everything but these: they change how a run is carried out, not what it computes.
 CARRIED_OUT = {
-    "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every", "threads", "minutes",
-    "offline", "head_kwargs", "class_names", "checkpoint_every", "tensorboard", "root_dir", "data_root", "data_paths",
-    "neighbors",
+    "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every", "threads",
+    "auto_precision", "minutes", "offline", "head_kwargs", "class_names", "checkpoint_every", "tensorboard",
+    "root_dir", "data_root", "data_paths", "neighbors",
 }  # fmt: skip
 
 DEFAULTS = {

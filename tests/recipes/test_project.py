@@ -1,5 +1,6 @@
 """The folder of a clustering: what is removed when it starts again, and what stays."""
 
+from recipes.minutes import time_words
 from recipes.project import Project
 from system.files import write_text
 
@@ -52,6 +53,5 @@ def test_starting_again_removes_what_label_py_left_and_nothing_of_the_user(tmp_p
 
 def test_the_search_for_the_number_is_part_of_the_minutes(tmp_path):
     project = Project(tmp_path, {"num_clusters": 5})
-    project.minutes = 3.0
-    project.facts |= {"stages": ["selflabel"], "number": {"num_clusters": 5, "seconds": 60.0}}
-    assert project.arguments("selflabel")[-1] == "minutes=2.000"
+    project.facts |= {"stages": ["selflabel"], "minutes": 3.0, "number": {"num_clusters": 5, "seconds": 60.0}}
+    assert time_words(project, "selflabel") == ["minutes=2.000"]

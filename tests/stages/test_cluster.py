@@ -18,11 +18,12 @@ from data.files.decode import read_image
 from data.files.listing import ImageFiles
 from recipes import opening
 from recipes.choose import STAGES, choose
+from recipes.configs import check_configs
 from recipes.display import Clock, Display, Work, duration
 from recipes.look import Look, look_at
-from recipes.project import Project
 from report.outputs import encode_rows
 from system.errors import ConfigError, UserError
+from system.runtime import Runtime
 from system.text import csv_path
 from tests.stage import command
 from utils.config import load_config
@@ -269,7 +270,7 @@ def look(num_images, short_side, gray):
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize(("short_side", "gray"), [(8, True), (28, True), (32, False), (64, False), (300, True)])
-def test_every_recipe_is_a_config_that_fits_the_images(tmp_path, device, quick, short_side, gray):
+def test_every_recipe_is_a_config_that_fits_the_images(device, quick, short_side, gray):
     for num_images in (2, 37, 1800, 60_000):
         recipe = choose(look(num_images, short_side, gray), 2, device, quick)
         for stage, config in recipe.configs.items():
@@ -277,8 +278,7 @@ def test_every_recipe_is_a_config_that_fits_the_images(tmp_path, device, quick, 
             assert checked.setup == stage and checked.batch_size <= num_images
         mined = Config.model_validate(recipe.configs["simclr"]).num_mined_train
         assert Config.model_validate(recipe.configs["scan"]).num_neighbors <= mined < num_images
-    project = Project(tmp_path, {"folder": "images"})
-    project.check_configs(recipe, [])  # which builds what the configs name
+    check_configs(recipe, [], Runtime.start("cpu"), [])  # which builds what the configs name
 
 
 def test_signs_are_warped_and_pictures_are_flipped():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from easydict import EasyDict
 
 from system.runtime import Runtime, find_precision, has_fast_bf16
 
@@ -45,3 +46,11 @@ def test_a_run_of_auto_goes_on_in_its_precision():
     assert (other.training, other.inference) == (torch.bfloat16, torch.float32)
     other.continue_in(None)  # of a run that recorded none
     assert other.training == torch.bfloat16
+
+
+def test_what_auto_means_may_be_chosen_before():
+    config = {"device": "cpu", "compile": "auto", "deterministic": False}
+    for word, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        runtime = Runtime.of(EasyDict(config, precision="auto", auto_precision=word))
+        assert (runtime.training, runtime.inference, runtime.auto_precision) == (dtype, torch.float32, word)
+    assert Runtime.of(EasyDict(config, precision="fp32", auto_precision="bf16")).training == torch.float32
