@@ -4,7 +4,7 @@
     python -m methods.candidates --config_exp configs/methods/candidates_cifar10.yml num_classes=20 run_name=k20
 
 Starts from the features and neighbors of a pretext run. The candidates are K-means with and without principal
-components, SCAN heads, TEMI, TURTLE, and a vote of all. The chosen model is
+components, SCAN heads, spectral clustering, TEMI, TURTLE, and a vote of all. The chosen model is
 {root_dir}/{train_db_name}/candidates/model.pth.tar, and run.json holds the scores of all.
 """
 
@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from clustering.candidate import Candidate, make_candidate, predict
 from clustering.judge import VOTE, judge, with_most_agreeing_heads
@@ -28,7 +29,7 @@ from clustering.mining import mine_neighbors
 from clustering.prediction import Prediction
 from clustering.scores import count_classes, score_clusters
 from clustering.vote import vote
-from methods import scan_heads, temi, turtle
+from methods import scan_heads, spectral, temi, turtle
 from models.heads import describe_head
 from models.models import ClusteringModel
 from models.weights import load_backbone, read_weights, save_weights
@@ -51,6 +52,13 @@ KMEANS: dict[str, dict[str, Any]] = {
     "kmeans pca": {"num_dims": 64},
     "kmeans whitened": {"num_dims": 20, "whiten": True},
 }
+METHODS: dict[str, Callable[..., Candidate]] = {
+    "scan": scan_heads.fit,
+    "spectral": spectral.fit,
+    "temi": temi.fit,
+    "turtle": turtle.fit,
+}
+ON_EACH = ("scan", "spectral")  # of several spaces, besides on all together
 
 
 def kmeans_candidate(
@@ -78,18 +86,18 @@ def make_candidates(
     features: Tensor | Sequence[Tensor],
     num_clusters: int,
     seed: int = 0,
-    neighbors: Sequence[Tensor] | None = None,
+    neighbors: Tensor | None = None,
     say: Callable[[str], None] = lambda name: None,
     options: Mapping[Callable[..., Candidate], dict[str, Any]] = MappingProxyType({}),
 ) -> tuple[list[Candidate], Tensor, Tensor]:
     """Cluster features by every method.
 
     Args:
-        features: float32 [N, D], or several such spaces of the same images. With two or more, K-means and SCAN heads
-            run on each, TEMI and TURTLE on all together; heads read the spaces side by side, [N, ΣD].
+        features: float32 [N, D], or several such spaces of the same images. With two or more, every method runs on all
+            together, SCAN heads and spectral clustering on each as well; heads read the spaces side by side, [N, ΣD].
         num_clusters: K.
         seed: of all draws.
-        neighbors: int64 [N, k + 1] of each space, and of all together last where there are several; mined unless given.
+        neighbors: int64 [N, k + 1] in all spaces together; mined unless given.
         say: is told the name of what runs next.
         options: further keywords of the functions that fit, such as `{temi.fit: {"num_steps": 2000}}`.
 
@@ -98,25 +106,26 @@ def make_candidates(
     spaces = [features] if isinstance(features, Tensor) else list(features)
     dims = [space.shape[1] for space in spaces]
     whole = torch.cat([space.float() for space in spaces], dim=1)
+    size = min(NUM_NEIGHBORS, len(whole) - 1)
     if neighbors is None:
-        joint = [torch.cat([torch.nn.functional.normalize(space.float(), dim=1) for space in spaces], dim=1)]
-        size = min(NUM_NEIGHBORS, len(whole) - 1)
-        neighbors = [torch.as_tensor(mine_neighbors(x, size)) for x in spaces + joint * (len(spaces) > 1)]
-    plan: list[tuple[Callable[..., Candidate], dict[str, Any]]] = []
-    for number, dim in enumerate(dims):
-        place = {"dims": [dim], "first": sum(dims[:number]), "neighbors": neighbors[number]}
-        mark = f" {number + 1}" if len(dims) > 1 else ""
-        plan += [(kmeans_candidate, {**place, **kind, "name": name + mark}) for name, kind in KMEANS.items()]
-        plan.append((scan_heads.fit, {**place, "name": "scan" + mark}))
-    both = {"dims": dims, "neighbors": neighbors[-1]}
-    plan += [(temi.fit, {**both, "name": "temi"}), (turtle.fit, {**both, "name": "turtle"})]
+        unit = [normalize(space.float(), dim=1) for space in spaces]  # so that each weighs the same
+        neighbors = torch.as_tensor(mine_neighbors(torch.cat(unit, dim=1), size))
+    both = {"dims": dims, "neighbors": neighbors}
+    plan: list[tuple[Callable[..., Candidate], dict[str, Any]]] = [
+        (kmeans_candidate, {**both, **kind, "name": name}) for name, kind in KMEANS.items()
+    ]
+    plan += [(fit, {**both, "name": name}) for name, fit in METHODS.items()]
+    for number, space in enumerate(spaces if len(spaces) > 1 else []):
+        near = torch.as_tensor(mine_neighbors(space, size))
+        place = {"dims": [dims[number]], "first": sum(dims[:number]), "neighbors": near}
+        plan += [(METHODS[name], {**place, "name": f"{name} {number + 1}"}) for name in ON_EACH]
     found = []
     for fit, own in plan:
         say(own["name"])
         found.append(fit(whole, num_clusters, seed, **own, **options.get(fit, {})))
     say(VOTE)
     finalists = with_most_agreeing_heads(found, num_clusters)
-    return [*finalists, vote(finalists, whole, num_clusters)], whole, neighbors[-1]
+    return [*finalists, vote(finalists, whole, num_clusters)], whole, neighbors
 
 
 def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6) -> dict[str, Any]:
@@ -135,11 +144,14 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6
         scan_heads.fit: {"cluster_prior": p.cluster_prior},
         temi.fit: {"beta": temi_beta},
     }
+    built = get_backbone(p)
+    dims = built["facts"].dims if "facts" in built else (built["dim"],)  # one a network
+    spaces = features.split(dims, dim=1)
     with one_thread() if len(features) <= FEW else contextlib.nullcontext():
-        candidates, whole, neighbors = make_candidates(features, p.num_classes, p.seed, [neighbors], say, options)
+        candidates, whole, neighbors = make_candidates(spaces, p.num_classes, p.seed, neighbors, say, options)
         verdict = judge(candidates, whole, neighbors, p.num_classes)
     head = candidates[verdict.chosen].head
-    model = ClusteringModel(get_backbone(p), p.num_classes, heads=[head])
+    model = ClusteringModel(built, p.num_classes, heads=[head])
     load_backbone(model, read_weights(p.pretext_model))
     save_weights(p.candidates_model, {"model": model.state_dict(), "head": 0}, setup=p.setup)
     run.note(engine=read_record(Path(p.pretext_dir)).get("engine"))  # of a network that was pretrained

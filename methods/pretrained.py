@@ -6,10 +6,10 @@
     python -m methods.pretrained --config_exp configs/pretext/pretrained_digits.yml val_db_name=null \\
         backbone=given/384 features_file=own.npy run_name=own
 
-Nothing is trained. `backbone` is efficientnet_lite0 or efficientnet_lite2, whose weights are installed with the
-project, timm/NAME, whose weights come from timm's hub, or dinov2. Writes model.pth.tar, features-{train,val}.npy and
-topk-{train,val}-neighbors.npy to {root_dir}/{train_db_name}/pretext, where scan.py and methods.candidates go on. An
-interrupted call goes on with the features that are missing.
+Nothing is trained. `backbone` is efficientnet_lite0, efficientnet_lite2 or efficientnet_lite0+efficientnet_lite2, whose
+weights are installed with the project, timm/NAME, whose weights come from timm's hub, or dinov2. Writes model.pth.tar,
+features-{train,val}.npy and topk-{train,val}-neighbors.npy to {root_dir}/{train_db_name}/pretext, where scan.py and
+methods.candidates go on. An interrupted call goes on with the features that are missing.
 With backbone=given/D features_file=FILE the features, D numbers an image, are those of a .npy or .parquet file, and
 there is no network: methods.candidates clusters them.
 """

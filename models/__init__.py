@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from models import iic, plain, resnet, resnet_cifar, ucc
+from models.embedded import TOGETHER
 from models.pretrained import build_pretrained
 from system.sections import Section, Width, check, clash, look_up, section_of
 
@@ -64,6 +65,7 @@ BACKBONES: dict[str, Builder] = {
     "resnet50": resnet.resnet50,
     "efficientnet_lite0": partial(pretrained, "efficientnet_lite0"),
     "efficientnet_lite2": partial(pretrained, "efficientnet_lite2"),
+    **{name: partial(pretrained, name) for name in TOGETHER},
     "dinov2": partial(pretrained, "dinov2"),
     "timm/": timm,
     "iic_cnn": iic.four_convolutions,

@@ -49,6 +49,9 @@ EMBEDDED = {
     ),
 }
 
+# Backbones that are several of these networks, their features one after the other; the last one's side is taken.
+TOGETHER = {"efficientnet_lite0+efficientnet_lite2": ("efficientnet_lite0", "efficientnet_lite2")}
+
 
 def find_file(package: Package) -> Path:
     """The installed file; raises UserError when the package is missing or its file is not the published one."""

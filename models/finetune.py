@@ -4,17 +4,22 @@ from typing import Any
 
 from torch import nn
 
+from models.pretrained import SideBySide
 from system.errors import ConfigError
 
 
 def train_last(backbone: Any, num_groups: int) -> None:
     """Freeze all of a pretrained backbone but its last groups of layers: the stages of a convolutional network.
 
-    Of a transformer they are its blocks. What is frozen costs a forward pass and no more. Raises ConfigError for a
-    network that does not tell its groups.
+    Of a transformer they are its blocks; of several networks side by side, the last groups of each. What is frozen
+    costs a forward pass and no more. Raises ConfigError for a network that does not tell its groups.
     """
     from timm.models import group_parameters  # slow to import
 
+    if isinstance(backbone, SideBySide):  # of each network its own
+        for network in backbone.networks:
+            train_last(network, num_groups)
+        return
     if not hasattr(backbone, "group_matcher"):
         raise ConfigError("trained_layers is for pretrained backbones; leave it out")
     groups = group_parameters(backbone, backbone.group_matcher(coarse=True))

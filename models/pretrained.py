@@ -1,6 +1,7 @@
 """Backbones that somebody else has trained, by name, with what their weights ask of an image.
 
     efficientnet_lite0, efficientnet_lite2   weights installed with the project
+    efficientnet_lite0+efficientnet_lite2    both on the same images, their features one after the other
     timm/NAME                                every network of timm that gives one feature vector, weights from its hub
     dinov2                                   short for timm/vit_small_patch14_dinov2.lvd142m
 
@@ -9,7 +10,8 @@
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models import hub
-from models.embedded import EMBEDDED, read_embedded
+from models.embedded import EMBEDDED, TOGETHER, read_embedded
 from models.weights import read_weights
 from system.errors import ConfigError, UserError
 
@@ -37,7 +39,8 @@ WITH_CAPTIONS = re.compile(r"clip|laion|openai|datacomp|dfn|webli|merged2b|cc12m
 class Pretrained:
     """What a result must say about its backbone, and what its views need.
 
-    `side` is the input's side in pixels, `crop` the share of an image's short side that is kept (`crop_mode` is center,
+    `dim` is the length of a feature vector, `dims` that of each network's part of it. `side` is the input's side in
+    pixels, `crop` the share of an image's short side that is kept (`crop_mode` is center,
     or squash, which brings the whole image to a square first). `trained_with` is "ImageNet's labels", "no labels",
     "captions" or "unknown"; `license` an SPDX name where there is one. `source` tells where the weights are from.
     """
@@ -54,11 +57,24 @@ class Pretrained:
     trained_with: str
     license: str
     source: str
+    dims: tuple[int, ...]
+
+
+class SideBySide(nn.Module):
+    """Several networks that see the same images; their features stand one after the other, `[B, ΣD]`."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features of a batch `[B, 3, side, side]`."""
+        return torch.cat([network(images) for network in self.networks], dim=1)
 
 
 def is_pretrained(name: str) -> bool:
     """Whether a backbone's name is one of this module's."""
-    return name in EMBEDDED or name in SHORT_NAMES or name.startswith(PREFIX)
+    return name in EMBEDDED or name in TOGETHER or name in SHORT_NAMES or name.startswith(PREFIX)
 
 
 def build_pretrained(
@@ -84,13 +100,15 @@ def build_pretrained(
     timm_name = _timm_name(name)
     config = _config(timm_name)
     side = side if side is not None else choose_side(timm_name, config, device, image_side)
+    if name in TOGETHER:
+        return _build_together(name, weights, side, load)
     state, source = _read(name, timm_name, weights, offline) if load else (None, "not loaded")
     backbone = _build(name, timm_name, config, side, state, source)
-    foreign = weights is not None
+    foreign, dim = weights is not None, _feature_length(name, backbone, side)
     facts = Pretrained(
         name=name,
         architecture=timm_name.partition(".")[0],
-        dim=_feature_length(name, backbone, side),
+        dim=dim,
         side=side,
         mean=tuple(config.mean),
         std=tuple(config.std),
@@ -100,8 +118,29 @@ def build_pretrained(
         trained_with=UNKNOWN if foreign else trained_with(config.tag or ""),
         license=UNKNOWN if foreign else config.license or UNKNOWN,
         source=source,
+        dims=(dim,),
     )
-    return {"backbone": backbone, "dim": facts.dim, "facts": facts}
+    return {"backbone": backbone, "dim": dim, "facts": facts}
+
+
+def _build_together(name: str, weights: Path | str | None, side: int, load: bool) -> dict[str, Any]:
+    """Several networks side by side, whose weights are installed and ask the same of an image."""
+    if weights is not None:
+        raise ConfigError(
+            f"the weights {weights} are one network's, and {name} are several; name the one that they are of"
+        )
+    built = [build_pretrained(part, side=side, load=load) for part in TOGETHER[name]]
+    parts = [one["facts"] for one in built]
+    dims = tuple(part.dim for part in parts)
+    facts = replace(
+        parts[-1],
+        name=name,
+        architecture=" + ".join(part.architecture for part in parts),
+        dim=sum(dims),
+        source=" + ".join(part.source for part in parts),
+        dims=dims,
+    )
+    return {"backbone": SideBySide([one["backbone"] for one in built]), "dim": sum(dims), "facts": facts}
 
 
 def describe_pretrained(name: str, *, device: str = "cpu", image_side: int | None = None) -> Pretrained:
@@ -124,13 +163,13 @@ def wanted_views(name: str) -> dict[str, Any]:
 def fetch_pretrained(name: str, offline: bool = False) -> None:
     """Bring a backbone's weights to this machine, where they are not there; raises UserError when that fails."""
     repository = _config(_timm_name(name)).hf_hub_id
-    if name not in EMBEDDED and repository is not None:
+    if not is_installed(name) and repository is not None:
         hub.fetch(repository, offline)
 
 
 def is_at_hand(name: str) -> bool:
     """Whether a backbone's weights are on this machine: installed, or in the hub's cache."""
-    if name in EMBEDDED:
+    if is_installed(name):
         return True
     repository = _config(_timm_name(name)).hf_hub_id
     return repository is not None and hub.find_cached(repository) is not None
@@ -156,9 +195,15 @@ def trained_with(tag: str) -> str:
     return CAPTIONS if WITH_CAPTIONS.search(tag) else UNKNOWN
 
 
+def is_installed(name: str) -> bool:
+    """Whether a backbone's weights are installed with the project."""
+    return name in EMBEDDED or name in TOGETHER
+
+
 def _timm_name(name: str) -> str:
-    if name in EMBEDDED:
-        return EMBEDDED[name].architecture
+    """What timm calls a network, the last one of several."""
+    if is_installed(name):
+        return EMBEDDED[TOGETHER.get(name, (name,))[-1]].architecture
     return SHORT_NAMES.get(name, name).removeprefix(PREFIX)
 
 

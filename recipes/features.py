@@ -21,7 +21,7 @@ from recipes.refining import refining_config
 from system.errors import ConfigError, UserError
 from system.paths import expand_path
 
-EMBEDDED = "efficientnet_lite2"  # the larger of the two, for seconds more
+EMBEDDED = "efficientnet_lite0+efficientnet_lite2"  # which one suits the images is not known before
 QUICK_EMBEDDED = "efficientnet_lite0"
 WITHOUT_LABELS = "dinov2"
 SCRATCH = "scratch"

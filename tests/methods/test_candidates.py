@@ -17,7 +17,7 @@ def test_every_candidate_is_a_head_that_can_be_saved(num_spaces):
         spaces, 4, say=said.append, options={method.fit: options for method, options in QUICK.items()}
     )
     assert said == [candidate.name for candidate in found]
-    assert len(set(said)) == len(said) == (7 if num_spaces == 1 else 11)
+    assert len(set(said)) == len(said) == (8 if num_spaces == 1 else 12)
     assert whole.shape == (len(x), sum(space.shape[1] for space in spaces))
     assert torch.equal(neighbors[:, 0], torch.arange(len(x)))
     for candidate in found:

@@ -10,11 +10,12 @@ from torch.nn import functional
 from clustering.candidate import predict
 from clustering.mining import mine_neighbors
 from clustering.scores import score_clusters
-from methods import scan_heads, temi, turtle
+from methods import scan_heads, spectral, temi, turtle
 from methods.candidates import kmeans_candidate
 
 QUICK = {
     scan_heads: {"num_steps": 100, "num_heads": 2},
+    spectral: {},
     temi: {"num_steps": 300, "num_heads": 3, "hidden": 32, "bottleneck": 16, "batch_size": 128},
     turtle: {"num_steps": 80, "num_heads": 2},
 }
@@ -45,8 +46,9 @@ def test_clear_clusters_are_found_again_bit_for_bit(method, data):
     assert found.losses == again.losses
     assert torch.equal(predict(found.head, x), predict(again.head, x))
     assert torch.equal(predict(found.head, x).argmax(1), found.clusters[found.best])
-    other = method.fit(x, 4, 4, neighbors, **QUICK[method])
-    assert other.losses != found.losses
+    if method is not spectral:  # which has one solution, found from any start
+        other = method.fit(x, 4, 4, neighbors, **QUICK[method])
+        assert other.losses != found.losses
 
 
 @pytest.mark.parametrize("method", QUICK, ids=lambda method: method.__name__)
@@ -58,7 +60,7 @@ def test_columns_of_other_spaces_are_not_read(method, data):
     assert torch.equal(placed.clusters, alone.clusters)
 
 
-@pytest.mark.parametrize("method", [scan_heads, temi], ids=lambda method: method.__name__)
+@pytest.mark.parametrize("method", [scan_heads, spectral, temi], ids=lambda method: method.__name__)
 def test_neighbors_are_needed(method, data):
     with pytest.raises(ValueError, match="neighbors"):
         method.fit(data[0], 4)

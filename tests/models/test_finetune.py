@@ -1,9 +1,11 @@
+import copy
+
 import pytest
 import torch
 
 from models.finetune import train_last, training_mode
 from models.models import ClusteringModel
-from models.pretrained import build_pretrained
+from models.pretrained import SideBySide, build_pretrained
 from system.errors import ConfigError
 
 
@@ -25,6 +27,13 @@ def test_only_the_last_groups_of_layers_change_and_statistics_stay(backbone):
     starts = {".".join(key.split(".")[:2]) for key in changed}
     assert starts == {"backbone.layer4", "cluster_head.0"}
     assert not any("running" in key or "num_batches" in key for key in changed)
+
+
+def test_networks_side_by_side_each_change_their_last_groups(backbone):
+    pair = SideBySide([copy.deepcopy(backbone["backbone"]) for _ in range(2)])
+    train_last(pair, 1)
+    trained = {".".join(name.split(".")[:3]) for name, value in pair.named_parameters() if value.requires_grad}
+    assert trained == {"networks.0.layer4", "networks.1.layer4"}
 
 
 def test_other_backbones_have_no_groups():

@@ -341,3 +341,22 @@ def test_a_damaged_download_is_refused(tmp_path, cache, server):
     stored.write_bytes(content)
     with pytest.raises(UserError, match="damaged: its checksum differs; delete it"):
         build_pretrained(f"timm/{SMALL}")
+
+
+def test_both_embedded_networks_side_by_side_are_each_of_them():
+    """On the same images, in one order, at the side of the last; no file of weights fits both."""
+    name = "efficientnet_lite0+efficientnet_lite2"
+    images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    built = build_pretrained(name, device="cpu", image_side=32)
+    parts = [build_pretrained(part, device="cpu", image_side=32) for part in name.split("+")]
+    with torch.no_grad():
+        expected = torch.cat([part["backbone"](images) for part in parts], dim=1)
+        assert torch.equal(built["backbone"](images), expected)
+    facts = built["facts"]
+    assert (facts.name, facts.dim, facts.dims, facts.side) == (name, 2560, (1280, 1280), 128)
+    assert facts.trained_with == IMAGENET and all(part["facts"].source in facts.source for part in parts)
+    for key in ("mean", "std", "interpolation", "crop_mode", "license", "trained_with"):
+        assert {getattr(part["facts"], key) for part in parts} == {getattr(facts, key)}
+    assert is_pretrained(name) and is_at_hand(name)
+    with pytest.raises(ConfigError, match="several"):
+        build_pretrained(name, weights="own.pth")

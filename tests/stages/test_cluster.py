@@ -413,8 +413,9 @@ def test_names_that_are_no_text_and_no_markup(tmp_path, capsys):
         (["efficientnet"], 2, "it is auto, embedded, dinov2, scratch, timm/NAME, or a .npy or .parquet file"),
         (["timm/resnet18"], 1, "cannot be downloaded from 127.0.0.1:9"),
         (["timm/resnet18", "--offline"], 1, "downloading is switched off"),
-        (["embedded", "weights=other.safetensors"], 1, "do not fit backbone 'efficientnet_lite2'"),
-        (["embedded", "weights=none.pth"], 1, "none.pth does not exist"),
+        (["embedded", "weights=other.safetensors"], 2, "one network's"),
+        (["efficientnet_lite2", "weights=other.safetensors"], 1, "do not fit backbone 'efficientnet_lite2'"),
+        (["efficientnet_lite2", "weights=none.pth"], 1, "none.pth does not exist"),
     ],
 )
 def test_networks_that_are_not_to_be_had_are_refused_before_anything_is_written(
@@ -442,7 +443,7 @@ def test_what_auto_chose_stays_when_a_network_comes_back(tmp_path, monkeypatch):
     words = [tmp_path / "images", "--num_clusters", 2, "--output", tmp_path / "out", "--dry_run"]
     assert run(*words) == 0
     before = (tmp_path / "out/configs/pretrained.yml").read_text()
-    assert yaml.safe_load(before)["backbone"] == "efficientnet_lite2"
+    assert yaml.safe_load(before)["backbone"] == "efficientnet_lite0+efficientnet_lite2"
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(opening, "choose_features", None)  # it is not asked again
     assert run(*words) == 0

@@ -1,0 +1,103 @@
+"""Spectral clustering (Ng, Jordan and Weiss, NeurIPS 2001) of the graph of nearest neighbors, as a head on features."""
+
+import time
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.linalg import eigh
+from scipy.sparse import coo_array, csr_array, diags_array
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh, lobpcg
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clustering.candidate import Candidate, make_candidate
+from clustering.distil import distil
+from clustering.kmeans import run_kmeans
+from clustering.mining import mine_neighbors
+from clustering.pca import fit_even_pca
+from models.heads import LinearHead
+from system.runtime import generator
+
+NUM_NEIGHBORS = 15  # from 5 to 30 clusters differ by less than the draws of images do
+DENSE_IMAGES = 500  # up to which all eigenvectors are computed: exact whatever the graph, in a blink
+BLOCK_STEPS = 200  # of the eigensolver that is taken where the first one does not converge
+NUM_DIMS = 256  # components that the head is fitted on
+CONFIDENT = 0.9  # half of the images get a larger probability; heads of other methods are about as sure
+
+
+def neighbor_graph(neighbors: np.ndarray) -> csr_array:
+    """Return the weights [N, N] between images: 1 where each is the other's neighbor, 1/2 where one is.
+
+    neighbors is int64 [N, k + 1], the image itself in column 0.
+    """
+    num_images, num = len(neighbors), neighbors.shape[1] - 1
+    rows = np.repeat(np.arange(num_images), num)
+    links = coo_array((np.ones(len(rows)), (rows, neighbors[:, 1:].ravel())), shape=(num_images, num_images)).tocsr()
+    return (links + links.T) / 2
+
+
+def embed_graph(weights: csr_array, num_dims: int, seed: int = 0, max_restarts: int = 300) -> Tensor:
+    """Return unit vectors float64 [N, num_dims] of images, close where many short paths of the graph join them.
+
+    They are rows of the first eigenvectors of D^(-1/2) W D^(-1/2), D being the sum of every image's weights.
+    """
+    num_images = weights.shape[0]
+    scale = diags_array(1 / np.sqrt(weights.sum(axis=1)))
+    matrix = scale @ weights @ scale
+    if num_images <= max(DENSE_IMAGES, 2 * num_dims):
+        _, vectors = eigh(matrix.toarray(), subset_by_index=[num_images - num_dims, num_images - 1])
+    else:
+        draws = generator(seed, "spectral")
+        start = torch.randn(num_images, num_dims, generator=draws, dtype=torch.float64).numpy()
+        try:
+            _, vectors = eigsh(matrix, num_dims, which="LA", v0=start[:, 0], maxiter=max_restarts)
+        except ArpackNoConvergence:  # of many that are nearly equal; a block of them at once settles on some
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _, vectors = lobpcg(matrix, start, largest=True, maxiter=BLOCK_STEPS)
+    return normalize(torch.from_numpy(np.ascontiguousarray(vectors)), dim=1)
+
+
+def fit(
+    features: Tensor,
+    num_clusters: int,
+    seed: int = 0,
+    neighbors: Tensor | None = None,
+    *,
+    dims: Sequence[int] | None = None,
+    first: int = 0,
+    most_images: int = 20_000,
+    name: str = "spectral",
+) -> Candidate:
+    """Cut the graph of neighbors into clusters, and fit a linear head that gives them to the features.
+
+    Args:
+        features: float32 [N, ΣD].
+        num_clusters: K, of at most N images.
+        seed: of all draws.
+        neighbors: int64 [N, k + 1], the image itself in column 0, as `mine_neighbors` returns them.
+        dims: the lengths of the spaces that are used, side by side (default: all columns, as one space).
+        first: the column where they begin.
+        most_images: in the graph; of more, about that many are taken, evenly spaced.
+        name: of the candidate.
+
+    The loss is the inertia of K-means among the graph's eigenvectors.
+    """
+    if neighbors is None:
+        raise ValueError("spectral clustering needs neighbors")
+    started = time.perf_counter()
+    head = LinearHead(dims or [features.shape[1] - first], num_clusters, first)
+    rows = torch.arange(0, len(features), -(-len(features) // most_images))
+    found = neighbors[:, : NUM_NEIGHBORS + 1].cpu().numpy()
+    if len(rows) < len(features):
+        unit = torch.cat([normalize(space, dim=1) for space in head.spaces(features[rows.to(features.device)])], dim=1)
+        found = mine_neighbors(unit, NUM_NEIGHBORS)
+    cut = run_kmeans(embed_graph(neighbor_graph(found), num_clusters, seed), num_clusters, seed)
+    own = torch.cat(head.spaces(features[rows.to(features.device)]), dim=1)
+    pca = fit_even_pca(own, NUM_DIMS)
+    linear = distil(pca.apply(own), cut.clusters, num_clusters, CONFIDENT)
+    weight, bias = pca.fold(linear.weight.detach().to(own.device), linear.bias.detach().to(own.device))
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return make_candidate(name, [head], [cut.inertia], features, time.perf_counter() - started)

@@ -1,0 +1,63 @@
+"""Spectral clustering against graphs whose eigenvectors are known."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+
+from clustering.candidate import predict
+from methods import spectral
+from methods.spectral import embed_graph, neighbor_graph
+
+
+def test_weights_are_halved_where_only_one_is_the_others_neighbor():
+    neighbors = np.array([[0, 1], [1, 0], [2, 0]])
+    assert neighbor_graph(neighbors).toarray().tolist() == [[0, 1, 0.5], [1, 0, 0], [0.5, 0, 0]]
+
+
+def ring(num_images):
+    """Each image is joined to the tenth of all next to it: the eigenvectors are the waves of the circle."""
+    steps = np.arange(1, num_images // 20)
+    return csr_array(sum(np.roll(np.eye(num_images), step, axis=1) for step in (*steps, *-steps)))
+
+
+# With all eigenvectors, with those that are wanted alone, and where their solver gives up.
+@pytest.mark.parametrize(("num_images", "max_restarts"), [(60, 300), (601, 300), (601, 1)])
+def test_a_ring_is_laid_out_by_its_waves(num_images, max_restarts):
+    found = embed_graph(ring(num_images), 3, max_restarts=max_restarts)
+    # A constant 1 and waves of √2 sin, √2 cos: unit rows of places a and b have the product (1 + 2 cos(a - b)) / 3.
+    angle = 2 * torch.pi * torch.arange(num_images, dtype=torch.float64) / num_images
+    torch.testing.assert_close(found @ found.T, (1 + 2 * torch.cos(angle[:, None] - angle)) / 3, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [20, 200])
+def test_parts_that_nothing_joins_are_the_clusters(size):
+    groups = np.arange(3 * size) % 3
+    draws = np.random.default_rng(0)
+    near = np.stack([np.flatnonzero(groups == group)[draws.permutation(size)[:16]] for group in groups])
+    vectors = embed_graph(neighbor_graph(np.concatenate([np.arange(3 * size)[:, None], near], axis=1)), 3)
+    same = torch.from_numpy(groups[:, None] == groups)
+    assert torch.allclose((vectors @ vectors.T)[same], torch.ones(int(same.sum()), dtype=torch.float64))
+    assert (vectors @ vectors.T)[~same].abs().max() < 1e-6
+
+
+def test_clusters_follow_the_graph_where_no_line_parts_them_and_the_head_keeps_to_the_features():
+    """Two rings, one inside the other, are parted by the graph; a linear head can only give it a part of that."""
+    angle = torch.arange(200) * 2 * torch.pi / 100
+    radius = 1.0 + 2 * (torch.arange(200) >= 100)
+    points = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
+    neighbors = torch.cdist(points, points).topk(7, largest=False).indices
+    lifted = torch.cat([points, points.norm(dim=1, keepdim=True)], dim=1)  # with the radius a plane parts them
+    found = spectral.fit(lifted, 2, 0, neighbors)
+    assert found.clusters[0].bincount().tolist() == [100, 100]
+    assert (found.clusters[0] == found.clusters[0][0])[:100].all()
+    assert torch.equal(predict(found.head, lifted).argmax(1), found.clusters[0])
+
+
+def test_a_small_share_of_many_images_stands_for_all():
+    draws = torch.Generator().manual_seed(0)
+    truth = torch.arange(600) // 200
+    x = torch.eye(3)[truth] * 4 + torch.randn(600, 3, generator=draws) / 4
+    neighbors = torch.cdist(x, x).topk(16, largest=False).indices
+    found = spectral.fit(x, 3, 0, neighbors, most_images=100).clusters[0]
+    assert len({(int(a), int(b)) for a, b in zip(truth, found, strict=True)}) == 3
