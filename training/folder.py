@@ -320,9 +320,19 @@ class RunFolder:
         files.write_text(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines), listed=True)
 
 
-def git_commit() -> str | None:
-    """The commit of this code, with `-dirty` when files were changed; None outside a repository."""
+def git_commit(repository: Path = files.REPOSITORY) -> str | None:
+    """The commit of a repository, this code's, with `-dirty` when files were changed; None outside a repository.
+
+    A benchmark's result files are no code: what one run has written there does not make the next one dirty.
+    """
+    git = ["git", "-C", str(repository)]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(files.REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            for words in (
+                ("rev-parse", "--short=12", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"),
+            )
+        )
+        return f"{commit}-dirty" if changes else commit
     return None
