@@ -15,8 +15,9 @@
 The model is a run folder, the output folder of cluster.py, or a model file; the config that a run leaves next to its
 model says how images are read. Images are files, directories (read recursively), or `-` for a list of paths on the
 standard input, one a line or each ended by NUL (find -print0). Columns: path, cluster, confidence, and with --top_k K
-also cluster_2, confidence_2, … Where label.py has trained a classifier of named classes, a label stands in the place of
-the cluster; --clusters gives the cluster.
+also cluster_2, confidence_2, … Images that belong in no cluster (cluster.py --leave_out) are in cluster -1, with
+confidence 0; the next columns name the clusters that they would be in. Where label.py has trained a classifier of named
+classes, a label stands in the place of the cluster; --clusters gives the cluster.
 A model of features from a file (cluster.py --features FILE) needs those of the new images, made in the same way: a .npy
 with a row an image in the order of IMAGES, or a .parquet with the column path, relative to the folder IMAGES; without
 IMAGES its paths stay as they are.
@@ -38,7 +39,7 @@ from data.files.unseen import split_blocks
 from data.given import FeatureTable
 from report.outputs import TABLES, Columns, Sorter, cluster_folders, copy_file, folder_names, link_file
 from report.targets import BlockWriter, Targets
-from system.console import say
+from system.console import say, warn
 from system.distributed import on_main
 from system.errors import ConfigError
 from system.files import write_file
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.export:
             on_main(lambda: export_model(args.export, p, file, reading))
             say(f"model: {args.export}")
+            if model.leave_out:
+                warn(f"{args.export} leaves no image out of all clusters, as predict.py does")
         if not (args.images or args.features):
             return 0
 

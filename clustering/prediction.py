@@ -16,15 +16,21 @@ from data.files.unseen import open_block
 
 PROTOTYPE_CANDIDATES = 10
 BLOCK = 8192  # feature rows at a time
+OTHER = -1  # the cluster of what belongs in none
 
 
-def find_prototypes(features: Tensor | np.ndarray, probabilities: Tensor) -> dict[int, int]:
+def find_prototypes(
+    features: Tensor | np.ndarray, probabilities: Tensor, kept: np.ndarray | None = None
+) -> dict[int, int]:
     """Return the index of the sample that stands for each cluster; empty clusters are left out.
 
     Among the 10 most confident samples assigned to a cluster (fewer if there are fewer; equal confidence goes by
-    index), the one whose feature (backbone, [N, D], not normalised) is nearest in L2 to the mean of theirs.
+    index), the one whose feature (backbone, [N, D], not normalised) is nearest in L2 to the mean of theirs. Only `kept`
+    samples, bool [N], count; None: all.
     """
     confidence, clusters = (x.cpu().numpy() for x in probabilities.max(1))
+    if kept is not None:
+        clusters = np.where(kept, clusters, OTHER)
     order = np.lexsort((-confidence, clusters))  # stable, so equal confidence stays in index order
     first = np.searchsorted(clusters[order], np.arange(probabilities.shape[1] + 1))
     chosen = {}
@@ -38,10 +44,31 @@ def find_prototypes(features: Tensor | np.ndarray, probabilities: Tensor) -> dic
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a split: backbone features `[N, D]` and its best head's probabilities `[N, C]`."""
+    """What a model says of a split: backbone features `[N, D]` and its best head's probabilities `[N, C]`.
+
+    `left_out` bool `[N]` marks the images that belong in no cluster; None: all belong in one.
+    """
 
     features: Tensor
     probabilities: Tensor
+    left_out: Tensor | None = None
+
+    @property
+    def clusters(self) -> Tensor:
+        """The cluster of each image, int64 `[N]`; OTHER where it is left out."""
+        clusters = self.probabilities.argmax(1)
+        return clusters if self.left_out is None else clusters.masked_fill(self.left_out, OTHER)
+
+    @property
+    def confidence(self) -> Tensor:
+        """The probability of that cluster, float32 `[N]`; 0 where an image is left out."""
+        confidence = self.probabilities.float().max(1).values
+        return confidence if self.left_out is None else confidence.masked_fill(self.left_out, 0)
+
+    def cpu(self) -> "Prediction":
+        """The same on the CPU, features as float32."""
+        left_out = None if self.left_out is None else self.left_out.cpu()
+        return Prediction(self.features.float().cpu(), self.probabilities.cpu(), left_out)
 
 
 @torch.no_grad()
@@ -54,8 +81,10 @@ def predict(model: Any, head: int, dataset: Any, embedder: Embedder) -> Predicti
 @torch.no_grad()
 def predict_features(model: Any, head: int, features: Tensor) -> Prediction:
     """Apply the head of a clustering model to features `[N, D]`, on the device that they are on."""
-    own = copy.deepcopy(model.cluster_head[head]).to(features.device)  # the model stays where it is
-    return Prediction(features, torch.softmax(own(features), dim=1))
+    own, leave_out = (  # the model stays where it is
+        module and copy.deepcopy(module).to(features.device) for module in (model.cluster_head[head], model.leave_out)
+    )
+    return Prediction(features, torch.softmax(own(features), dim=1), leave_out and leave_out(features))
 
 
 class Block(NamedTuple):
@@ -82,4 +111,4 @@ def predict_files(model: Any, head: int, paths: Sequence[str], reading: Reading,
     if dataset is None:
         return Block([], None, unreadable)
     found = predict(model, head, dataset, replace(embedder, alone=True))
-    return Block(readable, Prediction(found.features.float().cpu(), found.probabilities.cpu()), unreadable)
+    return Block(readable, found.cpu(), unreadable)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.leave_out import LeaveOut
 from system.errors import ConfigError
 from system.sections import NumFeatures
 
@@ -121,7 +122,8 @@ class ClusteringModel(nn.Module):
     """Backbone and cluster heads; images `[B, 3, H, W]` become a list of logits `[B, nclusters]`.
 
     One list entry a head. `backbone` is `{'backbone': module, 'dim': int}`. The heads are linear, unless others are
-    given: modules from features `[B, dim]` to logits. Raises ConfigError when there would be no cluster or no head.
+    given: modules from features `[B, dim]` to logits. `leave_out` says which features belong in no cluster; None: all
+    belong in one. Raises ConfigError when there would be no cluster or no head.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class ClusteringModel(nn.Module):
         self.nheads = nheads
         linear = (nn.Linear(self.backbone_dim, nclusters) for _ in range(nheads))
         self.cluster_head = nn.ModuleList(linear if heads is None else heads)
+        self.leave_out: LeaveOut | None = None
 
     def forward(self, x: Tensor, forward_pass: str = "default") -> Any:
         """Run the whole model, or one part of it.

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.leave_out import LeaveOut
+from models.models import ClusteringModel
 from system import distributed, files
 from system.console import say
 from system.errors import UserError
@@ -22,7 +24,7 @@ from system.pickles import load_untrusted, on_cpu, write_torch
 from system.sections import MAX_HEADS
 from system.text import shown
 
-PREFIXES = ("backbone.", "contrastive_head.", "classifier.", "cluster_head.")
+PREFIXES = ("backbone.", "contrastive_head.", "classifier.", "cluster_head.", "leave_out.")
 DTYPES = frozenset(
     {torch.float16, torch.bfloat16, torch.float32, torch.float64}
     | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -267,6 +269,25 @@ def load_parts(model: nn.Module, weights: Weights) -> None:
     """Load the backbone and the cluster heads of any kind; raises UserError unless both fit exactly."""
     load_backbone(model, weights)
     _load(model, weights, "cluster_head.", "the config next to the model says what its head is; keep both together")
+
+
+def load_leave_out(model: ClusteringModel, weights: Weights) -> None:
+    """Give a model what says which features belong in no cluster, where its file has it.
+
+    Raises UserError unless it fits the model.
+    """
+    reference = weights.state.get("leave_out.reference")
+    if reference is None:
+        return
+    if reference.ndim != 2 or reference.shape[1] != model.backbone_dim:
+        raise UserError(
+            f"{weights.path} is not usable: its 'leave_out.reference' is {_shape(reference)}, and the network gives "
+            f"{model.backbone_dim} features; give the config it was trained with"
+        )
+    model.leave_out = LeaveOut(*reference.shape)
+    _load(model, weights, "leave_out.", "cluster the images again")
+    if not 1 <= int(model.leave_out.num_neighbors) <= len(reference):
+        raise UserError(f"{weights.path} is not usable: its 'leave_out.num_neighbors' fits no {len(reference)} images")
 
 
 def load_clusters(model: nn.Module, weights: Weights) -> int:

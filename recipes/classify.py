@@ -14,7 +14,7 @@ from clustering.classifier import Classifier, fit_classifier
 from clustering.prediction import predict
 from models.heads import describe_head
 from models.models import ClusteringModel
-from models.weights import load_backbone, read_weights, save_weights
+from models.weights import load_backbone, load_leave_out, read_weights, save_weights
 from system.errors import UserError
 from system.files import verify_file, write_text
 from system.runtime import Runtime
@@ -73,7 +73,11 @@ def train_classifier(p: Any, model: Path, folder: Path, features: Tensor, names:
     targets = torch.tensor([classes.index(names[i]) for i in rows])
     found = fit_classifier(features[rows], targets, len(classes), p.seed)
     network = ClusteringModel(get_backbone(p), len(classes), heads=[found.head])
-    load_backbone(network, read_weights(model))
+    weights = read_weights(model)
+    load_backbone(network, weights)
+    load_leave_out(network, weights)
+    if network.leave_out and network.leave_out(features[rows]).any():  # what was left out has a name now
+        network.leave_out = None
     save_weights(folder / MODEL, {"model": network.state_dict(), "head": 0}, setup=p.setup)
     config = saved.relative_config(model.parent / CONFIG, folder)
     config |= {"num_classes": len(classes), "class_names": classes, "head_kwargs": describe_head(found.head)}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clustering.judge import NEAREST, Scores, choose, evenness, explain, neighbor_agreement
 from clustering.prediction import Prediction, predict, predict_features
+from recipes.leave_out import leave_out
 from recipes.project import Project
 from recipes.record import DELIVERED
 from recipes.refining import STAGE as REFINING
@@ -67,8 +68,12 @@ def deliver(project: Project, dataset: Any, runtime: Any) -> Delivery:
     else:
         found = _from_scratch(project, dataset, runtime)
     source = found.path.parent
-    data = found.path.read_bytes()
-    write_file(project.folder / MODEL, lambda file: file.write(data), num_bytes=len(data), setup=found.stage)
+    if project.facts["leave_out"]:
+        left = leave_out(project, found.path, found.prediction, project.folder / MODEL, found.stage)
+        found = replace(found, prediction=left)
+    else:
+        data = found.path.read_bytes()
+        write_file(project.folder / MODEL, lambda file: file.write(data), num_bytes=len(data), setup=found.stage)
     content = relative_config(source / CONFIG, project.folder)
     write_text(project.folder / CONFIG, yaml.safe_dump(content, sort_keys=False), record=True)
     write_text(project.folder / RECORD, (source / RECORD).read_text(encoding="utf-8"), record=True)
@@ -169,4 +174,12 @@ def verdict_of(found: Delivery) -> dict[str, Any]:
     """The verdict for records and the page."""
     probabilities = found.prediction.probabilities
     in_use = [len(probabilities.argmax(1).unique()), probabilities.shape[1]]
-    return to_plain({"candidates": found.candidates, "reason": found.reason, "in_use": in_use, "trust": found.trust})
+    verdict: dict[str, Any] = {
+        "candidates": found.candidates,
+        "reason": found.reason,
+        "in_use": in_use,
+        "trust": found.trust,
+    }
+    if found.prediction.left_out is not None:
+        verdict["left_out"] = int(found.prediction.left_out.sum())
+    return to_plain(verdict)

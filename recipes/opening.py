@@ -9,6 +9,7 @@ from models.pretrained import is_pretrained
 from recipes.configs import check_configs
 from recipes.estimate import estimate
 from recipes.features import Features, choose_features, make_recipe, require_weights
+from recipes.leave_out import take_leave_out
 from recipes.look import Look, look_at
 from recipes.minutes import take_minutes
 from recipes.project import Project
@@ -56,6 +57,7 @@ def open_project(
     project.configs.offline = args.offline
     if not again and project.open(look.files):
         take_minutes(project, None if args.dry_run else minutes)
+        take_leave_out(project, None if args.dry_run else args.leave_out)
         return not project.finished
     if again and args.dry_run and (project.folder / RECORD).exists():
         raise ConfigError(
@@ -86,6 +88,6 @@ def open_project(
     if not project.shared:
         note_look(project.folder, look.files.root, look.values, look.found)
     stages = [stage for stage in stages if stage in recipe.configs]
-    facts = {"seconds": seconds, "stages": stages, "minutes": minutes}
+    facts = {"seconds": seconds, "stages": stages, "minutes": minutes, "leave_out": args.leave_out or None}
     project.write(recipe=recipe.name, reasons=recipe.reasons, result=None, **facts)
     return True

@@ -58,6 +58,7 @@ class Project:
             "stages": list(STAGES),
             "minutes": None,
             "number": None,
+            "leave_out": None,
         }
 
     @property

@@ -1,7 +1,7 @@
 """What a clustering leaves in its folder besides its runs, and what is relied on of what is there already."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
@@ -57,6 +57,7 @@ class ProjectRecord(BaseModel):
     seconds: dict[str, FiniteFloat]
     result: Outcome | None
     minutes: FiniteFloat | None = None
+    leave_out: FiniteFloat | Literal["auto"] | None = None
     stages: list[str] = list(STAGES)
     """Earlier versions knew only training from scratch."""
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from clustering.prediction import OTHER
 from data.files.decode import read_image
 from data.files.formats import BadImageError
 from data.files.values import Values
@@ -124,9 +125,13 @@ def _clustering(project: Project) -> Clustering | None:
         return None
     members: dict[int, tuple[int, str]] = {}
     best: dict[int, float] = {}
+    left_out = 0
     with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         for row in csv.DictReader(file):
             cluster, confidence = int(row["cluster"]), float(row["confidence"])
+            if cluster == OTHER:
+                left_out += 1
+                continue
             size, path = members.get(cluster, (0, row["path"]))
             if confidence > best.get(cluster, -1.0):
                 best[cluster], path = confidence, row["path"]
@@ -136,4 +141,4 @@ def _clustering(project: Project) -> Clustering | None:
     scores = next((row for row in verdict["candidates"] if row["name"] == chosen), None)
     link = os.path.relpath(project.folder / "report.html", shared.folder)
     acc = result["scores"].get("acc")
-    return Clustering(project.request["num_clusters"], link, members, chosen, verdict["trust"], scores, acc)
+    return Clustering(project.request["num_clusters"], link, members, chosen, verdict["trust"], scores, acc, left_out)

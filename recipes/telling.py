@@ -15,6 +15,8 @@ def report(project: Project) -> None:
         say(f"chosen: {verdict['reason']}")
         if "in_use" in verdict:
             say("clusters in use: {} of {}".format(*verdict["in_use"]))
+        if "left_out" in verdict:
+            say(f"left out: {verdict['left_out']:,} images, in no cluster (-1 in clusters.csv)")
         say(f"how far to trust it: {verdict['trust']}")
     if result["scores"]:
         say("labels only score: " + clusters.words(result["scores"], project.request["num_clusters"]), "green")

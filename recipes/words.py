@@ -63,6 +63,12 @@ def _parser(doc: str) -> cli.Parser:
         metavar="M",
         help="refine the clusters until M minutes of computing are over; more minutes later go on from there",
     )
+    parser.add_argument(
+        "--leave_out",
+        type=cli.share_or_auto,
+        metavar="SHARE",
+        help="leave images that are far from all clusters in none, cluster -1: a share, or auto; 0: none again",
+    )
     flip = parser.add_mutually_exclusive_group()
     flip.add_argument("--no_flip", action="store_true", help="never mirror images: for signs, text, left and right")
     flip.add_argument("--flip", action="store_true", help="mirror them whatever is found of left and right")

@@ -17,7 +17,7 @@ import torch
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from clustering.prediction import find_prototypes
+from clustering.prediction import OTHER, find_prototypes
 from report import charts, projection, summary, thumbnails
 from report.duplicates import exact_duplicates
 from report.edits import fingerprint
@@ -46,6 +46,7 @@ class ReportData:
     what `thumbnail` is, where a small picture can be had sooner.
     `unreadable` are files that were left out, None where that is unknown. `whole(i)` is image i at its full size, None:
     `thumbnail` gives that.
+    `left_out` bool [N] marks images that belong in no cluster, None: all belong in one.
     `verdict` holds the candidates with their scores, the reason for the chosen one, and how far to trust it; where the
     number of clusters was looked for, `number` has the sentence about it and the picture of its curves, PNG in base64.
     """
@@ -68,6 +69,7 @@ class ReportData:
     tile: Callable[[int], thumbnails.Picture] | None = None
     whole: Callable[[int], thumbnails.Picture] | None = None
     verdict: Mapping[str, Any] | None = None
+    left_out: np.ndarray | None = None
 
 
 def clean(text: object) -> str:
@@ -240,21 +242,23 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_ta
     `has_table` says that clusters.csv goes with the page, which label.py needs.
     """
     probabilities, features = _check(data)
-    assigned, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
     num_images, num_clusters = probabilities.shape
+    kept = np.ones(num_images, dtype=bool) if data.left_out is None else ~np.asarray(data.left_out)
+    nearest, confidence = probabilities.argmax(axis=1), np.where(kept, probabilities.max(axis=1), 0).astype(np.float64)
+    assigned = np.where(kept, nearest, OTHER)
     prototypes = data.prototypes
     if prototypes is None:
-        prototypes = find_prototypes(features, torch.tensor(probabilities))
+        prototypes = find_prototypes(features, torch.tensor(probabilities), kept)
     clusters = summary.summarize_clusters(assigned, confidence, features, num_clusters, prototypes, seed)
-    labels = _labels(data, assigned, confidence, num_clusters)
+    labels = _labels(data, nearest, confidence, num_clusters)
     for cluster, name in (labels.names() if labels else {}).items():
         clusters[cluster].label = name
 
     on_map = projection.choose_points(num_images, sorted(prototypes.values()), seed)
-    colors = charts.cluster_colors(num_clusters)
+    colors = [*charts.cluster_colors(num_clusters), charts.UNKNOWN]  # the last is that of OTHER, which is -1
     curve_figures, curves = _curves(data.metrics)
     figures = curve_figures | {
-        "sizes": charts.cluster_sizes(clusters, colors),
+        "sizes": charts.cluster_sizes(clusters, colors[:-1]),
         "confidence": charts.confidence_histogram(confidence, labels),
         "map": charts.image_map(projection.project(features[on_map], seed), assigned[on_map], colors),
     }
@@ -263,8 +267,10 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_ta
     distances = summary.distances(assigned, features, num_clusters)
     for one in clusters:
         one.distance = float(distances[assigned == one.index].mean()) if one.size else 0.0
+    other = summary.summarize_other(assigned, distances, seed)
+    cards = [cluster for cluster in [*clusters, other] if cluster.size]
     order = np.lexsort((-confidence, assigned))  # as sheets show them, so that few sprites are in sight
-    sprites, num_failed = _sprites(data, clusters, labels.mistakes if labels else [], order)
+    sprites, num_failed = _sprites(data, cards, labels.mistakes if labels else [], order)
     neighbors = _neighbors(data, features)
     paths = [clean(path) for path in data.paths]
     facts = {
@@ -297,6 +303,8 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_ta
         paths=paths,
         confidence=confidence,
         clusters=clusters,
+        cards=cards,
+        other=other,
         colors=colors,
         labels=labels,
         show_table=labels is not None and max(labels.table.shape) <= MAX_TABLE_CLASSES,
@@ -306,6 +314,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_ta
         made=flatten(data.facts),
         num_images=num_images,
         num_map=len(on_map),
+        mean_confidence=confidence[kept].mean() if kept.any() else 0.0,
         num_empty=sum(not cluster.size for cluster in clusters),
         num_failed=num_failed,
     )

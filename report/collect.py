@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clustering.prediction import Prediction, find_prototypes
+from clustering.prediction import Prediction
 from data.files.decode import read_image
 from data.files.formats import BadImageError
 from data.files.values import Values
@@ -52,10 +52,10 @@ def write_report(
         matching=scores.get("matching"),
         metrics=read_metrics(folders),
         facts=facts_of(config, model_path, folders),
+        left_out=None if prediction.left_out is None else prediction.left_out.cpu().numpy(),
         scores=scores,
         verdict=verdict,
         image_root=dataset.root,
-        prototypes=find_prototypes(prediction.features, prediction.probabilities),
         neighbors=neighbors,
         unreadable=unreadable,
         whole=thumbnails.whole,

@@ -24,7 +24,8 @@ class Clustering:
     """One of the clusterings: `number` of clusters asked for, and its report's address as seen from the page.
 
     `members` holds, for each cluster in use, how many images it has and the path of the one that stands for it.
-    `scores` are those of the chosen candidate, `acc` is in 0..1, None without labels.
+    `scores` are those of the chosen candidate, `acc` is in 0..1, None without labels, `left_out` counts the images in
+    no cluster.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Clustering:
     trust: str = ""
     scores: Mapping[str, Any] | None = None
     acc: float | None = None
+    left_out: int = 0
 
     @property
     def largest(self) -> list[tuple[int, int, str]]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from clustering.prediction import OTHER
 from report.outputs import encode_rows
 from system.bounded import read_bytes, read_json
 from system.errors import UserError
@@ -22,7 +23,7 @@ from system.files import write_file
 from system.text import FORMULA, csv_cell, csv_path, is_utf8, shown
 
 MAX_BYTES = 1 << 30  # of a list of millions of images
-OUT = -1  # the group of images that belong nowhere
+OUT = OTHER  # the group of images that belong nowhere, left out by the clustering or by hand
 HEADER = ["path", "label", "cluster", "confidence", "by_hand"]
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
@@ -86,7 +87,7 @@ def read_clusters(path: Path) -> Clustering:
         likely = all(0 <= float(row["confidence"]) <= 1 for row in rows)
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}; {advice}") from error
-    if not rows or min(clusters) < 0 or not likely:
+    if not rows or min(clusters) < OUT or not likely:
         raise UserError(f"{path} lists no clusters, or no confidences from 0 to 1; {advice}")
     return Clustering([_path(row) for row in rows], clusters, [row["confidence"] for row in rows])
 

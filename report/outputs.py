@@ -12,7 +12,7 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from clustering.prediction import Prediction
+from clustering.prediction import OTHER, Prediction
 from system.errors import UserError
 from system.files import TEMPORARY, write_file
 from system.lock import locked_files
@@ -48,10 +48,16 @@ class Columns:
         return ["path", first, "confidence", *more]
 
     def rows(self, paths: Sequence[str], prediction: Prediction) -> Iterator[list[Any]]:
-        """A row an image: its path, its cluster or class and confidence, and the next ones up to `top_k`."""
+        """A row an image: its path, its cluster or class and confidence, and the next ones up to `top_k`.
+
+        An image that belongs in no cluster has OTHER or no class first, with confidence 0.
+        """
         confidence, clusters = prediction.probabilities.float().cpu().topk(self.top_k, dim=1)
-        for path, values, numbers in zip(paths, confidence.tolist(), clusters.tolist(), strict=True):
-            pairs = zip(map(self._named, numbers, values), (round(value, 6) for value in values), strict=True)
+        first = prediction.clusters.tolist()
+        for path, values, numbers, cluster in zip(paths, confidence.tolist(), clusters.tolist(), first, strict=True):
+            pairs = list(zip(map(self._named, numbers, values), (round(value, 6) for value in values), strict=True))
+            if cluster == OTHER:
+                pairs = [("" if self.names else OTHER, 0.0), *pairs[:-1]]
             yield [csv_path(path), *(x for pair in pairs for x in pair)]
 
     def _named(self, cluster: int, confidence: float) -> int | str:
@@ -161,9 +167,12 @@ def folder_names(labels: Sequence[str]) -> list[str]:
 
 
 def cluster_folders(num_clusters: int) -> list[str]:
-    """A folder's name for each cluster: cluster-0, or cluster-00 where there are more than ten, and so on."""
+    """A folder's name for each cluster: cluster-0, or cluster-00 where there are more than ten, and so on.
+
+    The last is that of OTHER, which is -1.
+    """
     digits = len(str(num_clusters - 1))
-    return [f"cluster-{cluster:0{digits}}" for cluster in range(num_clusters)]
+    return [*(f"cluster-{cluster:0{digits}}" for cluster in range(num_clusters)), "other"]
 
 
 class Sorter:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from clustering.prediction import OTHER
 from clustering.scores import contingency, match
 
 MAX_SHEET_IMAGES = 2400  # thumbnails in all sheets together, which bounds the size of the page
@@ -33,6 +34,8 @@ class Cluster:
     @property
     def name(self) -> str:
         """The number, and the class that the cluster was matched with where labels are known."""
+        if self.index == OTHER:
+            return "Other"
         return f"Cluster {self.index}" + (f" · {self.label}" if self.label else "")
 
     def images(self) -> list[int]:
@@ -88,13 +91,34 @@ def _centroid(members: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 def distances(clusters: np.ndarray, features: np.ndarray, num_clusters: int) -> np.ndarray:
-    """Every image's cosine distance to the mean direction of its cluster, [N], 0..2."""
+    """Every image's cosine distance to the mean direction of its cluster, [N], 0..2.
+
+    For an image that is left out, to the nearest one.
+    """
     found = np.zeros(len(clusters))
+    others = np.flatnonzero(clusters == OTHER)
+    nearest = np.full(len(others), 2.0)
     for cluster in range(num_clusters):
         members = np.flatnonzero(clusters == cluster)
         if len(members):
-            found[members] = 1 - unit_rows(features[members]) @ _centroid(members, features)
+            centroid = _centroid(members, features)
+            found[members] = 1 - unit_rows(features[members]) @ centroid
+            nearest = np.minimum(nearest, 1 - unit_rows(features[others]) @ centroid)
+    found[others] = nearest
     return found
+
+
+def summarize_other(clusters: np.ndarray, distances: np.ndarray, seed: int) -> Cluster:
+    """Describe the images that are left out of all clusters, [N] each, the farthest first."""
+    members = np.flatnonzero(clusters == OTHER)
+    members = members[np.argsort(-distances[members], kind="stable")]
+    shown = [("Farthest from all clusters", members[:MAX_MEMBERS].tolist())] if len(members) else []
+    if len(members) > MAX_MEMBERS:
+        others = np.random.default_rng([seed, len(clusters)]).choice(members, MAX_MEMBERS, replace=False)
+        shown.append(("Random", others.tolist()))
+    return Cluster(
+        OTHER, len(members), distance=float(distances[members].mean()) if len(members) else 0.0, sheets=shown
+    )
 
 
 def _link_nearest(found: list[Cluster], centroids: np.ndarray) -> None:

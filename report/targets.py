@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import BinaryIO
 
-from clustering.prediction import Block
+from clustering.prediction import OTHER, Block
 from data.files.unseen import list_inputs
 from report.outputs import TABLES, Columns, CsvTable, NpyRows, ParquetTable, Sorter
 from system.console import say, warn
@@ -97,7 +97,7 @@ def _is_same(one: str | Path, other: str | Path) -> bool:
 class BlockWriter:
     """Writes predictions as they come: a table, feature rows to `embeddings`, images sorted by `sorter`.
 
-    Images below the confidence that a label needs are not sorted.
+    Images that get no label are not sorted.
 
     `kind` is the table's, a key of TABLES. Files that cannot be read are named, and counted in `num_unreadable`.
     """
@@ -130,9 +130,11 @@ class BlockWriter:
             if rows:
                 rows.write(prediction.features.numpy())
             if self.sorter:
-                confidence, groups = prediction.probabilities.float().max(1)
-                sure = (confidence >= self.columns.least).nonzero()[:, 0].tolist()
-                self.sorter.write([paths[i] for i in sure], groups[sure].tolist())
+                sorted_in = prediction.confidence >= self.columns.least
+                if self.columns.names:
+                    sorted_in &= prediction.clusters != OTHER
+                rows_in = sorted_in.nonzero()[:, 0].tolist()
+                self.sorter.write([paths[i] for i in rows_in], prediction.clusters[rows_in].tolist())
         if self.num_images == 0:
             what = (
                 f"none of the {self.num_unreadable:,} files can be read"

@@ -38,6 +38,16 @@ def share(text: str) -> float:
     return value
 
 
+def share_or_auto(text: str) -> float | str:
+    """`auto`, or a number from 0 to below 1, of the command line."""
+    if text == "auto":
+        return text
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{shown(text)} is neither auto nor a number from 0 to below 1")
+
+
 def minutes(text: str) -> float:
     """A number of minutes of the command line."""
     with contextlib.suppress(ValueError):

@@ -46,11 +46,13 @@ def load_clustering(p: EasyDict, path: str | Path, advice: str = "check the path
         head = build_head(**to_plain(kwargs))
         model = ClusteringModel(get_backbone(p), head.num_clusters, heads=[head])
         weights.load_parts(model, read)
+        weights.load_leave_out(model, read)
         return model, 0
     weights.best_head(read)
     backbone = get_backbone(p)
     weights.load_backbone(ClusteringModel(backbone, 1), read)  # before heads are built as the file has them
     model = ClusteringModel(backbone, weights.count_clusters(read, backbone["dim"]), read.num_heads)
+    weights.load_leave_out(model, read)
     return model, weights.load_clusters(model, read)
 
 

@@ -38,6 +38,9 @@ const report = (() => {
     element.classList.toggle("coarse", side <= 16);
   }
 
+  // The name of an image's cluster; -1 is of those that are left out of all.
+  const clusterOf = (image) => facts.names[facts.clusters[image]] ?? "Other";
+
   // Arrays that would be long as JSON: little-endian numbers as base64.
   function numbers(id, kind) {
     const text = atob(byId(id).textContent);
@@ -53,5 +56,5 @@ const report = (() => {
   const addressOf = (image) => (facts.links === null ? null
     : facts.links + (facts.addresses[image] ?? facts.paths[image].split("/").map(encodeURIComponent).join("/")));
 
-  return { facts, byId, all, percent, tiles, paint, neighbors, cosines, perImage, neighborsOf, addressOf };
+  return { facts, byId, all, percent, tiles, paint, clusterOf, neighbors, cosines, perImage, neighborsOf, addressOf };
 })();

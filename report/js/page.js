@@ -1,7 +1,7 @@
 "use strict";
 // Looking at the result: cards, charts, the list, the map, and one picture larger.
 (() => {
-  const { facts, byId, all, percent, tiles, paint, addressOf } = report;
+  const { facts, byId, all, percent, tiles, paint, clusterOf, addressOf } = report;
   const figures = JSON.parse(byId("figures").textContent);
   const PAGE = 50;
 
@@ -68,7 +68,7 @@
     paint(viewer.querySelector(".picture"), image);
     byId("viewer-path").firstElementChild.textContent = facts.paths[image];
     const target = facts.targets ? facts.targets[image] : -1;
-    byId("viewer-facts").textContent = `${facts.names[facts.clusters[image]]}, confidence ${percent(facts.confidence[image])}` +
+    byId("viewer-facts").textContent = `${clusterOf(image)}, confidence ${percent(facts.confidence[image])}` +
       (target >= 0 ? `, labeled ${facts.classes[target]}` : "");
     viewer.querySelector('[data-step="-1"]').disabled = current <= 0;
     viewer.querySelector('[data-step="1"]').disabled = current >= among.length - 1;
@@ -138,7 +138,7 @@
       members[to]?.focus();
     });
   }
-  all(".in").forEach((place) => { place.textContent = facts.names[facts.clusters[Number(place.dataset.of)]]; });
+  all(".in").forEach((place) => { place.textContent = clusterOf(Number(place.dataset.of)); });
 
   // ---- Clusters: sort, go to, show in the list.
   byId("sort-clusters").addEventListener("change", (event) => {
@@ -229,8 +229,8 @@
     else picture.textContent = "…";
     const link = document.createElement("a");
     link.href = `#cluster-${facts.clusters[image]}`;
-    link.textContent = facts.names[facts.clusters[image]].replace("Cluster ", "");
-    link.setAttribute("aria-label", facts.names[facts.clusters[image]]);
+    link.textContent = clusterOf(image).replace("Cluster ", "");
+    link.setAttribute("aria-label", clusterOf(image));
     const path = document.createElement("bdi");
     path.textContent = fitting(facts.paths[image]);
     path.title = facts.paths[image];

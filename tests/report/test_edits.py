@@ -113,3 +113,14 @@ def test_a_list_of_clusters_that_is_none_is_refused(tmp_path):
     (tmp_path / "clusters.csv").write_text("path,cluster,confidence\na,x,1\n")
     with pytest.raises(UserError, match="damaged"):
         read_clusters(tmp_path / "clusters.csv")
+
+
+def test_what_a_clustering_left_out_has_no_name_until_it_is_moved(tmp_path):
+    clustering = Clustering(PATHS, [-1, 0, 0, -1, 1], ["0", "0.8", "0.7", "0", "0.5"])
+    path = tmp_path / "edits.json"
+    names = {"0": "cat", "1": "dog"}
+    path.write_text(json.dumps(EDITS | {"fingerprint": clustering.fingerprint, "names": names, "moved": {"3": 1}}))
+    assert read_labels(path, clustering).names == ["", "cat", "cat", "dog", "dog"]
+    table = tmp_path / "clusters.csv"
+    table.write_text("path,cluster,confidence\na.jpg,-1,0.0\nb.jpg,0,0.5\n")
+    assert read_clusters(table).clusters == [-1, 0]

@@ -185,3 +185,46 @@ def test_features_that_are_not_there_or_of_another_kind(base, capsys):
         assert run("cluster", *words(base, name, "none")) == code
         assert sentence in capsys.readouterr().err
     assert not (base / "none").exists()
+
+
+def test_what_is_far_from_all_clusters_is_in_none_in_every_table_and_named_later(base, tmp_path, capsys):
+    """Three of 60 images are left out; a model that leaves some out says the same of the same images."""
+    output = tmp_path / "out"
+    asked = base / "images", "--num_clusters", K, "--features", base / "own.npy", "--output", output
+    assert run("cluster", *asked) == 0
+    whole = read(output / "clusters.csv")
+    assert run("cluster", *asked, "--leave_out", 0.05) == 0
+    said = capsys.readouterr().out
+    assert "left out: 3 images" in said and json.loads((output / "cluster.json").read_text())["leave_out"] == 0.05
+    rows = read(output / "clusters.csv")
+    out = [row["path"] for row in rows if row["cluster"] == "-1"]
+    assert len(out) == 3 and all(float(row["confidence"]) == 0 for row in rows if row["path"] in out)
+    assert [row for row in rows if row["path"] not in out] == [row for row in whole if row["path"] not in out]
+    page = (output / "report.html").read_text()
+    assert 'id="cluster--1"' in page and "3 images are far from all clusters" in page
+    assert run("cluster", *asked) == 0 and read(output / "clusters.csv") == rows  # it stays as it was asked for
+
+    new = ["--features", base / "own.npy", "--output", tmp_path / "new.csv"]
+    assert run("predict", "--model", output, base / "images", *new, "--top_k", 2, "--link_to", tmp_path / "to") == 0
+    found = read(tmp_path / "new.csv")
+    assert [row["cluster"] for row in found] == [row["cluster"] for row in rows]
+    would = {row["path"]: row["cluster"] for row in whole}
+    assert all(row["cluster_2"] == would[name] for name, row in zip(ORDER, found, strict=True) if name in out)
+    assert len(list((tmp_path / "to/other").iterdir())) == 3
+    assert run("cluster", *asked, "--link_to", tmp_path / "links") == 0
+    assert len(list((tmp_path / "links/other").iterdir())) == 3
+
+    table = tmp_path / "given.csv"
+    kept = [(name, kind) for name, kind in zip(ORDER, TRUTH, strict=True) if name not in out]
+    table.write_text("path,label\n" + "".join(f"{name},kind {kind}\n" for name, kind in kept))
+    assert run("label", output, table) == 0
+    assert run("predict", "--model", output, base / "images", *new) == 0
+    assert [name for name, row in zip(ORDER, read(tmp_path / "new.csv"), strict=True) if not row["label"]] == out
+    table.write_text(table.read_text() + f"{out[0]},kind 0\n")
+    assert run("label", output, table) == 0
+    assert run("predict", "--model", output, base / "images", *new) == 0
+    assert all(row["label"] for row in read(tmp_path / "new.csv"))
+
+    assert run("cluster", *asked, "--leave_out", 0) == 0 and read(output / "clusters.csv") == whole
+    assert run("cluster", *asked, "--leave_out", 1) == 2
+    assert "'1' is neither auto nor a number from 0 to below 1" in capsys.readouterr().err

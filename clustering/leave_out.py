@@ -1,0 +1,40 @@
+"""Which images belong in no cluster: how far is too far, by a share that is given or by a rule that needs no label."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.leave_out import LeaveOut
+from system.runtime import generator
+
+NUM_REFERENCES = 2000  # images that all are compared with, kept with the model
+FENCE = 1.5  # interquartile ranges above the upper quartile: the whisker of a box plot
+
+
+def fit_leave_out(features: Tensor, num_clusters: int, share: float | None = None, seed: int = 0) -> LeaveOut:
+    """Return what leaves out the images whose k-th neighbor is the farthest.
+
+    k is half the number of images of a mean cluster: images that are alike, but fewer, belong in none, and of more a
+    cluster could be made.
+
+    Args:
+        features: [N, D] of all images.
+        num_clusters: K.
+        share: of the images to leave out, below 1; None: those beyond the whisker of a box plot of the distances, which
+            is the upper quartile and one and a half times the distance of the quartiles. Where images differ anyhow,
+            that may be none.
+        seed: of the choice of the references.
+    """
+    num_images = len(features)
+    rows = torch.randperm(num_images, generator=generator(seed, "leave out"))[:NUM_REFERENCES].sort().values
+    found = LeaveOut(len(rows), features.shape[1]).to(features.device)
+    found.reference.copy_(functional.normalize(features[rows.to(features.device)].float(), dim=1))
+    found.num_neighbors.fill_(max(1, round(len(rows) / (2 * num_clusters))))
+    distances = np.sort(found.distances(features).cpu().numpy())
+    if share is None:
+        low, high = np.quantile(distances, [0.25, 0.75])
+        found.farthest.fill_(float(high + FENCE * (high - low)))
+    elif num := round(share * num_images):
+        found.farthest.fill_(float(distances[-num - 1 :][:2].mean()))  # between the last that stays and the next
+    return found

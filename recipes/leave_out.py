@@ -1,0 +1,32 @@
+"""What `--leave_out` means: which share of the images a project leaves in no cluster, and the model that does so."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from clustering.leave_out import fit_leave_out
+from clustering.prediction import Prediction
+from models.weights import best_head, read_weights, save_weights
+from recipes.project import Project
+
+AUTO = "auto"
+
+
+def take_leave_out(project: Project, share: float | str | None) -> None:
+    """Have a project that is there leave out as this command says, 0 for none; None: as one before did."""
+    if share is not None and (share or None) != project.facts["leave_out"]:
+        project.write(leave_out=share or None, result=None)
+
+
+def leave_out(project: Project, path: Path, prediction: Prediction, target: Path, stage: str) -> Prediction:
+    """Leave images that are far from all clusters out of them, as the project asks.
+
+    Writes the model of a file to `target` as one that does the same with new images; returns the prediction with them
+    left out.
+    """
+    share = project.facts["leave_out"]
+    seed, num_clusters = project.load(stage).seed, prediction.probabilities.shape[1]
+    found = fit_leave_out(prediction.features, num_clusters, None if share == AUTO else share, seed)
+    read = read_weights(path)
+    state = read.state | {f"leave_out.{key}": value for key, value in found.state_dict().items()}
+    save_weights(target, {"model": state, "head": best_head(read)}, setup=stage)
+    return replace(prediction, left_out=found(prediction.features))
