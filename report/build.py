@@ -18,7 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from clustering.prediction import OTHER, find_prototypes
-from report import charts, projection, summary, thumbnails
+from report import charts, projection, summary, thumbnails, tree
 from report.duplicates import exact_duplicates
 from report.edits import fingerprint
 from report.pages import FOLDER, fill
@@ -304,6 +304,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_ta
         confidence=confidence,
         clusters=clusters,
         cards=cards,
+        tree=tree.grow(clusters, assigned, features),
         other=other,
         colors=colors,
         labels=labels,

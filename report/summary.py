@@ -85,7 +85,8 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def _centroid(members: np.ndarray, features: np.ndarray) -> np.ndarray:
+def mean_direction(members: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Return the mean of members' unit features as a unit vector [D]; members [n] index features [N, D]."""
     mean = unit_rows(np.asarray(features[members], dtype=np.float64)).mean(axis=0)
     return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
@@ -101,7 +102,7 @@ def distances(clusters: np.ndarray, features: np.ndarray, num_clusters: int) -> 
     for cluster in range(num_clusters):
         members = np.flatnonzero(clusters == cluster)
         if len(members):
-            centroid = _centroid(members, features)
+            centroid = mean_direction(members, features)
             found[members] = 1 - unit_rows(features[members]) @ centroid
             nearest = np.minimum(nearest, 1 - unit_rows(features[others]) @ centroid)
     found[others] = nearest
@@ -157,7 +158,7 @@ def summarize_clusters(
             continue
         members = order[bounds[index] : bounds[index + 1]]
         cluster.confidence = float(confidence[members].mean())
-        centroids.append(_centroid(members, features))
+        centroids.append(mean_direction(members, features))
         if index in with_sheets:
             cluster.prototype = prototypes.get(index)
             cluster.sheets = _sheets(members, num, np.random.default_rng([seed, index]))

@@ -17,7 +17,7 @@
   }
 
   const paintAll = (root) => all(".tile", root).forEach((tile) => paint(tile, Number(tile.dataset.image)));
-  whenNear(all(".card, .sheet.mistakes"), paintAll);
+  whenNear(all(".card, .sheet.mistakes, #tree"), paintAll);
 
   // ---- Charts: drawn when they come near, in the colors of the page.
   function theme(figure) {
