@@ -8,6 +8,7 @@
     python cluster.py photos --num_clusters 10 --features dinov2
     python cluster.py photos --num_clusters 10 --features own.npy
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
+    python cluster.py photos --num_clusters 10 --leave_out auto         # images far from all clusters are in none
     python cluster.py photos --num_clusters 10 --minutes 20             # refine until 20 minutes are over
     python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder a cluster
 
@@ -31,14 +32,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.auto import Auto, read_number, take_number, write_number_config
+from recipes.auto import Auto, read_number, take_number, write_number_config, write_numbers
 from recipes.configs import NUMBER
 from recipes.features import SCRATCH, identity
 from recipes.links import find_sorter, link
 from recipes.look import Look
 from recipes.opening import find_look, open_project
 from recipes.project import Project
-from recipes.record import INDEX, RECORD
+from recipes.record import INDEX, NUMBERS, RECORD
 from recipes.running import run_all
 from recipes.several import name_of, project_of, recorded_number, write_index
 from recipes.telling import report, report_shortly
@@ -97,13 +98,18 @@ def find_number(
     """
     if args.link_to:
         find_sorter(project, args, args.link_to, limits[1])
+    owned.require_own(project.folder, [NUMBERS], "move it away")
     args.num_clusters = list(limits)
     new = project.request["num_clusters"] is None
     open_project(project, look, args, words, again, args.minutes if new else None)
     write_number_config(project, *limits, words)
-    if not read_number(project) and not run_all([(project, [project.stages[0], NUMBER])], project, args):
+    known = read_number(project)
+    if not known and not run_all([(project, [project.stages[0], NUMBER])], project, args):
         return None
-    found = read_number(project)
+    found = known or read_number(project)
+    if not known or not (project.folder / NUMBERS).exists():
+        write_numbers(project, found)
+    found.pop("sheets", None)
     say(found["sentence"])
     number = found["num_clusters"]
     there = (project_of(project, number, [number]).folder / RECORD).exists()

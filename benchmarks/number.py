@@ -18,7 +18,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def run_case(case: dict[str, Any], spaces: Sequence[np.ndarray], targets: np.nda
     started = time.perf_counter()
     with one_thread():
         prepared = prepare(features, high + 1, seed)
-        points = search(partial(measure, prepared, seed=seed), low, high + 1)
+        points = search(lambda number: measure(prepared, number, cluster(prepared, number, seed)), low, high + 1)
         seconds = time.perf_counter() - started
         clusterings = cluster(prepared, case["num_classes"], seed)
     truth = torch.from_numpy(targets[rows][prepared.rows.numpy()].astype(np.int64))

@@ -124,15 +124,24 @@ def cluster(spaces: Spaces, num_clusters: int, seed: int) -> list[Tensor]:
     return [*found, *scan.clusters]
 
 
-def measure(spaces: Spaces, num_clusters: int, seed: int) -> Point:
-    """Cluster into K and return what is known of it without labels."""
-    found = cluster(spaces, num_clusters, seed)
+def measure(spaces: Spaces, num_clusters: int, found: Sequence[Tensor]) -> Point:
+    """Return what is known without labels of independent clusterings int64 [n] into K, the one on the map first."""
     return Point(
         num_clusters,
         mean_agreement(found, num_clusters),
         silhouette(spaces.map, found[0]),
         generalisation_score(spaces.features, found[0]),
     )
+
+
+def sheet(spaces: Spaces, clusters: Tensor) -> list[tuple[int, int]]:
+    """Return a size and an image for each cluster int64 [n] of the map, the largest first: the one in its middle."""
+    points, found = torch.from_numpy(spaces.map), []
+    for number in clusters.unique():
+        rows = (clusters == number).nonzero()[:, 0]
+        middle = (points[rows] - points[rows].mean(0)).norm(dim=1).argmin()
+        found.append((len(rows), int(spaces.rows[rows[middle]])))
+    return sorted(found, reverse=True)
 
 
 def check_range(low: int, high: int | None, num_images: int, name: str) -> tuple[int, int]:
@@ -153,12 +162,13 @@ def check_range(low: int, high: int | None, num_images: int, name: str) -> tuple
 
 def count_clusters(
     spaces: Sequence[Tensor], low: int, high: int, seed: int = 0, say: Callable[[str], None] = lambda words: None
-) -> tuple[list[Point], Choice]:
+) -> tuple[list[Point], Choice, dict[int, list[tuple[int, int]]]]:
     """Find the number of clusters from low to high in features [N, D] of one space or several.
 
     One more on either side is tried, where there is one, so that the ends can be peaks. `say` is told what runs next.
-    Returns the points by rising K, and the choice.
+    Returns the points by rising K, the choice, and a sheet of every K.
     """
+    sheets: dict[int, list[tuple[int, int]]] = {}
     first, last = max(SMALLEST, low - 1), max(SMALLEST, min(high + 1, len(spaces[0]) // 2))
     with one_thread():
         say("drawing the map of the images")
@@ -166,10 +176,12 @@ def count_clusters(
 
         def told(number: int) -> Point:
             say(f"clustering into {number}")
-            return measure(prepared, number, seed)
+            found = cluster(prepared, number, seed)
+            sheets[number] = sheet(prepared, found[0])
+            return measure(prepared, number, found)
 
         points = search(told, first, last)
-    return points, choose(points, low, high)
+    return points, choose(points, low, high), sheets
 
 
 def train(p: Any, run: Run, low: Positive = SMALLEST, high: Positive | None = None) -> dict[str, Any]:
@@ -185,10 +197,11 @@ def train(p: Any, run: Run, low: Positive = SMALLEST, high: Positive | None = No
     if isinstance(run, Trial):
         say(f"{len(features):,} features of {features.shape[1]} dimensions are there to be looked at")
         raise TrialOver
-    points, choice = count_clusters([features], low, high, p.seed, say)
+    points, choice, sheets = count_clusters([features], low, high, p.seed, say)
     curves = curves_of(points)
     plots.number_curves(Path(run.folder) / PICTURE, curves, choice.num_clusters, choice.low, choice.high)
-    return {**choice._asdict(), "curves": curves}
+    named = {number: [(size, train_set.paths[image]) for size, image in found] for number, found in sheets.items()}
+    return {**choice._asdict(), "curves": curves, "sheets": named}
 
 
 def curves_of(points: Sequence[Point]) -> dict[str, list[Any]]:

@@ -2,6 +2,8 @@
 
 import argparse
 import base64
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +15,12 @@ from recipes.features import make_recipe
 from recipes.look import Look
 from recipes.numbers import parse_numbers
 from recipes.project import Project
+from recipes.record import NUMBERS
 from recipes.refining import stages_of
-from recipes.several import OF_FEATURES, features_of, own_part
+from recipes.several import OF_FEATURES, features_of, own_part, thumbnail_of
+from report.compare import Clustering, write_comparison
 from system.errors import ConfigError
+from system.files import is_own
 from system.runtime import Runtime
 from system.text import shown
 from system.yaml_file import load_yaml
@@ -75,6 +80,22 @@ def read_number(project: Project) -> dict[str, Any]:
     return found and {**found, "run": folder.name, "seconds": read_record(folder)["seconds"]}
 
 
+def write_numbers(project: Project, found: Mapping[str, Any]) -> None:
+    """Write numbers.html, which shows what every number that was tried makes of the images; earlier runs know less."""
+    if "sheets" not in found:
+        return
+    tried = []
+    for place, number in enumerate(found["curves"]["num_clusters"]):
+        members = {i: (size, path) for i, (size, path) in enumerate(found["sheets"][str(number)])}
+        scores = {key: found["curves"][key][place] for key in ("agreement", "silhouette", "generalisation")}
+        tried.append(Clustering(number, "", members, scores=scores))
+    title = f"{project.num_images:,} images of {Path(project.request['folder']).name}: every number that was tried"
+    lead = (
+        f"{found['sentence']}. These are quick looks at images drawn at random; the number taken is clustered in full."
+    )
+    write_comparison(project.home / NUMBERS, title, tried, thumbnail_of(project), lead)
+
+
 def take_number(project: Project, look: Look, number: int, args: argparse.Namespace, words: list[str]) -> None:
     """Make a project that has only features one of a number of clusters, as if that number had been asked for."""
     first = project.stages[0]
@@ -87,10 +108,15 @@ def take_number(project: Project, look: Look, number: int, args: argparse.Namesp
 
 
 def for_page(project: Project) -> dict[str, str] | None:
-    """The sentence about a project's number and the picture of its curves, for its page; None where it was given."""
+    """What its page says of a project's number: a sentence, the curves, the page of all that were tried.
+
+    None where the number was given.
+    """
     found = project.facts["number"]
     if not found or found["num_clusters"] != project.request["num_clusters"]:
         return None
     picture = project.home / ALIAS / NUMBER / found.get("run", "") / PICTURE
     data = base64.b64encode(picture.read_bytes()).decode() if picture.exists() else ""
-    return {"sentence": found["sentence"], "picture": data}
+    tried = project.home / NUMBERS
+    link = os.path.relpath(tried, project.folder) if is_own(tried) else ""
+    return {"sentence": found["sentence"], "picture": data, "link": link}

@@ -16,6 +16,7 @@ from recipes.record import (
     DELIVERED,
     INDEX,
     LOG,
+    NUMBERS,
     PICTURE,
     RECORD,
     RESULTS,
@@ -168,7 +169,7 @@ class Project:
             for run in runs:
                 run.clear()
             remove_classifier(self.folder)
-            for name in (LABELS, *RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX):
+            for name in (LABELS, *RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX, NUMBERS):
                 remove(self.folder / name)
             if self.configs.path(NUMBER).exists():  # of the features that were
                 remove(self.configs.path(NUMBER))

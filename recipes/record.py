@@ -20,10 +20,11 @@ PICTURE = "images.png"
 UNREADABLE = "unreadable.txt"
 RESULTS = ("report.html", "clusters.csv", UNREADABLE)
 INDEX = "index.html"  # compares several numbers of clusters
+NUMBERS = "numbers.html"  # shows every number that was tried where it was looked for
 DELIVERED = (MODEL, CONFIG, RUN)
 """The model that was chosen, as a run leaves it."""
 EARLIER = (RECORD, LOG, PICTURE, IMAGES, *RESULTS, *DELIVERED)
-WRITTEN = (*EARLIER, INDEX)
+WRITTEN = (*EARLIER, INDEX, NUMBERS)
 """What this program writes into the folder of a clustering itself; earlier versions wrote no index."""
 
 

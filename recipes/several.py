@@ -7,7 +7,7 @@
 import csv
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,15 @@ def features_of(shared: Project) -> Features:
 def write_index(shared: Project) -> None:
     """Write index.html, which compares the finished clusterings of the features of `shared`."""
     found = [clustering for project in projects_in(shared) if (clustering := _clustering(project)) is not None]
-    root = Path(shared.request["folder"])
-    values = recorded_values(shared.home / ALIAS / "pretext") or Values()
+    *others, last = [str(one.number) for one in found]
+    numbers = f"{', '.join(others)} and {last}" if others else last
+    title = f"{shared.num_images:,} images of {Path(shared.request['folder']).name} in {numbers} clusters"
+    write_comparison(shared.folder / INDEX, title, found, thumbnail_of(shared))
+
+
+def thumbnail_of(project: Project) -> Callable[[str], Any]:
+    """What gives the thumbnail of an image by its path in the folder of images; raises UserError where it is gone."""
+    root, values = project.request["folder"], recorded_values(project.home / ALIAS / "pretext") or Values()
 
     def thumbnail(path: str) -> Any:
         try:
@@ -107,10 +114,7 @@ def write_index(shared: Project) -> None:
         except BadImageError as error:
             raise UserError(str(error)) from error
 
-    *others, last = [str(one.number) for one in found]
-    numbers = f"{', '.join(others)} and {last}" if others else last
-    title = f"{shared.num_images:,} images of {root.name} in {numbers} clusters"
-    write_comparison(shared.folder / INDEX, title, found, thumbnail)
+    return thumbnail
 
 
 def _clustering(project: Project) -> Clustering | None:

@@ -48,7 +48,8 @@ class ReportData:
     `thumbnail` gives that.
     `left_out` bool [N] marks images that belong in no cluster, None: all belong in one.
     `verdict` holds the candidates with their scores, the reason for the chosen one, and how far to trust it; where the
-    number of clusters was looked for, `number` has the sentence about it and the picture of its curves, PNG in base64.
+    number of clusters was looked for, `number` has the sentence about it, the picture of its curves, PNG in base64,
+    and the link to a page of all numbers that were tried, empty where there is none.
     """
 
     title: str
@@ -132,7 +133,7 @@ def _verdict(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "rows": table,
         "reason": clean(verdict["reason"]),
         "trust": clean(verdict["trust"]),
-        "number": {"sentence": clean(number["sentence"]), "picture": number["picture"]} if number else None,
+        "number": {**number, "sentence": clean(number["sentence"])} if number else None,
     }
 
 

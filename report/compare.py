@@ -14,14 +14,15 @@ from system.files import write_text
 from system.text import escape
 
 SIDE = 72  # of a thumbnail, in pixels
-SCORES = ("neighbors", "agreement", "evenness")
+SCORES = ("neighbors", "agreement", "evenness", "silhouette", "generalisation")
+LEAD = "The same features, clustered into different numbers of clusters. Each has a report of its own to look through."
 MOST_SHOWN = 60  # clusters of one clustering
 QUALITY = 75
 
 
 @dataclass
 class Clustering:
-    """One of the clusterings: `number` of clusters asked for, and its report's address as seen from the page.
+    """One of the clusterings: `number` of clusters asked for, and its report's address as seen from the page, if any.
 
     `members` holds, for each cluster in use, how many images it has and the path of the one that stands for it.
     `scores` are those of the chosen candidate, `acc` is in 0..1, None without labels, `left_out` counts the images in
@@ -51,8 +52,11 @@ def encode(picture: Picture) -> str:
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def render(title: str, clusterings: Sequence[Clustering], thumbnail: Callable[[str], Picture]) -> str:
-    """Return the page as text. `thumbnail(path)` gives an image, or raises UserError where it cannot be read."""
+def render(title: str, clusterings: Sequence[Clustering], thumbnail: Callable[[str], Picture], lead: str = LEAD) -> str:
+    """Return the page as text, which begins with a title and a `lead`.
+
+    `thumbnail(path)` gives an image, or raises UserError where it cannot be read.
+    """
     pictures: dict[str, str] = {}
     for path in dict.fromkeys(path for clustering in clusterings for *_, path in clustering.largest):
         try:
@@ -63,6 +67,8 @@ def render(title: str, clusterings: Sequence[Clustering], thumbnail: Callable[[s
     return fill(
         "compare.html.j2",
         title=escape(title),
+        lead=escape(lead),
+        reports=any(one.link for one in clusterings),
         clusterings=clusterings,
         heads=keys,
         cells=[[_number((one.scores or {}).get(key)) for key in keys] for one in clusterings],
@@ -78,7 +84,11 @@ def _number(value: Any) -> str:
 
 
 def write_comparison(
-    path: Path, title: str, clusterings: Sequence[Clustering], thumbnail: Callable[[str], Picture]
+    path: Path,
+    title: str,
+    clusterings: Sequence[Clustering],
+    thumbnail: Callable[[str], Picture],
+    lead: str = LEAD,
 ) -> None:
     """Write the page as one file that asks for nothing outside itself; raises UserError when it cannot be written."""
-    write_text(path, render(title, clusterings, thumbnail), listed=True)
+    write_text(path, render(title, clusterings, thumbnail, lead), listed=True)

@@ -15,17 +15,20 @@ pytestmark = pytest.mark.slow
 
 
 def test_clear_groups_are_counted_and_the_answer_is_sure():
-    x, _ = blobs(150, 30, 4)
-    points, choice = count_clusters([x], 3, 5)
+    x, truth = blobs(150, 30, 4)
+    points, choice, sheets = count_clusters([x], 3, 5)
     assert (choice.num_clusters, choice.sure) == (4, True)
     assert [point.num_clusters for point in points] == [2, 3, 4, 5, 6]
     assert points[2].agreement > 0.9 and points[2].silhouette > 0.5 and points[2].generalisation > 0.95
-    assert count_clusters([x], 3, 5) == (points, choice)
+    assert sorted(sheets) == [2, 3, 4, 5, 6]
+    assert [size for size, _ in sheets[4]] == sorted(torch.bincount(truth).tolist(), reverse=True)
+    assert {int(truth[image]) for _, image in sheets[4]} == {0, 1, 2, 3}
+    assert count_clusters([x], 3, 5) == (points, choice, sheets)
 
 
 def test_two_spaces_are_looked_at_together_and_one_cloud_is_not_sure():
     cloud = torch.randn(160, 10, generator=torch.Generator().manual_seed(1))
-    _, choice = count_clusters([cloud, cloud.flip(0)], 3, 4)
+    _, choice, _ = count_clusters([cloud, cloud.flip(0)], 3, 4)
     assert not choice.sure
     assert choice.low < choice.high
 

@@ -39,3 +39,13 @@ def test_no_name_is_markup_and_what_is_gone_has_no_picture():
     assert "<img src=x" not in page and "<b>" not in page
     assert page.count('src="data:image/webp;base64,') == 1 + MOST_SHOWN and page.count('class="none"') == 1
     assert "default-src 'none'" in page and "<script" not in page
+
+
+def test_numbers_that_were_only_tried_have_no_report_and_a_way_to_the_next():
+    scores = {"agreement": 0.5, "silhouette": 0.25, "generalisation": 0.9}
+    tried = [Clustering(number, "", {0: (4, "a.png"), 1: (2, "b.png")}, scores=scores) for number in (2, 3, 5)]
+    page = render("tried", tried, thumbnail, "not sure: between 2 and 5")
+    text = re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL))
+    assert "not sure: between 2 and 5" in text and "3 2 0.500 0.250 0.900" in text
+    assert "report" not in text.lower() and "how far apart the groups are" in text
+    assert page.count('href="#k3">← 3') == page.count('href="#k3">3 →') == 1

@@ -465,3 +465,32 @@ def test_colors_have_the_contrast_that_accessibility_asks_for(scheme):
         for mark in (*charts.cluster_colors(300), charts.RIGHT, charts.WRONG, charts.UNKNOWN):
             assert contrast(mark, background) >= 3, mark
     assert contrast(color["text"], color["heat"]) >= 4.5
+
+
+def test_what_is_left_out_has_a_card_of_its_own_and_is_in_no_cluster():
+    data = make_data(num_images=40, num_clusters=4)
+    left = np.arange(40) < 3
+    data.left_out = left
+    page = Page(build.render(data))
+    facts = page.json("facts")
+    assert [cluster == -1 for cluster in facts["clusters"]] == left.tolist()
+    assert facts["confidence"][:3] == [0, 0, 0] and len(facts["names"]) == 4
+    kept = data.probabilities[3:]
+    assert page.json("figures")["sizes"]["data"][0]["y"] == np.bincount(kept.argmax(1), minlength=4).tolist()
+    assert "3 images are far from all clusters" in words(page.texts["left-out"])
+    assert words(page.texts["name--1"]).startswith("Other")
+    assert words(page.texts["mean-confidence"]) == f"{100 * kept.max(1).mean():.1f} %"
+    tiles = [int(a["data-image"]) for a in page.having(class_="tile") if "aria-label" in a]
+    assert {0, 1, 2} <= set(tiles)
+    assert facts["fingerprint"] == edits.fingerprint(data.paths, facts["clusters"])
+    means = [data.features[3:][kept.argmax(1) == cluster] for cluster in range(4)]
+    unit = summary.unit_rows(np.stack([summary.unit_rows(own).mean(0) for own in means]))
+    nearest = 1 - (summary.unit_rows(data.features[:3]) @ unit.T).max(1)
+    assert np.allclose(facts["distance"][:3], 10_000 * nearest, atol=1)
+
+
+def test_a_tree_of_clusters_is_lists_that_fold():
+    page = Page(build.render(make_data(num_images=60, num_clusters=6)))
+    assert "Tree: clusters that are alike, together" in page.texts["tree"]
+    assert all(f"Cluster {cluster}" in page.texts["tree"] for cluster in range(6))
+    assert "tree" not in Page(build.render(make_data(num_images=10, num_clusters=3))).texts

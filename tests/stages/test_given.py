@@ -227,4 +227,4 @@ def test_what_is_far_from_all_clusters_is_in_none_in_every_table_and_named_later
 
     assert run("cluster", *asked, "--leave_out", 0) == 0 and read(output / "clusters.csv") == whole
     assert run("cluster", *asked, "--leave_out", 1) == 2
-    assert "'1' is neither auto nor a number from 0 to below 1" in capsys.readouterr().err
+    assert "1 is neither auto nor a number from 0 to below 1" in capsys.readouterr().err
