@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from data.files.decode import num_cores
 from losses import CRITERIA
 from models import build_backbone
 from models.models import ClusteringModel, ContrastiveModel
+from system.distributed import num_cores
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 SIZE, CUTOUT, NUM_STRONG = 32, 16, 4

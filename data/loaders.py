@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from data.augment import Strategy
 from data.augment.strategy import Params
 from data.dataset import ImageDataset
-from data.files.workers import _decode
+from data.files.workers import decode_ahead
 from system import distributed
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime, generator
@@ -164,7 +164,7 @@ class ViewLoader:
         """Yield what the workers decode of streamed images: for every view its crops and the draws left to apply."""
         num_bytes = 3 * (self._own.stop - self._own.start) * sum(strategy.size**2 for strategy in self.strategies)
         steps = _Steps(self, self.order(epoch), epoch)
-        return _decode(steps, range(first_step, len(self)), self.num_workers, self.runtime, num_bytes)
+        return decode_ahead(steps, range(first_step, len(self)), self.num_workers, self.runtime, num_bytes)
 
     def finish(self, crops: Sequence[tuple[Tensor, Params]]) -> tuple[Tensor, ...]:
         """The views of a step from its crops, on the device."""
@@ -278,7 +278,7 @@ class InferenceLoader:
             return
         crops = _Crops(self.dataset, self.strategy, batches)
         num_bytes = 3 * self.batch_size * self.strategy.size**2
-        for images in _decode(crops, range(len(batches)), self.num_workers, self.runtime, num_bytes):
+        for images in decode_ahead(crops, range(len(batches)), self.num_workers, self.runtime, num_bytes):
             yield self.strategy.run_finish(send(images, device), self.strategy.draw(len(images)))
 
 

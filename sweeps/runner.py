@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from data.files.decode import num_cores
 from sweeps.plan import Job
 from system import processes, signals
 from system.console import say, warn
+from system.distributed import num_cores
 from system.errors import ConfigError
 from system.files import REPOSITORY
 from system.lock import holder

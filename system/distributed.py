@@ -113,6 +113,12 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def num_cores() -> int:
+    """Cores that this process may use: its share, where several work together on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // local_world_size())
+
+
 def is_main() -> bool:
     """Whether this process writes files and speaks."""
     return rank() == 0

@@ -14,10 +14,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from data.dataset import ImageDataset
-from data.files.decode import read_squares
 from data.files.listing import ImageFiles, leave_out
 from data.files.reading import Reading, record_of
 from data.files.stream import StreamDataset
+from data.files.workers import read_squares
 from system.bounded import read_json
 from system.console import say
 from system.errors import UserError

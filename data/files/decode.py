@@ -5,17 +5,13 @@ would have after resizing its short side is mapped back to the decoded pixels, a
 """
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
-from data.files import pool
 from data.files.formats import (
     ORIENTATION,
     ROW_BYTES,
@@ -40,9 +36,6 @@ from data.files.values import (
     shown_by,
     to_gray,
 )
-from system import distributed
-from system.console import progress
-from system.errors import UserError
 from system.paths import open_regular
 
 REDUCE_ABOVE = 2**25  # pixels; a larger picture that has to be converted is reduced box by box, as a JPEG is
@@ -273,61 +266,3 @@ def read_square(path: str, side: int, values: Values = BY_IMAGE) -> np.ndarray[A
     image, (height, width) = read_image(path, 2 * side, values)
     frame = frame_size(height, width, side)
     return cut(image, frame, [center_box(*frame, side)], side)[0]
-
-
-class _Chunks(Dataset[Any]):
-    """Item j: the squares of the j-th few files, and why some (by position in the whole list) are bad."""
-
-    def __init__(self, paths: Sequence[str], side: int, values: Values) -> None:
-        self.paths, self.side, self.values = paths, side, values
-        self.length = max(1, min(64, 2**22 // (3 * side * side)))  # at most 4 MB a message
-
-    def __len__(self) -> int:
-        return -(-len(self.paths) // self.length)
-
-    def __getitem__(self, chunk: int) -> tuple[np.ndarray[Any, Any], dict[int, str]]:
-        first = chunk * self.length
-        paths = self.paths[first : first + self.length]
-        squares = np.zeros((len(paths), 3, self.side, self.side), dtype=np.uint8)
-        bad = {}
-        for i, path in enumerate(paths):
-            try:
-                squares[i] = read_square(path, self.side, self.values)
-            except BadImageError as error:
-                bad[first + i] = str(error)
-        return squares, bad
-
-
-def num_cores() -> int:
-    """Cores that this process may use: its share, where several work together on this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // distributed.local_world_size())
-
-
-def read_squares(
-    paths: Sequence[str], side: int, values: Values = BY_IMAGE, desc: str = "reading images"
-) -> Iterator[tuple[np.ndarray[Any, Any], dict[int, str]]]:
-    """Read many files in parallel and in order, a few at a time, with a progress bar.
-
-    Yields uint8 [n, 3, side, side], zeros where a file is bad, and a dict from its position in `paths` to the
-    reason. Raises UserError when a decoder crashes. Processes, because threads are slower than none on small
-    files; forked ones, so that scripts need no `__main__` guard; where a system cannot fork safely, one after
-    the other.
-    """
-    chunks = _Chunks(paths, side, values)
-    num_workers = min(num_cores(), 16, len(chunks)) if pool.CAN_FORK and len(chunks) > 1 else 0
-    loader = DataLoader(
-        chunks,
-        batch_size=None,
-        collate_fn=_same,  # arrays through a pipe, not tensors through /dev/shm, which is small in containers
-        generator=torch.Generator(),  # leaves the global one alone
-        **pool.options(num_workers),
-    )
-    try:
-        yield from progress(pool.start(loader), total=len(chunks), desc=desc)
-    except RuntimeError as error:
-        raise UserError(f"a process that decodes images died: {error}") from error
-
-
-def _same(item: Any) -> Any:
-    return item

@@ -6,10 +6,10 @@ import torch
 
 from data.dataset import ImageDataset
 from data.files.cache import open_cache
-from data.files.decode import read_squares
 from data.files.listing import ImageFiles, leave_out
 from data.files.reading import Reading
 from data.files.stream import StreamDataset
+from data.files.workers import read_squares
 
 MEMORY_BUDGET = 8e9  # bytes of decoded images; a directory that needs more is streamed
 

@@ -7,10 +7,11 @@ from PIL import Image
 from torch import Tensor
 
 from data.dataset import LabeledImages
-from data.files.decode import center_box, cut, frame_size, read_image, read_squares
+from data.files.decode import center_box, cut, frame_size, read_image
 from data.files.formats import MAX_PIXELS, BadImageError
 from data.files.listing import ImageFiles, leave_out
 from data.files.values import BY_IMAGE, Values
+from data.files.workers import read_squares
 from system.errors import UserError
 from system.text import shown
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from data.dataset import ImageDataset
-from data.files.decode import read_squares
 from data.files.listing import ImageFiles, list_images
 from data.files.reading import Reading
 from data.files.stream import CHECK_SIDE, StreamDataset
+from data.files.workers import read_squares
 from system.console import warn
 from system.text import shown
 

@@ -42,7 +42,7 @@ for _ in range(600):
     time.sleep(0.1)
 """
 DECODE = """
-from data.files.decode import read_squares
+from data.files.workers import read_squares
 from PIL import Image
 for i in range(130):
     Image.new("RGB", (8, 8)).save(folder / f"{i}.png")
