@@ -64,7 +64,7 @@ class ViewLoader:
 
     With `partners[v]` the v-th view is not of the batch's own images but of those the partner draws for them.
     With `rows` only those images are gone through. Batches are shuffled, the last partial one is dropped. `batch_size`
-    is global; each rank gets its share.
+    is global; each rank gets its share; `size_key` is what a config calls it.
     Raises UserError when the batch is larger than what is gone through, ConfigError when ranks do not divide it.
     """
 
@@ -78,16 +78,17 @@ class ViewLoader:
         partners: Sequence[NeighborPartner | None] | None = None,
         num_workers: int = 0,
         rows: Tensor | None = None,
+        size_key: str = "batch_size",
     ) -> None:
         self.num_images = len(dataset) if rows is None else len(rows)
         if batch_size > self.num_images:
             raise UserError(
-                f"batch_size is {batch_size}, but {dataset.name} has {self.num_images} training images; "
-                "use a smaller batch_size"
+                f"{size_key} is {batch_size}, but {dataset.name} has {self.num_images} training images; "
+                f"use a smaller {size_key}"
             )
         if batch_size % distributed.world_size():
             raise ConfigError(
-                f"batch_size is {batch_size}, which {distributed.world_size()} ranks cannot share equally; "
+                f"{size_key} is {batch_size}, which {distributed.world_size()} ranks cannot share equally; "
                 f"use a multiple of {distributed.world_size()}"
             )
         self.dataset, self.strategies, self.batch_size = dataset, list(strategies), batch_size

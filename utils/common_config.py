@@ -271,6 +271,7 @@ def add_labelled(
         (*run.key, "labelled"),
         num_workers=p["num_workers"],
         rows=shown,
+        size_key="reliable_batch_size",
     )
     return WithLabelled(loader, labelled, targets.to(run.runtime.device))
 
