@@ -238,8 +238,8 @@ ALIKE = ["device=cpu", "precision=fp32", "batch_size=360"]
 ALIKE += ["optimizer=sgd", "optimizer_kwargs={lr: 0.02, momentum: 0.9}"]
 OWN = {
     "simclr": ["knn_every=2", "num_mined_train=20"],
-    "scan": ["num_heads=2", "num_neighbors=10", "average_decay=0.5"],
-    "selflabel": ["confidence_threshold=0.05"],
+    "scan": ["num_heads=2", "num_neighbors=10"],
+    "selflabel": ["confidence_threshold=0.05", "average_decay=0.5"],
 }
 
 

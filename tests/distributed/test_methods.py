@@ -90,7 +90,8 @@ def reliable():
     model = ClusteringModel(build_backbone("resnet8", "cifar", width=4), 5).to(DOUBLE)
     views = [own(images(seed, DOUBLE)) for seed in range(3)]
     criterion = CRITERIA["fixmatch"](threshold=0.25)
-    loss, labels = selflabel.step_with_labels(prepare(model), criterion, *views, own(torch.arange(BATCH) % 5))
+    forward = prepare(model)
+    loss, labels = selflabel.step_with_labels(forward, criterion, *views, own(torch.arange(BATCH) % 5))
     loss.backward()
     assert 0 < labels.confident.sum() < BATCH
     return gradients(model) | {"loss": loss.detach(), "counts": labels.counts.double()}
