@@ -102,9 +102,9 @@ def find_reliable(p: EasyDict, model: Any, dataset: Any, runtime: Runtime) -> tu
     confidence, assigned = probabilities.max(1)
     agreement = local_agreement(assigned, neighbors)[rows].double() / num
     say(
-        f"{len(rows):,} of {len(dataset):,} images are reliable: the neighbors of each agree with its cluster by "
-        f"{100 * agreement.min():.0f} % or more ({100 * agreement.mean():.0f} % on average), and its probability is "
-        f"{confidence[rows].min():.2f} or more"
+        f"{len(rows):,} of {len(dataset):,} images are reliable: of each one's neighbors at least "
+        f"{100 * agreement.min():.0f} % are in its cluster ({100 * agreement.mean():.0f} % on average), and its "
+        f"probability is at least {confidence[rows].min():.2f}"
     )
     return distributed.from_main((rows, assigned))
 
