@@ -132,12 +132,15 @@ def choose(look: Look, num_clusters: int, device: str, quick: bool = False, flip
     return Recipe(f"{kind}, {shape}", reasons, configs)
 
 
-def forbid_flips(stages: dict[str, dict[str, Any]]) -> None:
-    """Let no view in the configs of stages be flipped."""
+def forbid_flips(stages: dict[str, dict[str, Any]]) -> bool:
+    """Let no view in the configs of stages be flipped; returns whether one was to be."""
+    changed = False
     for config in stages.values():
         strategy: Any = AUGMENTATIONS.get(config.get("augmentation_strategy", ""))
         if strategy and "flip" in section_of(strategy).model_fields:
             config["augmentation_kwargs"] = {**config["augmentation_kwargs"], "flip": 0.0}
+            changed = True
+    return changed
 
 
 def _common(look: Look, num_clusters: int, network: Network, kind: str) -> dict[str, Any]:

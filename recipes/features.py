@@ -119,9 +119,8 @@ def make_recipe(
     what = f"features of {facts.name}, {f'weights {features.weights}' if features.weights else trained}: {features.why}"
     reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
     stages = feature_stages(look, num_clusters, facts)
-    if not flip:
-        forbid_flips(stages)
-        reasons += [f"views are never flipped: {SIDES_SEEN}"] if look.has_sides else []
+    if not flip and forbid_flips(stages) and look.has_sides:
+        reasons.append(f"views are never flipped: {SIDES_SEEN}")
     return Recipe(f"features, {facts.name} at {facts.side}", reasons, stages)
 
 

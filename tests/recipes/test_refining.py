@@ -61,6 +61,8 @@ def test_it_is_said_where_images_themselves_forbid_flips(name):
 
     assert "never flipped" in reasons(True, False) and "--flip flips views all the same" in reasons(True, False)
     assert "--flip" not in reasons(False, False) + reasons(True, True) + reasons(False, True)
+    signs = make_recipe(look(True, has_sides=True), 5, "cpu", False, Features(name, "as asked"), flip=False)
+    assert "--flip" not in " ".join(signs.reasons)  # their views are never flipped, whatever is asked
 
 
 def row(name, neighbors, used=5, **more):
