@@ -1,4 +1,4 @@
-"""The tables of how many clusters there are, and of classes of unequal size."""
+"""The tables of how many clusters there are, of classes of unequal size, and of what belongs in no cluster."""
 
 from benchmarks.markdown import Read, markdown, where
 
@@ -17,20 +17,42 @@ def number_of_clusters(read: Read) -> str:
     summary = result["summary"]
     rows = [
         [title, *(f"{row[key]} of {row[of]}" for key, of in COLUMNS.values())]
-        for title, row in [*summary["held_out"].items(), ("together", summary["together"])]
+        for title, row in [
+            *summary["held_out"].items(),
+            ("together", summary["together"]),
+            ("the shipped rule, on choices that it has not seen", summary["unseen"]),
+        ]
     ]
     wrong = ", ".join(
         f"{case['data']} {case['num_classes']} as {case['found']}"
         for case in summary["cases"]
         if case["sure"] and abs(case["found"] - case["num_classes"]) > 1
     )
-    shipped = summary["shipped_rule"]
     return (
-        markdown(["data set", *COLUMNS], rows)
-        + f"\nSure and wrong: {wrong or 'none'}. The shipped rule, fixed with all of them in sight, is within 1 in "
-        f"{shipped['sure_and_within_1']} of {shipped['sure']} where sure, and sure in {shipped['sure_where_good']} of "
-        f"{shipped['good']} where clusters can be found. {where(result['machine'])}.\n"
+        markdown(["data set", *COLUMNS], rows) + f"\nSure and wrong: {wrong or 'none'}. {where(result['machine'])}.\n"
     )
+
+
+def leave_out(read: Read) -> str:
+    """Of the images that are left out, how many are foreign, and how many of the foreign ones they are."""
+    result = read("leave_out.json")
+    rows = []
+    for row in result["summary"]:
+        cells = [
+            [share(row[way]["foreign_left_out"], row[way]["left_out"]), share(row[way]["foreign_left_out"], of)]
+            if way in row
+            else ["", ""]
+            for way, of in (("share", row["num_foreign"]), ("auto", row["num_foreign"]), ("confidence", 0))
+        ]
+        left = share(row["auto"]["left_out"], row["num_images"])
+        rows.append([f"{row['data']}, foreign: {row['foreign']}", cells[0][0], *cells[1], left, cells[2][0]])
+    heads = ["foreign, by the share", "foreign, by auto", "of the foreign ones", "of all, by auto", "by confidence"]
+    return markdown(["%", *heads], rows) + f"\n{where(result['machine'])}.\n"
+
+
+def share(part: int, whole: int) -> str:
+    """A share in %, empty of nothing."""
+    return f"{100 * part / whole:.1f}" if whole else ""
 
 
 def prior(read: Read) -> str:

@@ -237,6 +237,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "orientation": folder_tables.orientation,
     "folders": folder_tables.folders,
     "number": number_tables.number_of_clusters,
+    "leave-out": number_tables.leave_out,
     "prior": number_tables.prior,
     "ablation-pretext": ablation_tables.pretext,
     "ablation-mnist": ablation_tables.mnist,
