@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -280,14 +280,21 @@ class Run:
         if distributed.world_size() > 1 and self.num_steps % AGREE_EVERY and not last:
             return
         due = time.monotonic() - self._saved_at > 60 * self.config["checkpoint_every"]["minutes"]
-        if distributed.any_rank(bool(self._signal)):
+        self._save_or_stop(distributed.from_main(due) and not last, last)
+
+    def _save_or_stop(self, due: bool, last: bool) -> None:
+        """Save where that is due, or where the run is to stop; the clock does not stop it where this is the `last`."""
+        signalled = distributed.any_rank(bool(self._signal))
+        late = not signalled and not last and self._time_is_over()
+        if due or signalled or late:
             self.save()
+        if signalled:
             self._stop()
-        elif distributed.from_main(due) and not last:
-            self.save()
-        if not last and self._time_is_over():
-            self.save()
-            self._stop_in_time()
+        if late:
+            raise TimeOverError(
+                f"stopped after {self.seconds / 60:.1f} minutes, at epoch {self.epoch + 1}, step {self.step_in_epoch}; "
+                "the same command with more minutes continues from there"
+            )
 
     def end(self, reason: str) -> None:
         """Have no epoch follow this one; the reason becomes part of the result."""
@@ -312,25 +319,12 @@ class Run:
             self._files.write_metrics(self.metrics)
             self._board.scalars(line, self.epoch)
         say(f"epoch {self.epoch}/{self.num_epochs}  {_words(line)}")
-        stop = distributed.any_rank(bool(self._signal))
         last = self.epoch == self.num_epochs or "ended" in self.values
-        if stop or last or self.epoch % self.config["checkpoint_every"]["epochs"] == 0:
-            self.save()
-        if stop:
-            self._stop()
-        if not last and self._time_is_over():
-            self.save()
-            self._stop_in_time()
+        self._save_or_stop(last or self.epoch % self.config["checkpoint_every"]["epochs"] == 0, last)
 
     def _time_is_over(self) -> bool:
         minutes: float | None = self.config.get("minutes")
         return minutes is not None and distributed.from_main(self.seconds > 60 * minutes)
-
-    def _stop_in_time(self) -> NoReturn:
-        raise TimeOverError(
-            f"stopped after {self.seconds / 60:.1f} minutes, at epoch {self.epoch + 1}, step {self.step_in_epoch}; the "
-            "same command with more minutes continues from there"
-        )
 
     # What can go wrong
 
