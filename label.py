@@ -11,6 +11,10 @@ have no label; without a column by_hand every row counts as given by hand.
 Writes OUTPUT/labels.csv (path, label, cluster, confidence, by_hand) and trains a classifier of the named classes on the
 features of the clustering: logistic regression, whose cross-validated accuracy is given. predict.py --model OUTPUT uses
 it from then on; --clusters gives clusters as before.
+OUTPUT/report.html then shows the labels as they stand, and first the images of which the classifier is unsure: correct
+them, export edits.json again, and so on.
+--finetune also trains the network with the labels (methods/supervised.py), which takes far longer; the same command
+continues it. A fifth of the labelled images is held out of it and of logistic regression, and the better one is kept.
 --export writes the labels for another tool into the folder OUTPUT-FORMAT, next to OUTPUT, and says how to import them;
 the images stay where they are, but for imagefolder, which copies them into one folder a label.
 """
@@ -20,9 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.classify import find_features, train_classifier
+from recipes.classify import find_features, look_again, train_classifier
+from recipes.finetune import finetune, require_network
 from recipes.labelling import Labelling, check, find_places, find_sorter, require_own, say_labels, sort
 from report import edits, exports
+from report.round import write_round
 from system.console import say, warn
 from system.errors import ConfigError
 from system.lock import lock_folder
@@ -41,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = saved.load_model_config(model, None, None)
     if args.images:
         p.train_db_kwargs.root = args.images
+    if args.finetune:
+        require_network(p)
     clustering = edits.read_clusters(output / CLUSTERS)
-    labels = edits.read_labels(Path(args.edits), clustering)
+    path = Path(args.edits)
+    labels = edits.read_labels(path, clustering)
     task = Labelling(output, Path(p.train_db_kwargs.root), clustering, labels)
     check(task, places, args.edits)
 
@@ -58,17 +67,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         sort(sorter, task)
     if places.exported:
         exports.export(places.kind, places.exported, task.images, clustering, labels)
+    begun = edits.load_edits(path, clustering) if path.suffix == ".json" else edits.to_edits(clustering, labels)
+    page = output / "report.html"
     if features is None:
         removed = saved.remove_classifier(output)
         earlier = "; the one that was there is removed, as it has other classes" if removed else ""
         warn(f"a classifier needs two classes, and there is one; labels.csv is written, no classifier{earlier}")
+        write_round(page, clustering, begun, labels.classes)
         return 0
     folder = output / saved.CLASSIFIER
-    found = train_classifier(p, model, folder, features, labels.names)
+    tuned = finetune(p, model, task, features, args.device) if args.finetune else None
+    found = train_classifier(p, model, folder, features, labels.names, tuned)
     told = "unknown" if found.accuracy is None else f"{100 * found.accuracy:.1f} %"
-    say(f"classifier: {folder / MODEL}; cross-validated accuracy {told}, against the labels as they are")
+    say(f"classifier: {folder / MODEL}")
+    if tuned:
+        say(tuned.words)
+    say(f"logistic regression, cross-validated: accuracy {told}, against the labels as they are")
     say("that tells how well it repeats them: an image that a group holds by mistake has the wrong label here, too")
     say(f"names for new images: python predict.py --model {output} new_images")
+    write_round(page, clustering, begun, labels.classes, *look_again(found, features, labels.names))
     return 0
 
 
@@ -83,6 +100,9 @@ def parse(argv: Sequence[str] | None) -> Any:
     parser.add_argument("--export", choices=exports.CHOICES, default="", help="write what another tool imports")
     parser.add_argument(
         "--export_to", type=cli.path, metavar="DIR", help="where the export goes (default: OUTPUT-FORMAT)"
+    )
+    parser.add_argument(
+        "--finetune", action="store_true", help="also train the network with the labels, and keep what is better"
     )
     parser.add_argument("--images", type=cli.path, metavar="DIR", help="where the images are, if they were moved")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")

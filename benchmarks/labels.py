@@ -1,13 +1,16 @@
 """How good do labels become in ten minutes of a person's eyes? Clusters of CIFAR-10, named, merged and corrected.
 
-    python -m benchmarks.labels --data DIR --folder WORK [--features embedded]
+    python -m benchmarks.labels --data DIR --folder WORK [--features embedded] [--finetune]
+    python -m benchmarks.labels --data DIR --folder WORK --num_images 200 --num_moved 20 --out /tmp/labels.json   # try
 
 DIR holds train/CLASS/*.jpg and test/CLASS/*.jpg; WORK takes copies of the images and the clustering. 2,000 training
 images are clustered into 20 by cluster.py. A script does in edits.json what a person would by the sheets: every cluster
-takes the name of the class that most of its 12 most confident images have. Then it goes through all images, doubtful
-ones first, and moves the first 200 that are in a wrong cluster to one that has their name. label.py makes labels and a
-classifier, before and after the moves; predict.py names 2,000 test images. Here labels stand in for the person, and
-score. Writes benchmarks/results/labels.json.
+takes the name of the class that most of its 12 most confident images have, and those of one name are merged. Then it
+goes through all images and moves the first 200 that are in a wrong cluster to one that has their name: in the order of
+the first report, doubtful ones first by the cluster's confidence, or in that of the second, by what the classifier of
+the names says. label.py makes labels and a classifier, before and after the moves, and with --finetune a network;
+predict.py names 2,000 test images. Here labels stand in for the person, and score. Writes
+benchmarks/results/labels.json.
 """
 
 import argparse
@@ -26,13 +29,14 @@ import cluster
 import label
 import predict
 from benchmarks import common
-from report.edits import Clustering, read_clusters
+from report.edits import Clustering, Edits, read_clusters
+from report.round import BEGIN, END
 from system.runtime import generator
 
-NUM_IMAGES, NUM_CLUSTERS, NUM_SEEN, NUM_MOVED = 2000, 20, 12, 200
+NUM_CLUSTERS, NUM_SEEN = 20, 12
 
 
-def copy_images(source: Path, target: Path) -> None:
+def copy_images(source: Path, target: Path, num_images: int) -> None:
     """Copy a random choice of images, as many of each class, into one folder; names begin with the class."""
     if target.exists():
         return
@@ -41,7 +45,7 @@ def copy_images(source: Path, target: Path) -> None:
     for folder in classes:
         files = sorted(folder.iterdir())
         chosen = torch.randperm(len(files), generator=generator("labels", source.name, folder.name))
-        for i in chosen[: NUM_IMAGES // len(classes)].tolist():
+        for i in chosen[: num_images // len(classes)].tolist():
             shutil.copy(files[i], target / f"{folder.name}-{files[i].name}")
 
 
@@ -50,34 +54,53 @@ def truth(path: str) -> str:
     return Path(path).name.partition("-")[0]
 
 
-def name_clusters(clustering: Clustering) -> dict[int, str]:
-    """The name that a person gives each cluster who looks at its most confident images."""
+def name_clusters(clustering: Clustering) -> Edits:
+    """What a person does who looks at the most confident images of each cluster: names, and merges of one name."""
     order = sorted(range(len(clustering.paths)), key=lambda i: -float(clustering.confidence[i]))
-    names = {}
-    for one in set(clustering.clusters):
+    names: dict[str, str] = {}
+    merged: dict[str, int] = {}
+    first: dict[str, int] = {}
+    for one in sorted(set(clustering.clusters)):
         seen = [truth(clustering.paths[i]) for i in order if clustering.clusters[i] == one][:NUM_SEEN]
-        names[one] = Counter(seen).most_common(1)[0][0]
-    return names
+        name = Counter(seen).most_common(1)[0][0]
+        if name in first:
+            merged[str(one)] = first[name]
+        else:
+            first[name], names[str(one)] = one, name
+    return Edits(
+        format="scan-edits-1",
+        fingerprint=clustering.fingerprint,
+        names=names,
+        merged=merged,
+        rejected=[],
+        moved={},
+    )
 
 
-def correct(clustering: Clustering, names: dict[int, str]) -> tuple[dict[int, int], int]:
-    """The first 200 moves of one who goes through the images, doubtful ones first; and how many were looked at."""
-    group_of = {name: one for one, name in sorted(names.items(), reverse=True)}
-    free = NUM_CLUSTERS
+def correct(clustering: Clustering, edits: Edits, order: Sequence[int], num_moved: int) -> tuple[Edits, int]:
+    """The first moves of one who goes through the images in an order; and how many were looked at."""
+    found = edits.model_copy(deep=True)
+    group_of = {name: int(one) for one, name in found.names.items()}
     for name in sorted({truth(path) for path in clustering.paths} - set(group_of)):
-        group_of[name], free = free, free + 1  # no cluster is called so: a new one
-    moved: dict[int, int] = {}
-    order = sorted(range(len(clustering.paths)), key=lambda i: float(clustering.confidence[i]))
+        group_of[name] = NUM_CLUSTERS + len(found.names)  # no cluster is called so: a new group
+        found.names[str(group_of[name])] = name
     looked_at = 0
     for i in order:
         looked_at += 1
-        own = truth(clustering.paths[i])
-        if names[clustering.clusters[i]] != own:
-            moved[i] = group_of[own]
-        if len(moved) == NUM_MOVED:
+        cluster, own = clustering.clusters[i], truth(clustering.paths[i])
+        if found.merged.get(str(cluster), cluster) != group_of[own]:
+            found.moved[str(i)] = group_of[own]
+        if len(found.moved) == num_moved:
             break
-    names |= {group: name for name, group in group_of.items() if group >= NUM_CLUSTERS}
-    return moved, looked_at
+    return found, looked_at
+
+
+def doubtful_first(page: Path) -> list[int]:
+    """The order in which the report of a second round shows the images."""
+    text = page.read_text(encoding="utf-8")
+    content = text[text.index(BEGIN) + len(BEGIN) :]
+    sure = json.loads(content[: content.index(END)])["sure"]
+    return sorted(range(len(sure)), key=lambda i: sure[i])
 
 
 def accuracy(path: Path) -> float:
@@ -87,18 +110,20 @@ def accuracy(path: Path) -> float:
     return round(sum(row["label"] == truth(row["path"]) for row in rows) / len(rows), 4)
 
 
-def measure(output: Path, folder: Path, edits: dict[str, Any]) -> dict[str, float]:
+def measure(output: Path, folder: Path, edits: Edits, *words: str) -> dict[str, Any]:
     """What label.py and predict.py make of edits: accuracies of labels.csv and on new images."""
     path = folder / "edits.json"
-    path.write_text(json.dumps(edits), encoding="utf-8")
-    call(label.main, output, path)
+    path.write_text(edits.model_dump_json(), encoding="utf-8")
+    call(label.main, output, path, *words)
     call(predict.main, "--model", output, folder / "new", "--output", folder / "new.csv")
     told = json.loads((output / "labels" / "run.json").read_text(encoding="utf-8"))["result"]
-    return {
+    found = {
+        "moved": len(edits.moved),
         "labels_acc": accuracy(output / "labels.csv"),
         "classifier_cross_validated": round(told["cross_validated"], 4),
         "classifier_acc_on_new_images": accuracy(folder / "new.csv"),
     }
+    return found | {key: told[key] for key in ("held_out", "finetuned") if key in told}
 
 
 def call(main: Any, *words: Any) -> None:
@@ -113,36 +138,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the folder with train/CLASS and test/CLASS")
     parser.add_argument("--folder", type=Path, required=True, help="where images and results go")
     parser.add_argument("--features", default="embedded", help="as in cluster.py")
+    parser.add_argument("--finetune", action="store_true", help="also train the network with the corrected labels")
+    parser.add_argument("--num_images", type=int, default=2000, help="to cluster, and as many new ones")
+    parser.add_argument("--num_moved", type=int, default=200, help="images that are corrected")
+    parser.add_argument("--out", type=Path, default=common.RESULTS / "labels.json")
     args = parser.parse_args(argv)
-    copy_images(args.data / "train", args.folder / "images")
-    copy_images(args.data / "test", args.folder / "new")
+    copy_images(args.data / "train", args.folder / "images", args.num_images)
+    copy_images(args.data / "test", args.folder / "new", args.num_images)
     output = args.folder / "out"
     words = ["--num_clusters", NUM_CLUSTERS, "--features", args.features, "--output", output]
     call(cluster.main, args.folder / "images", *words)
 
     clustering = read_clusters(output / "clusters.csv")
-    names = name_clusters(clustering)
-    empty: dict[str, Any] = {"merged": {}, "rejected": [], "moved": {}}
-    edits = {"format": "scan-edits-1", "fingerprint": clustering.fingerprint, **empty}
-    before = measure(output, args.folder, {**edits, "names": {str(key): name for key, name in names.items()}})
-    named = len(set(names.values()))
-    moved, looked_at = correct(clustering, names)
-    corrected = {
-        **edits,
-        "names": {str(key): name for key, name in names.items()},
-        "moved": {str(key): group for key, group in moved.items()},
-    }
-    result = {
-        "images": NUM_IMAGES,
+    named = name_clusters(clustering)
+    result: dict[str, Any] = {
+        "images": args.num_images,
         "clusters": NUM_CLUSTERS,
         "features": args.features,
-        "classes_named": named,
-        "named": before,
-        "corrected": {"moved": len(moved), "looked_at": looked_at, **measure(output, args.folder, corrected)},
-        "commit": common.machine()["commit"],
+        "classes_named": len(named.names),
+        "merged": len(named.merged),
+        "named": measure(output, args.folder, named),
     }
+    by_doubt = doubtful_first(output / "report.html")
+    by_confidence = sorted(range(len(clustering.paths)), key=lambda i: float(clustering.confidence[i]))
+    for key, order in (("corrected", by_confidence), ("corrected_in_second_round", by_doubt)):
+        corrected, looked_at = correct(clustering, named, order, args.num_moved)
+        result[key] = {"looked_at": looked_at, **measure(output, args.folder, corrected)}
+        if args.finetune:
+            result[key]["with_finetune"] = measure(output, args.folder, corrected, "--finetune")
+    result["machine"] = common.machine(command="python -m benchmarks.labels --data DIR --folder WORK")
     print(json.dumps(result, indent=1))
-    common.write_result(common.RESULTS / "labels.json", result)
+    common.write_result(args.out, result)
     return 0
 
 

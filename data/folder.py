@@ -15,6 +15,7 @@ from data.files.open import MEMORY_BUDGET, open_files
 from data.files.reading import Found, Reading, look
 from data.files.stream import StreamDataset
 from data.files.values import Values
+from data.labels import read_labels
 from system.console import say, warn
 from system.errors import UserError
 from system.paths import expand_path
@@ -22,6 +23,7 @@ from system.sections import GivenPath, Side
 from system.text import shown
 
 CROP_SHARE = 0.875  # 224 / 256: what a centre crop shows of a streamed image's short side
+UNKNOWN = ""  # the label of an image that a table has no label for
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled"})
 
 
@@ -34,6 +36,7 @@ def build(
     *,
     root: GivenPath | None = None,
     classes: Sequence[str] | None = None,
+    labels: GivenPath | None = None,
     resize: Side | None = None,
     stream: Literal["auto"] | bool = "auto",
     cache_dir: GivenPath | None = None,
@@ -42,11 +45,12 @@ def build(
     """Build a data set of a directory (`root` or else `directory`), read recursively.
 
     If every image is in a sub-directory, the first level names its class, numbered in sorted order or, with
-    `classes`, as given there; otherwise there are no labels.
+    `classes`, as given there; otherwise there are no labels. A table of `labels` takes the place of sub-directories.
 
     Args:
         root: the directory.
         classes: names of the classes in the order of their numbers.
+        labels: a .csv file with the columns path, relative to the directory, and label; without a row: unknown.
         resize: what the short side is scaled to; by default the crop size, divided by 0.875 where images are streamed.
         stream: whether images are decoded while training; auto: where they would not fit into memory.
         cache_dir: where decoded images are kept between runs.
@@ -56,7 +60,8 @@ def build(
     Raises:
         UserError: a directory that is missing or empty, has bad images or a class that `classes` lacks.
     """
-    files = find_images(Path(expand_path(root or directory)), split, classes, on_bad_image)
+    table = Path(expand_path(labels)) if labels else None
+    files = find_images(Path(expand_path(root or directory)), split, classes, on_bad_image, table=table)
     side, streamed = reading(len(files), size, resize, stream)
     values, found = look(files) if values is None else (values, Found())
     read = Reading(side, streamed and not cache_dir, values, found)
@@ -72,9 +77,14 @@ def reading(num_images: int, size: int, resize: int | None, stream: bool | Liter
 
 
 def find_images(
-    root: Path, split: str, classes: Sequence[str] | None, on_bad_image: str = "skip", quiet: bool = False
+    root: Path,
+    split: str,
+    classes: Sequence[str] | None,
+    on_bad_image: str = "skip",
+    quiet: bool = False,
+    table: Path | None = None,
 ) -> ImageFiles:
-    """List a directory's images with their targets, and say what was found."""
+    """List a directory's images with their targets, from a `table` or else sub-directories; say what was found."""
     listing = list_images(root)
     paths, others = listing.paths, f"; {listing.words}" if listing.words else ""
     if not quiet:
@@ -84,22 +94,22 @@ def find_images(
         raise NoImagesError(
             f"{shown(root)} holds no images ({endings}){others}; give the directory that holds the images"
         )
-    labels, why = find_labels(paths, classes)
+    labels, why = (_look_up(paths, table, root), "") if table else find_labels(paths, classes)
     if labels is None:
         names, targets = list(classes or []), torch.full((len(paths),), -1)
         what = f"images without labels{why}"
     else:
-        names = list(classes or sorted(set(labels)))
-        unknown = sorted(set(labels) - set(names))
+        names = list(classes or sorted(set(labels) - {UNKNOWN}))
+        unknown = sorted(set(labels) - {UNKNOWN} - set(names))
         if unknown:
             raise UserError(
                 f"{shown(root)} has {len(unknown)} classes that are not in training: "
                 f"{', '.join(map(shown, unknown[:5]))}; theirs are {', '.join(map(shown, names[:5]))}"
                 f"{', …' if len(names) > 5 else ''}"
             )
-        numbers = {name: number for number, name in enumerate(names)}
+        numbers = {UNKNOWN: -1} | {name: number for number, name in enumerate(names)}
         targets = torch.tensor([numbers[label] for label in labels])
-        what = f"images of {len(set(labels)):,} classes"
+        what = f"images of {len(set(labels) - {UNKNOWN}):,} classes"
     if not quiet:
         say(f"{split}: {len(paths):,} {what} in {shown(root)}{others}")
         _warn_of_splits(root, paths)
@@ -125,6 +135,15 @@ def find_labels(paths: Sequence[str], classes: Sequence[str] | None) -> tuple[li
     if not classes and {label.lower() for label in labels} <= SPLITS:
         return None, ""  # warned of
     return labels, ""
+
+
+def _look_up(paths: Sequence[str], table: Path, root: Path) -> list[str]:
+    """The label of every image of a directory by a table; raises UserError for a row of no such image."""
+    given = read_labels(table)
+    gone = sorted(given.keys() - set(paths))
+    if gone:
+        raise UserError(f"{table} has a label for {shown(gone[0])}, which is not in {shown(root)} ({len(gone):,} such)")
+    return [given.get(path, UNKNOWN) for path in paths]
 
 
 def _wrappers(paths: Sequence[str]) -> list[str]:

@@ -6,7 +6,8 @@
     python eval.py --config_exp configs/pretext/supervised_digits.yml
 
 Uses labels by definition: all of them, or a fraction of every class's. Writes what simclr.py writes; eval.py also gives
-the accuracy of the classifier. The same command continues an interrupted run.
+the accuracy of the classifier. The same command continues an interrupted run. With method_kwargs.start=FILE a trained
+network learns on: label.py --finetune does so.
 """
 
 import sys
@@ -16,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.finetune import train_last, training_mode
+from models.pretrained import is_pretrained
 from system.console import say, warn
 from system.distributed import gather
 from system.errors import UserError
 from system.runtime import generator
-from system.sections import Share
+from system.sections import GivenPath, Share
 from system.text import shown
 from training.run import Run
 from utils import cli, pretext
@@ -79,11 +82,13 @@ def require_labels(dataset: Any, num_classes: int) -> None:
         warn(f"there is no labelled training image of {len(missing)} classes, which are never predicted: {words}")
 
 
-def train(p: Any, run: Run, label_fraction: Share = 1.0) -> dict[str, Any]:
+def train(p: Any, run: Run, label_fraction: Share = 1.0, start: GivenPath | None = None) -> dict[str, Any]:
     """Train what is left of the run; returns its result.
 
     Args:
         label_fraction: share of every class's labels that is used; images without are not trained on.
+        start: a model of such a run, whose network and classifier learn on; of a pretrained backbone BatchNorm keeps
+            its statistics, and `trained_layers` says how many of its last groups of layers change.
     """
     train_set, val_set = get_splits(p, run)
     pretext.num_to_mine(p, train_set, val_set)  # what would fail after training fails before it
@@ -93,12 +98,20 @@ def train(p: Any, run: Run, label_fraction: Share = 1.0) -> dict[str, Any]:
     loader = get_view_loader(p, train_set, [get_train_transformations(p)], run, rows=rows)
     criterion = get_criterion(p)
     targets = train_set.targets.to(run.runtime.device)
+<<<<<<< HEAD
     model = run.runtime.place(get_model(p))
+=======
+    model = run.runtime.place(get_model(p, start))
+    pretrained = bool(start) and is_pretrained(p.backbone)
+    if p.trained_layers:
+        train_last(model.backbone, p.trained_layers)
+    monitor = pretext.KnnMonitor(p, model, train_set, val_set, run.runtime)
+>>>>>>> d656d47 (label.py --finetune, and another round: the report goes on from the labels and shows first what the classifier doubts; benchmarks of labels and of scrolling)
     forward = run.prepare(model, get_optimizer(p, model), loader)
     monitor = pretext.KnnMonitor(p, run.model, train_set, val_set, run.runtime)
 
     for epoch in run.epochs():
-        model.train()
+        training_mode(model, pretrained)
         for batch in run.steps(loader):
             loss, train_acc = step(forward, criterion, batch.views[0], targets[batch.indices])
             run.step(loss, train_acc=train_acc)

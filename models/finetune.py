@@ -29,7 +29,7 @@ def train_last(backbone: Any, num_groups: int) -> None:
 
 
 def training_mode(model: nn.Module, pretrained: bool) -> None:
-    """Put a clustering model into training mode; a pretrained backbone stays in evaluation mode.
+    """Put a model into training mode; a pretrained backbone stays in evaluation mode.
 
     Its BatchNorm keeps the statistics of far more images than these, and nothing is dropped at random.
     """

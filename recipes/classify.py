@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -15,6 +16,7 @@ from clustering.prediction import predict
 from models.heads import describe_head
 from models.models import ClusteringModel
 from models.weights import load_backbone, load_leave_out, read_weights, save_weights
+from recipes.finetune import Finetuned
 from system.errors import UserError
 from system.files import verify_file, write_text
 from system.runtime import Runtime
@@ -58,7 +60,26 @@ def _require_unchanged(p: Any, dataset: Any) -> None:
         )
 
 
-def train_classifier(p: Any, model: Path, folder: Path, features: Tensor, names: Sequence[str]) -> Classifier:
+def look_again(found: Classifier, features: Tensor, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """What a classifier says of all images of a clustering, of labelled ones without having seen them.
+
+    Returns the most probable class, int `[N]`, and the probability of an image's label, or of that class where it has
+    none, float `[N]`.
+    """
+    classes = sorted(set(names) - {""})
+    with torch.no_grad():
+        probabilities = found.head(features.float()).softmax(1).cpu()
+    rows = [i for i, name in enumerate(names) if name]
+    if found.left_out is not None:
+        probabilities[rows] = found.left_out
+    sure, likely = probabilities.max(1)
+    sure[rows] = probabilities[rows, [classes.index(names[i]) for i in rows]]
+    return likely.numpy(), sure.numpy()
+
+
+def train_classifier(
+    p: Any, model: Path, folder: Path, features: Tensor, names: Sequence[str], tuned: Finetuned | None = None
+) -> Classifier:
     """Train a classifier of the images that have a name, and write it to a folder as a run leaves its model.
 
     Args:
@@ -67,26 +88,33 @@ def train_classifier(p: Any, model: Path, folder: Path, features: Tensor, names:
         folder: where the classifier goes.
         features: of all images of the clustering, [N, D].
         names: a class's name for each of them, empty where there is none; two classes at least.
+        tuned: a network that was fine-tuned, which is written instead where it is better.
     """
     started, classes = time.monotonic(), sorted(set(names) - {""})
     rows = [i for i, name in enumerate(names) if name]
     targets = torch.tensor([classes.index(names[i]) for i in rows])
     found = fit_classifier(features[rows], targets, len(classes), p.seed)
-    network = ClusteringModel(get_backbone(p), len(classes), heads=[found.head])
-    weights = read_weights(model)
+    better = tuned is not None and tuned.is_better
+    head, weights = (tuned.head, read_weights(tuned.path)) if better else (found.head, read_weights(model))
+    network = ClusteringModel(get_backbone(p), len(classes), heads=[head])
     load_backbone(network, weights)
-    load_leave_out(network, weights)
+    if not better:  # of other features than those that the clustering left images out by
+        load_leave_out(network, weights)
     if network.leave_out and network.leave_out(features[rows]).any():  # what was left out has a name now
         network.leave_out = None
     save_weights(folder / MODEL, {"model": network.state_dict(), "head": 0}, setup=p.setup)
     config = saved.relative_config(model.parent / CONFIG, folder)
-    config |= {"num_classes": len(classes), "class_names": classes, "head_kwargs": describe_head(found.head)}
+    config |= {"num_classes": len(classes), "class_names": classes, "head_kwargs": describe_head(head)}
     write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), record=True)
+    result: dict[str, Any] = {"cross_validated": found.accuracy, "C": found.strength, "num_labelled": len(rows)}
+    if tuned:
+        held_out = {"images": tuned.num_held_out, "finetuned": tuned.accuracy, "logistic_regression": tuned.logistic}
+        result |= {"held_out": held_out, "finetuned": tuned.is_better}
     record = {
         **read_record(model.parent),  # how images are read and features computed
         "status": "finished",
         "seconds": round(time.monotonic() - started, 2),
-        "result": {"cross_validated": found.accuracy, "C": found.strength, "num_labelled": len(rows)},
+        "result": result,
     }
     write_text(folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
     return found

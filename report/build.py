@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +20,22 @@ from clustering.prediction import OTHER, find_prototypes
 from report import charts, projection, summary, thumbnails, tree
 from report.duplicates import exact_duplicates
 from report.edits import fingerprint
-from report.pages import FOLDER, fill
+from report.pages import FOLDER, fill, to_json
 from report.summary import Cluster, Labels
 from system.files import write_text
 
 SHEET_BYTES, TILE_BYTES = 4_000_000, 8_500_000  # of the thumbnails, before base64 makes them a third larger
-SCRIPTS = ("base", "page", "edits", "map", "sheet", "export", "groups", "find")  # in the order in which they run
+SCRIPTS = (
+    "base",
+    "page",
+    "edits",
+    "map",
+    "sheet",
+    "export",
+    "groups",
+    "find",
+    "round",
+)  # in the order in which they run
 NUM_NEIGHBORS = 8  # of an image, that the page knows
 MAX_TABLE_CLASSES = 30  # beyond, the confusion matrix is not given as a table too
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -76,14 +85,6 @@ class ReportData:
 def clean(text: object) -> str:
     """Text that can be written as UTF-8: other bytes of a file name become the replacement character."""
     return SURROGATE.sub("\ufffd", str(text))
-
-
-def to_json(value: object) -> Markup:
-    """JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

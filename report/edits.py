@@ -5,24 +5,23 @@ of its cluster, or in the one that it was moved to; a group may be merged into a
 The label of an image is the name of the group it ends in, and empty where that has no name or is not a group.
 """
 
-import csv
 import hashlib
-import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from clustering.prediction import OTHER
+from data.labels import MAX_BYTES, label_of, path_of, read_rows
 from report.outputs import encode_rows
-from system.bounded import read_bytes, read_json
+from system.bounded import read_json
 from system.errors import UserError
 from system.files import write_file
-from system.text import FORMULA, csv_cell, csv_path, is_utf8, shown
+from system.text import csv_cell, csv_path, is_utf8, shown
 
-MAX_BYTES = 1 << 30  # of a list of millions of images
 OUT = OTHER  # the group of images that belong nowhere, left out by the clustering or by hand
 HEADER = ["path", "label", "cluster", "confidence", "by_hand"]
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
@@ -81,7 +80,7 @@ def fingerprint(paths: Sequence[str], clusters: Sequence[int]) -> str:
 def read_clusters(path: Path) -> Clustering:
     """Read clusters.csv; raises UserError when it is missing, or is not one."""
     advice = "give an output folder of cluster.py whose clustering is finished"
-    rows = _read_rows(path, ["path", "cluster", "confidence"], advice)
+    rows = read_rows(path, ["path", "cluster", "confidence"], advice)
     try:
         clusters = [int(row["cluster"]) for row in rows]
         likely = all(0 <= float(row["confidence"]) <= 1 for row in rows)
@@ -89,7 +88,7 @@ def read_clusters(path: Path) -> Clustering:
         raise UserError(f"{path} is damaged: {error}; {advice}") from error
     if not rows or min(clusters) < OUT or not likely:
         raise UserError(f"{path} lists no clusters, or no confidences from 0 to 1; {advice}")
-    return Clustering([_path(row) for row in rows], clusters, [row["confidence"] for row in rows])
+    return Clustering([path_of(row) for row in rows], clusters, [row["confidence"] for row in rows])
 
 
 def read_labels(path: Path, clustering: Clustering) -> Labels:
@@ -105,15 +104,15 @@ def read_table(path: Path, clustering: Clustering) -> Labels:
     places = {name: i for i, name in enumerate(clustering.paths)}
     names, by_hand = [""] * len(places), [False] * len(places)
     seen: set[int] = set()
-    for number, row in enumerate(_read_rows(path, ["path", "label"], "give a CSV file with these columns"), 2):
-        image = places.get(_path(row))
+    for number, row in enumerate(read_rows(path, ["path", "label"], "give a CSV file with these columns"), 2):
+        image = places.get(path_of(row))
         if image is None or image in seen:
             what = "has a row already" if image in seen else "is not in clusters.csv; paths are as they are there"
             raise UserError(f"{path}, line {number}: {shown(row['path'])} {what}")
         seen.add(image)
         if not is_utf8(row["label"]):
             raise UserError(f"{path}, line {number}: the label is not UTF-8; save the table as UTF-8")
-        names[image] = _name(row["label"])
+        names[image] = label_of(row["label"])
         flag = row.get("by_hand", "true").lower()
         if flag not in (*TRUE, *FALSE):
             raise UserError(f"{path}, line {number}: by_hand is {shown(flag)}, but must be true or false")
@@ -121,8 +120,8 @@ def read_table(path: Path, clustering: Clustering) -> Labels:
     return Labels(names, by_hand, [])
 
 
-def read_edits(path: Path, clustering: Clustering) -> Labels:
-    """Labels from the edits of report.html; raises UserError for those of another clustering."""
+def load_edits(path: Path, clustering: Clustering) -> Edits:
+    """The edits of report.html in a file; raises UserError for those of another clustering."""
     try:
         edits = Edits.model_validate(read_json(path, Edits, MAX_BYTES))
     except FileNotFoundError as error:
@@ -132,9 +131,15 @@ def read_edits(path: Path, clustering: Clustering) -> Labels:
             f"{path} holds the edits of another clustering; give those that were exported from the report.html of this "
             "one (a labels.csv fits every clustering of the same images)"
         )
+    return edits
+
+
+def read_edits(path: Path, clustering: Clustering) -> Labels:
+    """Labels from the edits of report.html; raises UserError for those of another clustering."""
+    edits = load_edits(path, clustering)
     moved = {_number(path, key, len(clustering.paths)): group for key, group in edits.moved.items()}
     merged = {_number(path, key): group for key, group in edits.merged.items()}
-    given = {_number(path, key): _name(name) for key, name in edits.names.items()}
+    given = {_number(path, key): label_of(name) for key, name in edits.names.items()}
     ends = {group: _end(path, group, merged) for group in {*clustering.clusters, *moved.values(), *merged, *given}}
     none = {OUT, *edits.rejected}
     groups = [ends[moved.get(image, cluster)] for image, cluster in enumerate(clustering.clusters)]
@@ -145,43 +150,47 @@ def read_edits(path: Path, clustering: Clustering) -> Labels:
     return Labels(names, [image in moved for image in range(len(groups))], shared)
 
 
+def to_edits(clustering: Clustering, labels: Labels) -> Edits:
+    """Edits that give these labels, where they came from a table.
+
+    A cluster is called what most of its labelled images are; an image of another label, or that was labelled by hand,
+    is moved to the first cluster that is called so, or to a new group.
+    """
+    counts: dict[int, Counter[str]] = {}
+    for cluster, name in zip(clustering.clusters, labels.names, strict=True):
+        counts.setdefault(cluster, Counter())[name] += 1
+    names = {}
+    for cluster, found in sorted(counts.items()):
+        del found[""]
+        if found and cluster != OUT:
+            names[cluster] = min(found, key=lambda name: (-found[name], name))
+    group_of = {"": OUT} | {name: cluster for cluster, name in sorted(names.items(), reverse=True)}
+    for name in labels.classes:
+        if name not in group_of:
+            group_of[name] = max(*names, *counts) + 1
+            names[group_of[name]] = name
+    moved = {}
+    rows = zip(clustering.clusters, labels.names, labels.by_hand, strict=True)
+    for image, (cluster, name, by_hand) in enumerate(rows):
+        is_here = names.get(cluster, "") == name
+        if by_hand or not is_here:
+            moved[str(image)] = cluster if is_here else group_of[name]
+    return Edits(
+        format="scan-edits-1",
+        fingerprint=clustering.fingerprint,
+        names={str(group): name for group, name in names.items()},
+        merged={},
+        rejected=[],
+        moved=moved,
+    )
+
+
 def write_labels(path: Path, clustering: Clustering, labels: Labels) -> None:
     """Write labels.csv, a row an image; raises UserError when it cannot be written."""
     rows = zip(clustering.paths, labels.names, clustering.clusters, clustering.confidence, labels.by_hand, strict=True)
     lines = ([csv_path(name), csv_cell(label), *more, str(hand).lower()] for name, label, *more, hand in rows)
     data = encode_rows([HEADER, *lines])
     write_file(path, lambda file: file.write(data), record=False, listed=True)
-
-
-def _read_rows(path: Path, columns: list[str], advice: str) -> list[dict[str, str]]:
-    """The rows of a CSV file that has these columns, perhaps among others."""
-    try:
-        data = read_bytes(path, MAX_BYTES)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; {advice}") from error
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")  # as spreadsheets begin their files
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    try:
-        found = list(reader)
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV file ({error}); {advice}") from error
-    missing = [name for name in columns if name not in (reader.fieldnames or [])]
-    if missing:
-        there = ", ".join(map(shown, reader.fieldnames or [])) or "none"
-        raise UserError(f"{path} has no column {' and no column '.join(missing)} (its columns: {there}); {advice}")
-    return found
-
-
-def _path(row: dict[str, Any]) -> str:
-    """The path that `csv_path` made this cell from."""
-    path = row["path"]
-    return path[2:] if path.startswith("./") and path[2:].startswith(FORMULA) else path
-
-
-def _name(text: str) -> str:
-    """The label that `csv_cell` made this cell from, without spaces around it."""
-    name = text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
-    return " ".join(name.split())
 
 
 def _number(path: Path, key: str, end: int | None = None) -> int:

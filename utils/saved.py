@@ -20,6 +20,7 @@ from system import owned
 from system.console import warn
 from system.errors import ConfigError, UserError
 from system.files import is_own, verify_file
+from system.lock import lock_folder, unlock_folder
 from system.yaml_file import load_yaml
 from training.folder import CONFIG, MODEL, PATHS
 from utils import schema
@@ -30,6 +31,8 @@ WITHIN = ("", "runs/candidates", "runs/selflabel", "runs/scan")
 """Where in a run folder, or in cluster.py's output, a model is."""
 CLASSIFIER = "labels"
 """Where in cluster.py's output label.py puts a classifier of named classes, as a run folder."""
+FINETUNED = "finetune"
+"""Where in there the runs of label.py --finetune are."""
 LABELS = "labels.csv"
 """What label.py puts into cluster.py's output."""
 
@@ -61,9 +64,26 @@ def remove_classifier(output: Path) -> bool:
     """Remove label.py's classifier from cluster.py's output, never the user's files; whether one was there."""
     folder = output / CLASSIFIER
     found = is_own(folder / MODEL) and not folder.is_symlink()
+    if not folder.is_symlink():
+        remove_runs(folder / FINETUNED / "pretext")
+        owned.remove_if_empty(folder / FINETUNED)
     owned.clear(folder)
     owned.remove_if_empty(folder)
     return found
+
+
+def remove_runs(folder: Path, kept: str = "") -> None:
+    """Remove the runs in a folder, but for the one that is `kept`, and never the user's files.
+
+    Raises UserError when another process is at work in one.
+    """
+    for run in sorted(folder.glob("*")) if not folder.is_symlink() else ():
+        if run.name != kept and run.is_dir() and not run.is_symlink():
+            lock_folder(run, "wait for it")
+            owned.clear(run)
+            unlock_folder(run)
+            owned.remove_if_empty(run)
+    owned.remove_if_empty(folder)
 
 
 def load_model_config(model: Path, env: str | None, exp: str | None) -> EasyDict:

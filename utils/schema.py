@@ -217,7 +217,7 @@ class Config(Section):
     reliable_batch_size: Batch = 64
     """So many of them are in every step, besides the batch_size others."""
     trained_layers: Positive | None = None
-    """In self-labeling, of a pretrained backbone: its last groups of layers that are trained; by default all."""
+    """Of a pretrained backbone that is trained on: its last groups of layers that change; by default all."""
     patience: Positive | None = None
     """Self-labeling ends after so many epochs without a lower validation loss, or with fewer clusters in use."""
     minutes: PositiveRate | None = None

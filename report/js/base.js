@@ -2,6 +2,7 @@
 // What all parts of the page share: the facts, the thumbnails, and other people's words as they are shown.
 const report = (() => {
   const facts = JSON.parse(document.getElementById("facts").textContent);
+  const round = JSON.parse(document.getElementById("round").textContent); // what label.py knows; null before it ran
   const percent = (value) => `${(value / 100).toFixed(1)} %`;
   const byId = (id) => document.getElementById(id);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -56,5 +57,5 @@ const report = (() => {
   const addressOf = (image) => (facts.links === null ? null
     : facts.links + (facts.addresses[image] ?? facts.paths[image].split("/").map(encodeURIComponent).join("/")));
 
-  return { facts, byId, all, percent, tiles, paint, clusterOf, neighbors, cosines, perImage, neighborsOf, addressOf };
+  return { facts, round, byId, all, percent, tiles, paint, clusterOf, neighbors, cosines, perImage, neighborsOf, addressOf };
 })();

@@ -5,7 +5,7 @@
 // A group is a cluster, by its number, or one that was added. The group of an image is that of its cluster, or the one
 // that it was moved to (OUT: none), at the end of the chain of merges. Its label is the name of that group.
 report.edits = (() => {
-  const { facts } = report;
+  const { facts, round } = report;
   const OUT = -1;
   const FORMAT = "scan-edits-1";
   const KEY = `${FORMAT}:${facts.fingerprint}`;
@@ -16,6 +16,7 @@ report.edits = (() => {
   let state = null;
   let members = null; // of every group, made when it is first asked for
   let kept = true;
+  let begun = ""; // from which edits of label.py the steps go on
 
   // What each kind of step does to a state.
   const take = {
@@ -26,6 +27,7 @@ report.edits = (() => {
       for (const image of images) now.moved.set(image, group);
       now.numGroups = Math.max(now.numGroups, group + 1);
     },
+    moves: (now, pairs) => { for (const [images, group] of pairs) take.move(now, images, group); },
     replace: (now, other) => Object.assign(now, unpack(other)),
   };
 
@@ -72,7 +74,7 @@ report.edits = (() => {
 
   function store() {
     try {
-      localStorage.setItem(KEY, JSON.stringify({ steps, done }));
+      localStorage.setItem(KEY, JSON.stringify({ steps, done, begun }));
       kept = true;
     } catch {
       kept = false; // full, or not allowed: the page says so
@@ -97,7 +99,7 @@ report.edits = (() => {
     changed();
   }
 
-  function pack() {
+  function pack(state) {
     const plain = (map) => Object.fromEntries([...map].sort(([one], [other]) => one - other));
     return {
       format: FORMAT,
@@ -130,14 +132,28 @@ report.edits = (() => {
     return "";
   }
 
+  // What label.py was given last, where the steps do not go on from it yet: it may have come from another browser.
+  function goOn() {
+    const now = JSON.stringify(pack(unpack(round.edits)));
+    if (begun === now) return;
+    begun = now;
+    if (JSON.stringify(pack(state)) !== now) {
+      steps = [...steps.slice(0, done), ["replace", round.edits]];
+      done += 1;
+      replay();
+    }
+    store();
+  }
+
   try {
     const found = JSON.parse(localStorage.getItem(KEY));
-    if (found) ({ steps, done } = found);
+    if (found) ({ steps, done, begun = "" } = found);
     replay();
   } catch { // not allowed, or not what this page stored
     [steps, done, kept] = [[], 0, false];
     replay();
   }
+  if (round) goOn();
 
   return {
     OUT,
@@ -148,7 +164,7 @@ report.edits = (() => {
     nameOf,
     title,
     label,
-    pack,
+    pack: () => pack(state),
     fault,
     isRejected: (group) => state.rejected.has(group),
     isMoved: (image) => state.moved.has(image),
@@ -160,6 +176,7 @@ report.edits = (() => {
     merge: (group, into) => step("merge", group, into),
     reject: (group, yes) => step("reject", group, yes),
     move: (images, group) => step("move", images, group),
+    moveAll: (pairs) => step("moves", pairs),
     addGroup: (images) => {
       const group = state.numGroups;
       step("move", images, group);

@@ -121,5 +121,4 @@
   report.openImages = openImages;
   update();
   openGroup(Number(choose.value));
-  performance.mark("ready");
 })();

@@ -2,23 +2,28 @@
 // The contact sheet: all images of a group, of which only those in sight are elements of the page. Images are selected by
 // click, shift-click and keyboard, and moved to another group.
 report.sheet = (() => {
-  const { facts, byId, paint, percent, edits } = report;
+  const { facts, round, byId, paint, percent, edits } = report;
   const box = byId("sheet");
   const space = box.firstElementChild;
+  const LARGE = 132; // px of a tile from which on it shows the file itself, where that is next to the page
+  const REST = 150; // ms without scrolling after which files are opened
   const MARGIN = 3; // rows that are kept above and below those in sight
   const ORDERS = {
     confident: (one, other) => facts.confidence[other] - facts.confidence[one],
     doubtful: (one, other) => facts.confidence[one] - facts.confidence[other],
     near: (one, other) => facts.distance[one] - facts.distance[other],
     far: (one, other) => facts.distance[other] - facts.distance[one],
+    unsure: (one, other) => round.sure[one] - round.sure[other],
     path: (one, other) => one - other,
     listed: null, // as a list from elsewhere has them
   };
+  const listeners = [];
   let group = null; // whose images are shown; null: `fixed`, a list from elsewhere
   let fixed = [];
   let images = [];
   let selected = new Set();
   let current = 0; // position of the image that the keyboard is at
+  let resting = 0;
   let anchor = 0; // where a selection by Shift begins
   let columns = 1;
   let side = 64;
@@ -51,6 +56,22 @@ report.sheet = (() => {
     }
     for (const cell of free) cell.remove();
     mark();
+    clearTimeout(resting);
+    if (side >= LARGE) resting = setTimeout(sharpen, REST);
+  }
+
+  // The files in front of the tiles in sight; where one cannot be shown, its tile stays.
+  function sharpen() {
+    for (const [position, cell] of cells) {
+      const address = report.addressOf(images[position]);
+      if (address === null || cell.dataset.sharp) continue;
+      cell.dataset.sharp = true;
+      const { backgroundImage, backgroundSize, backgroundPosition } = cell.style;
+      cell.style.backgroundImage = `url("${address}"), ${backgroundImage}`;
+      cell.style.backgroundSize = `cover, ${backgroundSize}`;
+      cell.style.backgroundPosition = `center, ${backgroundPosition}`;
+      cell.classList.remove("coarse");
+    }
   }
 
   function make() {
@@ -63,13 +84,16 @@ report.sheet = (() => {
 
   function place(cell, position) {
     const image = images[position];
+    const said = report.says?.(image) ?? "";
     cell.id = `cell-${position}`;
     cell.dataset.position = position;
     cell.style.cssText = `left:${(position % columns) * side}px;top:${Math.floor(position / columns) * side}px;width:${side - 2}px;height:${side - 2}px`;
-    cell.setAttribute("aria-label", `${facts.paths[image]}, ${percent(facts.confidence[image])}`);
+    cell.setAttribute("aria-label", `${facts.paths[image]}, ${percent(facts.confidence[image])}${said ? `, ${said}` : ""}`);
     cell.setAttribute("aria-setsize", images.length);
     cell.setAttribute("aria-posinset", position + 1);
-    cell.title = facts.paths[image];
+    cell.title = said ? `${facts.paths[image]}: ${said}` : facts.paths[image];
+    cell.dataset.said = said;
+    delete cell.dataset.sharp;
     paint(cell, image);
     return cell;
   }
@@ -84,6 +108,7 @@ report.sheet = (() => {
     byId("num-selected").textContent = `${selected.size.toLocaleString("en")} selected`;
     for (const button of [byId("move"), byId("take-out"), byId("new-group")]) button.disabled = selected.size === 0;
     byId("similar").disabled = !report.perImage || !images.length;
+    for (const act of listeners) act();
   }
 
   // The images again, as they are in the group now; the place in the sheet is kept.
@@ -105,7 +130,7 @@ report.sheet = (() => {
     current = anchor = 0;
     box.scrollTop = 0;
     if (group === null) byId("sheet-order").value = "listed";
-    else if (byId("sheet-order").value === "listed") byId("sheet-order").value = "confident";
+    else if (byId("sheet-order").value === "listed") byId("sheet-order").value = round?.sure ? "unsure" : "confident";
     refresh();
   }
 
@@ -178,5 +203,5 @@ report.sheet = (() => {
   byId("select-all").addEventListener("click", () => { selected = new Set(images); mark(); });
   byId("select-none").addEventListener("click", () => { selected.clear(); mark(); });
 
-  return { open, refresh, selected: () => [...selected], at: () => images[current], group: () => group };
+  return { open, refresh, selected: () => [...selected], at: () => images[current], group: () => group, onSelect: (act) => listeners.push(act) };
 })();

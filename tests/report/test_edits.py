@@ -1,10 +1,11 @@
 import csv
 import hashlib
 import json
+import random
 
 import pytest
 
-from report.edits import Clustering, fingerprint, read_clusters, read_labels, write_labels
+from report.edits import Clustering, Labels, fingerprint, read_clusters, read_labels, to_edits, write_labels
 from system.errors import UserError
 
 PATHS = ["a.jpg", "=b.jpg", "sub/ü.jpg", "\udce9.jpg", "e\rf.jpg"]
@@ -124,3 +125,19 @@ def test_what_a_clustering_left_out_has_no_name_until_it_is_moved(tmp_path):
     table = tmp_path / "clusters.csv"
     table.write_text("path,cluster,confidence\na.jpg,-1,0.0\nb.jpg,0,0.5\n")
     assert read_clusters(table).clusters == [-1, 0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_edits_made_of_a_table_give_its_labels_again(tmp_path, seed):
+    draw = random.Random(seed)
+    clustering = Clustering([f"{i}.png" for i in range(40)], [draw.choice([-1, 0, 1, 3]) for _ in range(40)], ["1"] * 40)
+    names = [draw.choice(["", "a", "b", "c", "only here"][: 2 + seed % 4]) for _ in range(40)]
+    labels = Labels(names, [draw.random() < 0.3 for _ in range(40)], [])
+    edits = to_edits(clustering, labels)
+    (tmp_path / "edits.json").write_text(edits.model_dump_json())
+    assert read_labels(tmp_path / "edits.json", clustering).names == names
+    moved = {int(image) for image in edits.moved}
+    assert {i for i, by_hand in enumerate(labels.by_hand) if by_hand} <= moved  # what was set by hand stays so
+    pairs = list(zip(clustering.clusters, names, strict=True))
+    given = [[name for cluster, name in pairs if cluster == one and name] for one in (0, 1, 3)]
+    assert [edits.names[str(one)] for one in (0, 1, 3)] == [max(sorted(set(own)), key=own.count) for own in given]

@@ -48,7 +48,14 @@ def make_clustering(tmp_path):
     for i, name in enumerate(NAMES):
         draw(tmp_path / "images" / name, i % 3, i)
         draw(tmp_path / "new" / f"{i % 3}" / name, i % 3, 100 + i)
-    config = {**CONFIG, "num_classes": 3, "num_heads": 1, "width": 16}
+    crop = {"random_resized_crop": {"size": 16, "scale": [0.5, 1.0]}}
+    views = {
+        "augmentation_strategy": "standard",
+        "augmentation_kwargs": crop,
+        "optimizer": "adam",
+        "optimizer_kwargs": {"lr": 1e-3},
+    }
+    config = {**CONFIG, **views, "num_classes": 3, "num_heads": 1, "width": 16}
     kwargs = {"root": str(tmp_path / "images")}
     (tmp_path / "scan.yml").write_text(yaml.safe_dump({**config, "train_db_kwargs": kwargs}))
     (tmp_path / "env.yml").write_text(yaml.safe_dump({"root_dir": str(tmp_path / "out")}))
@@ -196,7 +203,7 @@ def test_exports_go_next_to_the_output_folder_and_are_checked_before_anything_is
         (["--export", "coco"], 1, "was not written by this program"),
         (["--export", "coco", "--export_to", base / "images" / "x"], 2, "inside the folder of images"),
         (["--export_to", base / "x"], 2, "say which one with --export"),
-        (["--export", "imagefolder", "--link_to", base / "x"], 2, "leave out --copy_to and --link_to"),
+        (["--export", "imagefolder", "--link_to", base / "x"], 2, "leave out --copy_to or --link_to"),
         (["--export", "yolo"], 2, "coco"),
     ]:
         assert label(base, by_truth(base), *words) == code
@@ -209,3 +216,41 @@ def test_exports_go_next_to_the_output_folder_and_are_checked_before_anything_is
     found = ImageFolder(base / "out-imagefolder")
     truth = {name: f"kind {i % 3}" for i, name in enumerate(NAMES)}
     assert {Path(path).name: found.classes[target] for path, target in found.samples} == truth
+
+
+def test_finetuning_goes_on_and_is_compared_on_images_held_out_of_both(base, capfd):
+    given = by_truth(base)
+    assert label(base, given, "--finetune") == 0
+    said = capfd.readouterr().out
+    assert "on 12 labelled images that neither had seen" in said  # of 20 a class, a fifth
+    told = json.loads((base / "out" / "labels" / "run.json").read_text())["result"]
+    (run,) = (base / "out" / "labels" / "finetune" / "pretext").iterdir()
+    config = yaml.safe_load((run / "config.yml").read_text())
+    used = {row["path"].removeprefix("./"): row["label"] for row in read(Path(config["train_db_kwargs"]["labels"]))}
+    held_out = sorted(set(NAMES) - set(used))
+    assert [sum(NAMES.index(name) % 3 == kind for name in held_out) for kind in range(3)] == [4, 4, 4]
+    assert told["held_out"]["images"] == 12 and told["finetuned"] == (
+        told["held_out"]["finetuned"] > told["held_out"]["logistic_regression"]
+    )
+    # The accuracy that is told is that of the network in the run, on images that its table does not have.
+    model = read_weights(run / "model.pth.tar").state
+    features = np.load(run / "features-train.npy")[[sorted(NAMES).index(name) for name in held_out]]
+    logits = features @ model["classifier.weight"].numpy().T + model["classifier.bias"].numpy()
+    right = [f"kind {NAMES.index(n) % 3}" == f"kind {k}" for n, k in zip(held_out, logits.argmax(1), strict=True)]
+    assert told["held_out"]["finetuned"] == pytest.approx(np.mean(right))
+    kept = run if told["finetuned"] else base / "out"
+    backbone = read_weights(kept / "model.pth.tar").state
+    found = read_weights(base / "out" / "labels" / "model.pth.tar").state
+    assert all(torch.equal(value, found[key]) for key, value in backbone.items() if key.startswith("backbone."))
+
+    before = (run / "model.pth.tar").stat().st_mtime_ns
+    assert label(base, given, "--finetune") == 0 and (run / "model.pth.tar").stat().st_mtime_ns == before
+    given.write_text(given.read_text().replace("kind 2", "third"))
+    assert label(base, given, "--finetune") == 0
+    (again,) = (base / "out" / "labels" / "finetune" / "pretext").iterdir()
+    assert again != run and len(list((base / "out" / "labels").glob("finetune-*"))) == 3
+    given.write_text("path,label\n03.png,only\n")
+    assert label(base, given) == 0 and not (base / "out" / "labels").exists()
+    given.write_text("path,label\n03.png,one\n04.png,two\n07.png,two\n")
+    assert label(base, given, "--finetune") == 1
+    assert "needs a class of five images" in capfd.readouterr().err

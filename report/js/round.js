@@ -1,0 +1,53 @@
+"use strict";
+// The next round: what a classifier of the names says of every image, and the images of which it is unsure first.
+(() => {
+  const { facts, round, byId, edits, sheet } = report;
+  if (!round?.sure) {
+    document.querySelector("#sheet-order [value=unsure]").remove();
+    return;
+  }
+  const nameOf = (image) => round.classes[round.likely[image]];
+  const isNone = (image) => edits.groupOf(image) === edits.OUT || edits.isRejected(edits.groupOf(image));
+  const differs = (image) => !isNone(image) && edits.label(image) !== nameOf(image);
+
+  // Its own name, and that of the classifier where it is another.
+  report.says = (image) => {
+    if (isNone(image)) return "";
+    const own = edits.label(image) || "no name";
+    return differs(image) ? `${own} → ${nameOf(image)}?` : own;
+  };
+
+  // All images that belong anywhere: those first whose label the classifier doubts most, and those that a person moved last.
+  function doubtful() {
+    const images = facts.paths.map((_, image) => image).filter((image) => !isNone(image));
+    return images.sort((one, other) => edits.isMoved(one) - edits.isMoved(other) || round.sure[one] - round.sure[other]);
+  }
+
+  function say() {
+    const num = facts.paths.filter((_, image) => differs(image)).length;
+    byId("round-count").textContent = `The classifier would name ${num.toLocaleString("en")} image${num === 1 ? "" : "s"} otherwise than they are named.`;
+    byId("take-likely").disabled = sheet.selected().length === 0;
+  }
+
+  const show = () => report.openImages(doubtful(), "Doubtful ones first");
+
+  // Every selected image goes to the group that has the name which the classifier gives it.
+  function take() {
+    const groups = new Map(edits.groups().filter((group) => !edits.isRejected(group)).map((group) => [edits.nameOf(group), group]));
+    const pairs = new Map();
+    for (const image of sheet.selected().filter((image) => groups.has(nameOf(image)))) {
+      const group = groups.get(nameOf(image));
+      pairs.has(group) ? pairs.get(group).push(image) : pairs.set(group, [image]);
+    }
+    if (pairs.size) edits.moveAll([...pairs].map(([group, images]) => [images, group]));
+  }
+
+  byId("round-note").hidden = false;
+  byId("show-doubtful").addEventListener("click", show);
+  byId("take-likely").addEventListener("click", take);
+  edits.onChange(say);
+  sheet.onSelect(say);
+  say();
+  show();
+})();
+performance.mark("ready");
