@@ -41,5 +41,5 @@ def write_round(
     content: dict[str, Any] = {"edits": edits.model_dump(), "classes": classes, "likely": None, "sure": None}
     if likely is not None and sure is not None:
         content |= {"likely": likely.tolist(), "sure": np.round(10_000 * sure).astype(int).tolist()}
-    write_text(page, text[:start] + to_json(content) + text[text.index(END, start) :], listed=True)
+    write_text(page, text[:start] + str(to_json(content)) + text[text.index(END, start) :], listed=True)
     say(f"for another round, what is doubtful first: {page}")

@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from clustering.classifier import fit_classifier
+from clustering.classifier import MOST_COMPARED, fit_classifier
 
 
 def groups(num, num_classes, seed=0):
@@ -38,3 +39,22 @@ def test_classes_of_one_image_are_learned_but_not_cross_validated():
     assert found.accuracy is None
     found = fit_classifier(features.repeat(2, 1)[:7], torch.tensor([0, 0, 1, 2, 0, 0, 1]), 3)
     assert found.accuracy == 1.0 and found.head(features).argmax(1).tolist() == [0, 0, 1, 2]
+
+
+def test_what_is_said_of_an_image_left_out_does_not_depend_on_its_label():
+    features, targets = groups(60, 3)
+    found = fit_classifier(features, targets, 3)
+    assert torch.allclose(found.left_out.sum(1), torch.ones(60), atol=1e-4)
+    assert (found.left_out.argmax(1) == targets).float().mean().item() == pytest.approx(found.accuracy)
+    wrong = targets.clone()
+    wrong[0] = (targets[0] + 1) % 3
+    doubted = fit_classifier(features, wrong, 3).left_out
+    assert doubted[0].argmax() == targets[0] and doubted[0, wrong[0]] == doubted[:, :].gather(1, wrong[:, None]).min()
+    alone = fit_classifier(torch.cat([features, features[:1]]), torch.cat([targets, torch.tensor([3])]), 4)
+    assert alone.left_out[60].argmax() == targets[0] and alone.left_out[:, 3].max() == 0  # of a class of its own
+
+
+def test_images_beyond_those_that_are_compared_are_left_out_too():
+    features, targets = groups(MOST_COMPARED + 40, 3)
+    found = fit_classifier(features, targets, 3)
+    assert torch.allclose(found.left_out.sum(1), torch.ones(MOST_COMPARED + 40), atol=1e-4)
