@@ -98,15 +98,10 @@ def train(p: Any, run: Run, label_fraction: Share = 1.0, start: GivenPath | None
     loader = get_view_loader(p, train_set, [get_train_transformations(p)], run, rows=rows)
     criterion = get_criterion(p)
     targets = train_set.targets.to(run.runtime.device)
-<<<<<<< HEAD
-    model = run.runtime.place(get_model(p))
-=======
     model = run.runtime.place(get_model(p, start))
     pretrained = bool(start) and is_pretrained(p.backbone)
     if p.trained_layers:
         train_last(model.backbone, p.trained_layers)
-    monitor = pretext.KnnMonitor(p, model, train_set, val_set, run.runtime)
->>>>>>> d656d47 (label.py --finetune, and another round: the report goes on from the labels and shows first what the classifier doubts; benchmarks of labels and of scrolling)
     forward = run.prepare(model, get_optimizer(p, model), loader)
     monitor = pretext.KnnMonitor(p, run.model, train_set, val_set, run.runtime)
 

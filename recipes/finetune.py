@@ -24,7 +24,7 @@ from models.weights import load_backbone, load_classifier, read_weights, save_we
 from recipes.choose import Schedule, batch_size
 from recipes.display import Display, Work
 from recipes.labelling import Labelling
-from recipes.project import LOG
+from recipes.record import LOG
 from report.outputs import encode_rows
 from system.console import say
 from system.errors import ConfigError, UserError
