@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from models.heads import LinearHead
+from system.runtime import one_thread
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn, rising until cross-validation gets worse
 NUM_FOLDS = 5
@@ -41,8 +42,9 @@ def fit_classifier(features: Tensor, targets: Tensor, num_classes: int, seed: in
     on up to 5,000 images; classes with a single image are left out of that.
     """
     x, y = features.float().cpu().numpy(), targets.cpu().numpy()
-    strength, accuracy, left_out = _choose(x, y, num_classes, seed)
-    scaler, regression = (step for _, step in _pipeline(strength).fit(x, y).steps)
+    with one_thread():
+        strength, accuracy, left_out = _choose(x, y, num_classes, seed)
+        scaler, regression = (step for _, step in _pipeline(strength).fit(x, y).steps)
     weight, bias = regression.coef_, regression.intercept_
     if num_classes == 2:  # scikit-learn has one row for two classes: the difference of their logits
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
