@@ -48,6 +48,9 @@
   edits.onChange(say);
   sheet.onSelect(say);
   say();
+  byId("sheet-size").value = 132; // there is room for two names
   show();
+  // Again once the cards above have their heights.
+  requestAnimationFrame(() => requestAnimationFrame(() => byId("label").scrollIntoView({ behavior: "instant" })));
 })();
 performance.mark("ready");
