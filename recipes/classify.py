@@ -94,11 +94,11 @@ def train_classifier(
     rows = [i for i, name in enumerate(names) if name]
     targets = torch.tensor([classes.index(names[i]) for i in rows])
     found = fit_classifier(features[rows], targets, len(classes), p.seed)
-    better = tuned is not None and tuned.is_better
-    head, weights = (tuned.head, read_weights(tuned.path)) if better else (found.head, read_weights(model))
+    kept = tuned if tuned and tuned.is_better else None
+    head, weights = (kept.head, read_weights(kept.path)) if kept else (found.head, read_weights(model))
     network = ClusteringModel(get_backbone(p), len(classes), heads=[head])
     load_backbone(network, weights)
-    if not better:  # of other features than those that the clustering left images out by
+    if not kept:  # the clustering left images out by features that a fine-tuned network does not have
         load_leave_out(network, weights)
     if network.leave_out and network.leave_out(features[rows]).any():  # what was left out has a name now
         network.leave_out = None

@@ -167,7 +167,7 @@ def to_edits(clustering: Clustering, labels: Labels) -> Edits:
     group_of = {"": OUT} | {name: cluster for cluster, name in sorted(names.items(), reverse=True)}
     for name in labels.classes:
         if name not in group_of:
-            group_of[name] = max(*names, *counts) + 1
+            group_of[name] = max([*names, *counts]) + 1
             names[group_of[name]] = name
     moved = {}
     rows = zip(clustering.clusters, labels.names, labels.by_hand, strict=True)

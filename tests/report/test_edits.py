@@ -130,7 +130,9 @@ def test_what_a_clustering_left_out_has_no_name_until_it_is_moved(tmp_path):
 @pytest.mark.parametrize("seed", range(8))
 def test_edits_made_of_a_table_give_its_labels_again(tmp_path, seed):
     draw = random.Random(seed)
-    clustering = Clustering([f"{i}.png" for i in range(40)], [draw.choice([-1, 0, 1, 3]) for _ in range(40)], ["1"] * 40)
+    clustering = Clustering(
+        [f"{i}.png" for i in range(40)], [draw.choice([-1, 0, 1, 3]) for _ in range(40)], ["1"] * 40
+    )
     names = [draw.choice(["", "a", "b", "c", "only here"][: 2 + seed % 4]) for _ in range(40)]
     labels = Labels(names, [draw.random() < 0.3 for _ in range(40)], [])
     edits = to_edits(clustering, labels)
