@@ -27,9 +27,9 @@ import torch
 
 from benchmarks import common
 from benchmarks.judge_data import NETWORKS, SIDES, from_scratch, load_features, load_images
-from clustering.number import RULE, Choice, Point, Rule, choose, search
+from clustering.number import RULE, Choice, Point, Rule, check_range, choose, search
 from clustering.scores import score_clusters
-from methods.number import check_range, cluster, measure, prepare
+from methods.number import cluster, measure, prepare
 from system.runtime import generator, one_thread
 
 COMMAND = "python -m benchmarks.number --data DIR --cache DIR --scratch RUN"

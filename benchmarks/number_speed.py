@@ -16,7 +16,8 @@ import torch
 
 from benchmarks import common
 from benchmarks.judge_data import NETWORKS, load_features
-from methods.number import check_range, count_clusters
+from clustering.number import check_range
+from methods.number import count_clusters
 
 COMMAND = "python -m benchmarks.number_speed --data DIR --cache DIR"
 DATA = ("mnist", "cifar10")  # 5,000 images each

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clustering.agreement import adjusted_rand
+from system.errors import ConfigError
 
 SMALLEST, LARGEST = 2, 50
 IMAGES_PER_CLUSTER = 20  # of the largest K that is looked at unless one is given
@@ -57,6 +58,22 @@ class Choice(NamedTuple):
     sure: bool
     peaks: list[int]
     sentence: str
+
+
+def check_range(low: int, high: int | None, num_images: int, name: str) -> tuple[int, int]:
+    """Return the smallest and largest number to try; raises ConfigError, which calls the range `name`."""
+    if low < SMALLEST:
+        raise ConfigError(f"{name} begins at {low}, but grouping needs at least {SMALLEST} clusters")
+    if high is None:
+        high = max(low, min(LARGEST, num_images // IMAGES_PER_CLUSTER))
+    if low > high:
+        raise ConfigError(f"{name} begins at {low} and ends at {high}; give the smaller number first")
+    if high > num_images / FEWEST_PER_CLUSTER:
+        raise ConfigError(
+            f"{name} ends at {high}, but {num_images:,} images can be asked for at most "
+            f"{num_images // FEWEST_PER_CLUSTER} clusters, {FEWEST_PER_CLUSTER} images each; give a smaller number"
+        )
+    return low, high
 
 
 def grid(low: int, high: int, size: int = GRID_SIZE) -> list[int]:

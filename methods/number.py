@@ -24,12 +24,11 @@ from clustering.judge import generalisation_score
 from clustering.kmeans import run_kmeans
 from clustering.mining import mine_neighbors
 from clustering.number import (
-    FEWEST_PER_CLUSTER,
     IMAGES_PER_CLUSTER,
-    LARGEST,
     SMALLEST,
     Choice,
     Point,
+    check_range,
     choose,
     mean_agreement,
     search,
@@ -40,7 +39,6 @@ from methods import scan_heads
 from report import plots
 from report.projection import project
 from system.console import say
-from system.errors import ConfigError
 from system.runtime import generator, one_thread
 from system.sections import Positive
 from training.run import Run
@@ -142,22 +140,6 @@ def sheet(spaces: Spaces, clusters: Tensor) -> list[tuple[int, int]]:
         middle = (points[rows] - points[rows].mean(0)).norm(dim=1).argmin()
         found.append((len(rows), int(spaces.rows[rows[middle]])))
     return sorted(found, reverse=True)
-
-
-def check_range(low: int, high: int | None, num_images: int, name: str) -> tuple[int, int]:
-    """Return the smallest and largest number to try; raises ConfigError, which calls the range `name`."""
-    if low < SMALLEST:
-        raise ConfigError(f"{name} begins at {low}, but grouping needs at least {SMALLEST} clusters")
-    if high is None:
-        high = max(low, min(LARGEST, num_images // IMAGES_PER_CLUSTER))
-    if low > high:
-        raise ConfigError(f"{name} begins at {low} and ends at {high}; give the smaller number first")
-    if high > num_images / FEWEST_PER_CLUSTER:
-        raise ConfigError(
-            f"{name} ends at {high}, but {num_images:,} images can be asked for at most "
-            f"{num_images // FEWEST_PER_CLUSTER} clusters, {FEWEST_PER_CLUSTER} images each; give a smaller number"
-        )
-    return low, high
 
 
 def count_clusters(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clustering.number import IMAGES_PER_CLUSTER, SMALLEST
-from methods.number import PICTURE, check_range
+from clustering.number import IMAGES_PER_CLUSTER, SMALLEST, check_range
+from methods.number import PICTURE
 from recipes.choose import Recipe
 from recipes.configs import ALIAS, NUMBER
 from recipes.features import make_recipe

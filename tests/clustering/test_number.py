@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from clustering.number import Point, Rule, around, choose, find_peaks, grid, mean_agreement, search, silhouette
+from clustering.number import (
+    Point,
+    Rule,
+    around,
+    check_range,
+    choose,
+    find_peaks,
+    grid,
+    mean_agreement,
+    search,
+    silhouette,
+)
+from system.errors import ConfigError
 
 RULE = Rule(silhouette=0.47, agreement=0.5)
 
@@ -99,3 +111,21 @@ def test_nothing_outside_the_range_is_chosen_or_told():
     assert choose(points, 2, 4, RULE)[:5] == (4, None, 2, 4, False)
     assert choose(points, 6, 6, RULE)[:5] == (6, None, 6, 6, False)
     assert choose(curve([0.9]), 2, 2, RULE)[:5] == (2, None, 2, 2, False)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (9, 5, "begins at 9 and ends at 5"),
+        (1, 5, "begins at 1, but grouping needs at least 2"),
+        (2, 41, "ends at 41, but 200 images can be asked for at most 40 clusters"),
+    ],
+)
+def test_a_range_that_makes_no_sense_is_one_sentence(low, high, words):
+    with pytest.raises(ConfigError, match=words):
+        check_range(low, high, 200, "auto:LO-HI")
+
+
+@pytest.mark.parametrize(("num_images", "high"), [(10_000, 50), (400, 20), (30, 2)])
+def test_the_largest_number_is_a_20th_of_the_images_and_at_most_50(num_images, high):
+    assert check_range(2, None, num_images, "auto") == (2, high)

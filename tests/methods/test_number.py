@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 
-from methods.number import check_range, count_clusters
-from system.errors import ConfigError
+from methods.number import count_clusters
 from system.files import REPOSITORY
 from tests.methods.test_methods import blobs
 from tests.stage import command, few_digits, stage
@@ -31,24 +30,6 @@ def test_two_spaces_are_looked_at_together_and_one_cloud_is_not_sure():
     _, choice, _ = count_clusters([cloud, cloud.flip(0)], 3, 4)
     assert not choice.sure
     assert choice.low < choice.high
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (9, 5, "begins at 9 and ends at 5"),
-        (1, 5, "begins at 1, but grouping needs at least 2"),
-        (2, 41, "ends at 41, but 200 images can be asked for at most 40 clusters"),
-    ],
-)
-def test_a_range_that_makes_no_sense_is_one_sentence(low, high, words):
-    with pytest.raises(ConfigError, match=words):
-        check_range(low, high, 200, "auto:LO-HI")
-
-
-@pytest.mark.parametrize(("num_images", "high"), [(10_000, 50), (400, 20), (30, 2)])
-def test_the_largest_number_is_a_20th_of_the_images_and_at_most_50(num_images, high):
-    assert check_range(2, None, num_images, "auto") == (2, high)
 
 
 @pytest.mark.usefixtures("signals")

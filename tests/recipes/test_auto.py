@@ -52,6 +52,12 @@ def test_a_folder_is_clustered_into_the_number_that_was_found(tmp_path, capsys):
     words = [tmp_path / "images", "--output", output, *FAST, "selflabel.confidence_threshold=0.1"]
     assert run(*words, "--num_clusters", "auto:3-9") == 2
     assert "ends at 9, but 24 images can be asked for at most 4 clusters" in capsys.readouterr().err
+    output.mkdir()
+    (output / "numbers.html").write_text("mine")
+    assert run(*words, "--num_clusters", "auto:3-4") == 1
+    assert "numbers.html was not written by this program" in capsys.readouterr().err
+    assert (output / "numbers.html").read_text() == "mine"
+    (output / "numbers.html").unlink()
     assert run(*words, "--num_clusters", "auto:3-4") == 0
     record = json.loads((output / "cluster.json").read_text())
     number = record["number"]["num_clusters"]
@@ -60,6 +66,9 @@ def test_a_folder_is_clustered_into_the_number_that_was_found(tmp_path, capsys):
     assert yaml.safe_load((output / "configs/scan.yml").read_text())["num_classes"] == number
     page = (output / "report.html").read_text(encoding="utf-8")
     assert "How many clusters: " in page and "data:image/png;base64,iVBOR" in page.split('id="number"')[1]
+    assert 'href="numbers.html"' in page and "sheets" not in record["number"]
+    tried = (output / "numbers.html").read_text(encoding="utf-8")
+    assert all(f'id="k{number}"' in tried for number in (2, 3, 4, 5)) and tried.count("data:image/webp") >= 3
     assert record["number"]["sentence"] in capsys.readouterr().out
     env = output / "configs/env.yml"
     env.write_text(env.read_text() + "# mine\n")
