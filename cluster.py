@@ -9,11 +9,12 @@
     python cluster.py photos --num_clusters 10 --features own.npy
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
     python cluster.py photos --num_clusters 10 --leave_out auto         # images far from all clusters are in none
-    python cluster.py photos --num_clusters 10 --minutes 20             # refine until 20 minutes are over
+    python cluster.py photos --num_clusters 10 --minutes 20             # refine on until 20 minutes are over
     python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder a cluster
 
-Takes features from a pretrained network, clusters them by several methods, and hands out the clustering that
-label-free scores prefer. --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be
+Takes features from a pretrained network, clusters them by several methods, refines one of them, and hands out the
+clustering that label-free scores prefer.
+--features: auto (small gray images: scratch; else dinov2 where its weights are here or can be
 downloaded, else embedded), embedded (installed with the project), dinov2, timm/NAME, scratch, which trains a network
 on these images alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a .npy with a row
 an image in the order of the paths in clusters.csv, or a .parquet with the columns path (relative to the folder, as

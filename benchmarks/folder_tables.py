@@ -25,6 +25,30 @@ def folders(read: Read) -> str:
     )
 
 
+def refining(read: Read) -> str:
+    """What refining makes of the clustering that it begins with, and whether the label-free score hands it out."""
+    try:
+        cases = read("refining.json")["cases"]
+    except FileNotFoundError:
+        return "Not measured yet: `python -m benchmarks.refining --data DIR`.\n"
+    rows = []
+    for case in cases:
+        found = {row["name"]: row for row in case["candidates"]}
+        after = next(row for row in case["candidates"] if "refines" in row)
+        pair = found[after["refines"]], after
+        wins = case["reason"].startswith("self-labeling")
+        rows.append(
+            [
+                f"{case['data']}, {case['seed']}",
+                *(f"{row['neighbors']:.3f}" for row in pair),
+                *(f"{100 * row['acc_from_labels']:.1f}" for row in pair),
+                "yes" if wins else "no",
+            ]
+        )
+    head = ["data and seed", "neighbors before", "after", "ACC before, %", "after, %", "handed out"]
+    return markdown(head, rows)
+
+
 def judge(read: Read) -> str:
     """What the label-free choice among clusterings of the same features costs, by a rule fixed without the data set."""
     summary = read("judge.json")["summary"]

@@ -1,11 +1,11 @@
-"""Does refining pay by the label-free score? Clusters of pretrained features before and after a few epochs of it.
+"""Does refining pay by the label-free score? Clusters of pretrained features before and after it.
 
     python -m benchmarks.refining --data DIR                         # minutes a case on two idle cores
     python -m benchmarks.refining --data DIR --only "cifar10 0"
 
-DIR and the folders of images are those of benchmarks.folders. Every case is one call of `cluster.py --features embedded
---minutes` with three epochs of refining. Writes benchmarks/results/refining.json after each; cases that are in it are
-not run again. The rule looks at `neighbors` alone; ACC was added afterwards. No time is taken.
+DIR and the folders of images are those of benchmarks.folders. Every case is one call of `cluster.py --features
+embedded`. Writes benchmarks/results/refining.json after each; cases that are in it are not run again. The rule looks at
+`neighbors` and the sizes of clusters alone; ACC was added afterwards. No time is taken.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from benchmarks.folders import SIZES, make_folder
 from training.folder import METRICS
 from utils import cli
 
-EPOCHS = 3
 CASES = [(data, seed) for seed in range(3) for data in ("cifar10", "imagenette", "mnist", "digits")]
 KEPT = ("epoch", "loss", "val_loss", "acc_from_labels")
 
@@ -32,8 +31,8 @@ def run_case(folder: Path, data: Path, name: str, seed: int) -> dict[str, Any]:
     num_images = make_folder(folder / "images", data, name, seed)
     output = folder / "output"
     command = [sys.executable, str(common.ROOT / "cluster.py"), str(folder / "images"), "--output", str(output)]
-    command += ["--num_clusters", str(SIZES[name][1]), "--features", "embedded", "--minutes", "100000"]
-    subprocess.run([*command, f"seed={seed}", f"selflabel.epochs={EPOCHS}"], check=True)
+    command += ["--num_clusters", str(SIZES[name][1]), "--features", "embedded"]
+    subprocess.run([*command, f"seed={seed}"], check=True)
     verdict = json.loads((output / "cluster.json").read_text(encoding="utf-8"))["result"]["verdict"]
     lines = (output / "runs" / "selflabel" / METRICS).read_text(encoding="utf-8").splitlines()
     return {

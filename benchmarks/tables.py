@@ -236,6 +236,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "judge": folder_tables.judge,
     "orientation": folder_tables.orientation,
     "folders": folder_tables.folders,
+    "refining": folder_tables.refining,
     "number": number_tables.number_of_clusters,
     "leave-out": number_tables.leave_out,
     "prior": number_tables.prior,

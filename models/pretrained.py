@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import hub
 from models.embedded import EMBEDDED, TOGETHER, read_embedded
@@ -43,6 +44,7 @@ class Pretrained:
     pixels, `crop` the share of an image's short side that is kept (`crop_mode` is center,
     or squash, which brings the whole image to a square first). `trained_with` is "ImageNet's labels", "no labels",
     "captions" or "unknown"; `license` an SPDX name where there is one. `source` tells where the weights are from.
+    `gflop` are the billions of operations that an image costs, a product and its sum being two.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Pretrained:
     license: str
     source: str
     dims: tuple[int, ...]
+    gflop: float
 
 
 class SideBySide(nn.Module):
@@ -104,7 +107,8 @@ def build_pretrained(
         return _build_together(name, weights, side, load)
     state, source = _read(name, timm_name, weights, offline) if load else (None, "not loaded")
     backbone = _build(name, timm_name, config, side, state, source)
-    foreign, dim = weights is not None, _feature_length(name, backbone, side)
+    foreign = weights is not None
+    dim, gflop = _look_at_features(name, backbone, side)
     facts = Pretrained(
         name=name,
         architecture=timm_name.partition(".")[0],
@@ -119,6 +123,7 @@ def build_pretrained(
         license=UNKNOWN if foreign else config.license or UNKNOWN,
         source=source,
         dims=(dim,),
+        gflop=gflop,
     )
     return {"backbone": backbone, "dim": dim, "facts": facts}
 
@@ -139,6 +144,7 @@ def _build_together(name: str, weights: Path | str | None, side: int, load: bool
         dim=sum(dims),
         source=" + ".join(part.source for part in parts),
         dims=dims,
+        gflop=round(sum(part.gflop for part in parts), 4),
     )
     return {"backbone": SideBySide([one["backbone"] for one in built]), "dim": sum(dims), "facts": facts}
 
@@ -317,10 +323,11 @@ def _num_classes(config: Any, state: dict[str, Tensor] | None) -> int:
 
 
 @torch.inference_mode()
-def _feature_length(name: str, backbone: nn.Module, side: int) -> int:
-    """The length of the feature vector; raises ConfigError when an image does not give exactly one."""
+def _look_at_features(name: str, backbone: nn.Module, side: int) -> tuple[int, float]:
+    """The length of an image's feature vector and its GFLOP; raises ConfigError when it does not give exactly one."""
     try:
-        features = backbone(torch.zeros(1, 3, side, side))
+        with FlopCounterMode(display=False) as counter:
+            features = backbone(torch.zeros(1, 3, side, side))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise _wrong_side(name, side, reason) from error
@@ -329,4 +336,4 @@ def _feature_length(name: str, backbone: nn.Module, side: int) -> int:
         raise ConfigError(
             f"backbone '{name}' gives no feature vector but {shape} for an image; take one that pools its features"
         )
-    return features.shape[1]
+    return features.shape[1], round(counter.get_total_flops() / 1e9, 4)

@@ -4,6 +4,7 @@ import argparse
 import base64
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from recipes.look import Look
 from recipes.numbers import parse_numbers
 from recipes.project import Project
 from recipes.record import NUMBERS
-from recipes.refining import stages_of
+from recipes.refining import by_the_clock, stages_of
 from recipes.several import OF_FEATURES, features_of, own_part, thumbnail_of
 from report.compare import Clustering, write_comparison
 from system.errors import ConfigError
@@ -101,10 +102,12 @@ def take_number(project: Project, look: Look, number: int, args: argparse.Namesp
     first = project.stages[0]
     device = Runtime.of(project.load(first)).device.type
     whole = make_recipe(look, number, device, args.quick, features_of(project), look.may_flip(args.flip, args.no_flip))
-    recipe = own_part(Recipe(whole.name, project.facts["reasons"], whole.configs), project)
+    if project.facts["minutes"]:
+        whole = by_the_clock(whole)
+    recipe = own_part(replace(whole, reasons=project.facts["reasons"]), project)
     project.request["num_clusters"] = number
     project.configs.write(recipe, words)
-    project.write(stages=[first, *stages_of(recipe, project.facts["minutes"])])
+    project.write(stages=[first, *stages_of(recipe)])
 
 
 def for_page(project: Project) -> dict[str, str] | None:

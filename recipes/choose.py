@@ -78,11 +78,15 @@ SCHEDULES: dict[str, dict[str, Schedule]] = {
 
 @dataclass
 class Recipe:
-    """A name, the reasons for it, and the configs of the stages by their `setup`."""
+    """A name, the reasons for it, and the configs of the stages by their `setup`.
+
+    `refines` is whether clusters of features are refined.
+    """
 
     name: str
     reasons: list[str]
     configs: dict[str, dict[str, Any]]
+    refines: bool = True
 
 
 def is_sign(look: Look) -> bool:

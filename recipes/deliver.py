@@ -147,10 +147,12 @@ def choose_row(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
 
 
 def _refined(project: Project, dataset: Any, runtime: Any) -> list[Finalist]:
-    """What self-labeling left: its best and its last epoch, where it came so far."""
-    found = [
-        _finalist(project, *which, dataset, runtime) for which in (("best", REFINING, BEST), ("last", REFINING, MODEL))
-    ]
+    """What self-labeling left: its best epoch, and its last where that is another one, and it came so far."""
+    result = clusters.read_result(Path(project.load(REFINING).selflabel_dir))
+    files = {"best": BEST, "last": MODEL}
+    if result and result.get("best_loss") == result.get("last_loss"):
+        files.pop("last")
+    found = [_finalist(project, name, REFINING, file, dataset, runtime) for name, file in files.items()]
     return [finalist for finalist in found if finalist is not None]
 
 

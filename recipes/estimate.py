@@ -12,6 +12,7 @@ from recipes.look import Look
 from system.runtime import Runtime, generator
 from utils.common_config import get_model, get_train_transformations
 
+REFINING = 3.7  # an epoch, as often as the features of all images: two views, one with gradient, and the score
 COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1
 # Guesses, which are corrected while the stages run: features of an image on a CPU and on a GPU, and all clusterings of
 # some images and of one more.
@@ -30,7 +31,9 @@ def estimate(recipe: Recipe, look: Look, runtime: Runtime) -> dict[str, float]:
     side = 0 if is_given(config["backbone"]) else config["transformation_kwargs"]["crop_size"]
     each = FEATURE_SECONDS["cpu" if runtime.device.type == "cpu" else "gpu"] * (side / 128) ** 2
     base, more = CLUSTERING_SECONDS
-    return {"pretrained": each * look.num_images + 5, "candidates": base + more * look.num_images}
+    features = each * look.num_images
+    found = {"pretrained": features + 5, "candidates": base + more * look.num_images}
+    return {**found, "selflabel": REFINING * features}
 
 
 def time_step(p: EasyDict, model: Any, runtime: Runtime) -> float:

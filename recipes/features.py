@@ -17,7 +17,7 @@ from models.pretrained import (
 )
 from recipes.choose import SIDES_SEEN, Recipe, choose, forbid_flips
 from recipes.look import Look
-from recipes.refining import refining_config
+from recipes.refining import num_epochs, refining_config
 from system.errors import ConfigError, UserError
 from system.paths import expand_path
 
@@ -118,13 +118,14 @@ def make_recipe(
     trained = f"trained with {facts.trained_with} (licence: {facts.license})"
     what = f"features of {facts.name}, {f'weights {features.weights}' if features.weights else trained}: {features.why}"
     reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
-    stages = feature_stages(look, num_clusters, facts)
+    stages = feature_stages(look, num_clusters, facts, device)
     if not flip and forbid_flips(stages) and look.has_sides:
         reasons.append(f"views are never flipped: {SIDES_SEEN}")
-    return Recipe(f"features, {facts.name} at {facts.side}", reasons, stages)
+    refines = not quick and num_epochs(look.num_images, facts.gflop, device) > 0
+    return Recipe(f"features, {facts.name} at {facts.side}", reasons, stages, refines)
 
 
-def feature_stages(look: Look, num_clusters: int, facts: Pretrained) -> dict[str, Any]:
+def feature_stages(look: Look, num_clusters: int, facts: Pretrained, device: str) -> dict[str, Any]:
     """The configs of the stages: features of a pretrained network, all clusterings of them, and refining."""
     # Small images are kept as they are and enlarged as the network wants; large ones are reduced while they are read.
     stored = min(look.short_side, facts.side)
@@ -145,7 +146,7 @@ def feature_stages(look: Look, num_clusters: int, facts: Pretrained) -> dict[str
             "crop_mode": facts.crop_mode,
         },
     }
-    refining = {"setup": "selflabel", **common, **refining_config(look, facts)}
+    refining = {"setup": "selflabel", **common, **refining_config(look, facts, device)}
     return {**_stages(common, look.num_images), "selflabel": refining}
 
 

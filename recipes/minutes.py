@@ -1,13 +1,17 @@
 """What `--minutes` means: for how long the clusters of a project are refined, all stages and calls together."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from recipes.project import Project
+from recipes.refining import MOST_BY_THE_CLOCK
 from recipes.refining import STAGE as REFINING
 from system.errors import ConfigError
+from system.files import write_text
 from system.yaml_file import load_yaml
 from training.folder import read_record
+from utils.overrides import words_of
 from utils.schema import SETUPS
 
 SHORTEST = 0.001  # minutes of refining where the stages before it took all: it stops after a step
@@ -25,6 +29,7 @@ def take_minutes(project: Project, minutes: float | None) -> None:
         raise ConfigError(f"--minutes is for refining, and nothing in {project.folder} can be refined; leave it out")
     if project.request["num_clusters"] and REFINING not in project.stages:
         project.stages.append(REFINING)
+    _take_most_epochs(project)
     project.write(minutes=minutes, result=None)
 
 
@@ -32,6 +37,16 @@ def _can_refine(project: Project) -> bool:
     if project.request["num_clusters"] is None:  # there are only features yet
         return not load_yaml(project.configs.path(project.stages[0])).get("features_file")
     return project.configs.path(REFINING).exists()
+
+
+def _take_most_epochs(project: Project) -> None:
+    """Have refining go on after the epochs that it takes by default, unless the user's words say how many they are."""
+    path = project.configs.path(REFINING)
+    words = words_of(SETUPS[REFINING].stage, project.request["words"])
+    if "candidates" not in project.stages or any(word.startswith("epochs=") for word in words):
+        return
+    text = re.sub(r"(?m)^epochs: \d+$", f"epochs: {MOST_BY_THE_CLOCK}", path.read_text(encoding="utf-8"))
+    write_text(path, text, listed=True)
 
 
 def time_words(project: Project, stage: str) -> list[str]:

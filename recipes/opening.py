@@ -14,7 +14,7 @@ from recipes.look import Look, look_at
 from recipes.minutes import take_minutes
 from recipes.project import Project
 from recipes.record import RECORD
-from recipes.refining import stages_of
+from recipes.refining import by_the_clock, stages_of
 from recipes.several import features_of, own_part, shared_part
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
@@ -74,7 +74,9 @@ def open_project(
     number = project.request["num_clusters"]
     most, flip = max(args.num_clusters), look.may_flip(args.flip, args.no_flip)
     recipe = make_recipe(look, number or most, runtime.device.type, args.quick, features, flip)
-    stages = stages_of(recipe, args.minutes)
+    if args.minutes:
+        recipe = by_the_clock(recipe)
+    stages = stages_of(recipe, several=len(args.num_clusters) > 1 and not args.minutes)
     if project.shared:
         recipe = own_part(recipe, project)
     check_configs(recipe, words, runtime, project.shared.stages[:1] if project.shared else [])

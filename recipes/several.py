@@ -8,6 +8,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def shared_part(recipe: Recipe) -> Recipe:
     """What all numbers of clusters share: the stage that makes features."""
     first, config = next(iter(recipe.configs.items()))
     shared = {key: value for key, value in config.items() if key != "num_classes"}
-    return Recipe(recipe.name, recipe.reasons, {first: shared})
+    return replace(recipe, configs={first: shared})
 
 
 def own_part(recipe: Recipe, project: Project) -> Recipe:
@@ -82,7 +83,7 @@ def own_part(recipe: Recipe, project: Project) -> Recipe:
     fitting = {key: content[key] for key in OF_FEATURES if key in content}
     root = recipe.configs[first]["train_db_kwargs"]["root"]  # where the images are now
     fitting["train_db_kwargs"] = {**fitting["train_db_kwargs"], "root": root}
-    return Recipe(recipe.name, recipe.reasons, {stage: {**recipe.configs[stage], **fitting} for stage in others})
+    return replace(recipe, configs={stage: {**recipe.configs[stage], **fitting} for stage in others})
 
 
 def features_of(shared: Project) -> Features:

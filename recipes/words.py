@@ -61,7 +61,7 @@ def _parser(doc: str) -> cli.Parser:
         "--minutes",
         type=cli.minutes,
         metavar="M",
-        help="refine the clusters until M minutes of computing are over; more minutes later go on from there",
+        help="refine the clusters on until M minutes of computing are over; more minutes later go on from there",
     )
     parser.add_argument(
         "--leave_out",

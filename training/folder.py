@@ -89,6 +89,8 @@ class Keys:
     """The run's folders of images, whose keys do not count where they hold the same images."""
     has_model: bool = True
     """Whether a finished run leaves a model; of one without, the record alone says that it is finished."""
+    growing: Collection[str] = ()
+    """Numbers with which a run goes on where they are larger than before, even when it was finished."""
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list[str]:
@@ -205,14 +207,14 @@ class RunFolder:
                 self.clear()
         except OSError as error:
             raise UserError(f"cannot use the run folder {self.folder}: {error.strerror}; set root_dir") from error
-        self._compare()
+        grown = self._compare()
         result = read_finished(self.folder)
         model = self.folder / MODEL
         finished = result is not None and (model.exists() or not self.keys.has_model)
         if finished and self.keys.has_model:
             files.verify_file(model)
         self._check_images(finished)
-        if finished:
+        if finished and not grown:
             return result
         self.write_config(self.config)
         return None
@@ -260,10 +262,11 @@ class RunFolder:
 
         return relative("", self.config)
 
-    def _compare(self) -> None:
+    def _compare(self) -> bool:
+        """Raise ConfigError where the run that is there has another config; returns whether it has grown since."""
         path = self.folder / CONFIG
         if not path.exists() or not self._has_begun:
-            return  # a run that kept nothing yet has nothing to lose
+            return False  # a run that kept nothing yet has nothing to lose
         advice = f"delete {CONFIG} to continue with the config given now, or start again with overwrite=true"
         try:
             files.verify_file(path)
@@ -274,6 +277,8 @@ class RunFolder:
             raise UserError(f"{error}; {advice}") from error
         differing = differing_keys(old, self.config, self.keys)
         differing = self.without_moves(old, differing)
+        grown = [key for key in differing if key in self.keys.growing and old[key] < self.config[key]]
+        differing = [key for key in differing if key not in grown]
         if differing:
             raise ConfigError(
                 f"{self.folder} holds a run with another config: {', '.join(differing)} differ"
@@ -282,6 +287,7 @@ class RunFolder:
         for key in ("device", "precision"):
             if old.get(key) != self.config[key]:
                 say(f"this run began with {key}={old.get(key)} and continues with {key}={self.config[key]}")
+        return bool(grown)
 
     def make_ready(self, locked: bool) -> None:
         """Make sure that what will be written replaces no file of the user's; remove what a killed run left.

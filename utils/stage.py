@@ -91,8 +91,12 @@ def _place(p: EasyDict) -> tuple[EasyDict, Runtime, str, Path, Keys]:
 
 
 def keys_of(p: EasyDict) -> Keys:
-    """What is known of the keys of a config, and of the images that it names."""
-    return replace(KEYS, images=RunImages(p), has_model=SETUPS[p.setup].has_model)
+    """What is known of the keys of a config, and of the images that it names.
+
+    Epochs may grow where the clock says how long a run takes, unless its learning rate depends on how many there are.
+    """
+    growing = ("epochs",) if p.minutes is not None and p.scheduler == "constant" else ()
+    return replace(KEYS, images=RunImages(p), has_model=SETUPS[p.setup].has_model, growing=growing)
 
 
 def dry_run(p: EasyDict, train: Train) -> int:

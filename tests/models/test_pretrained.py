@@ -226,6 +226,12 @@ def test_a_network_without_pooled_features_is_refused(monkeypatch):
         build_pretrained("timm/test_resnet.r160_in1k", load=False)
 
 
+def test_the_cost_of_an_image_is_the_published_one():
+    """1.814 billion products for ResNet-18 at 224, of which its classifier, left out here, takes 512 · 1000."""
+    facts = build_pretrained("timm/resnet18.a1_in1k", side=224, load=False)["facts"]
+    assert facts.gflop == pytest.approx(2 * (1.814 - 0.000512), abs=0.002)
+
+
 def test_dinov2_is_short_for_the_small_network_with_a_class_token():
     built = build_pretrained("dinov2", load=False)
     assert (built["facts"].architecture, built["facts"].side) == ("vit_small_patch14_dinov2", 126)

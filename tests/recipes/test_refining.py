@@ -6,7 +6,7 @@ import pytest
 from recipes.choose import choose
 from recipes.deliver import choose_row, trust_in_one
 from recipes.features import Features, make_recipe
-from recipes.refining import stages_of
+from recipes.refining import by_the_clock, num_epochs, stages_of
 from system.errors import ConfigError
 from utils.cli import minutes
 
@@ -24,15 +24,33 @@ def look(gray=False, short_side=32, has_sides=False):
     )
 
 
-def test_refining_runs_where_minutes_are_given():
+def test_one_number_is_refined_by_default_and_for_minutes_all_are():
     recipe = make_recipe(look(), 5, "cpu", False, Features("efficientnet_lite0", "as asked"))
-    assert stages_of(recipe, None) == ["pretrained", "candidates"]
-    assert stages_of(recipe, 5.0) == ["pretrained", "candidates", "selflabel"]
+    refined = ["pretrained", "candidates", "selflabel"]
+    assert stages_of(recipe) == stages_of(by_the_clock(recipe)) == refined
+    assert stages_of(recipe, several=True) == refined[:2]
+    quick = make_recipe(look(), 5, "cpu", True, Features("efficientnet_lite0", "as asked"))
+    assert stages_of(quick) == refined[:2]
     scratch = make_recipe(look(), 5, "cpu", False, Features("scratch", "as asked"))
-    assert stages_of(scratch, None) == stages_of(scratch, 5.0) == ["simclr", "scan", "selflabel"]
+    assert stages_of(scratch, several=True) == stages_of(by_the_clock(scratch)) == ["simclr", "scan", "selflabel"]
+    assert by_the_clock(recipe).configs["selflabel"]["epochs"] == 30 > recipe.configs["selflabel"]["epochs"]
     recipe.configs.pop("selflabel")
     with pytest.raises(ConfigError, match="--minutes"):
-        stages_of(recipe, 5.0)
+        by_the_clock(recipe)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "gflop", "device", "epochs"),
+    [
+        (2_000, 0.5, "cpu", 3),  # 3,000 + 0.4 · 2,000 = 3,800 for passes of 1,000 each
+        (50_000, 0.4, "cpu", 1),  # 23,000 for passes of 20,000
+        (2_000, 4.0, "cpu", 0),
+        (2_000, 4.0, "cuda", 10),  # 114,000 for passes of 8,000, but 10 at most
+        (20, 0.4, "cpu", 10),
+    ],
+)
+def test_epochs_follow_from_images_and_network(num_images, gflop, device, epochs):
+    assert num_epochs(num_images, gflop, device) == epochs
 
 
 @pytest.mark.parametrize("gray", [False, True])

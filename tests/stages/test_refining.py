@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from tests.stage import command, stage
 from tests.stages.test_cluster import fill, read
@@ -13,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory):
-    """Two folders with the same scan model of few digits."""
-    roots = [tmp_path_factory.mktemp(name) for name in ("whole", "stopped")]
+    """Folders with the same scan model of few digits."""
+    roots = [tmp_path_factory.mktemp(name) for name in ("whole", "stopped", "longer")]
     for root in roots:
         assert stage("simclr", root, "epochs=1") == 0
         assert stage("scan", root, "epochs=1") == 0
@@ -22,15 +23,30 @@ def scanned(tmp_path_factory):
 
 
 def test_stopped_by_the_clock_and_continued_is_the_same_run(scanned, capsys):
-    whole, stopped = scanned
+    whole, stopped, _ = scanned
     assert stage("selflabel", whole) == 0
     assert stage("selflabel", stopped, "minutes=1e-6") == 1
     assert "the same command with more minutes continues" in capsys.readouterr().err
     folder = stopped / "digits" / "selflabel"
     assert (folder / "checkpoint.pth.tar").exists() and not (folder / "model.pth.tar").exists()
     assert stage("selflabel", stopped, "minutes=100") == 0
-    models = [torch.load(root / "digits/selflabel/model.pth.tar") for root in scanned]
-    assert all(torch.equal(value, models[1][key]) for key, value in models[0].items())
+    assert same_weights(whole, stopped)
+
+
+def test_more_epochs_by_the_clock_continue_a_finished_run(scanned, capsys):
+    whole, _, longer = scanned
+    assert stage("selflabel", whole) == 0
+    assert stage("selflabel", longer, "epochs=1") == 0
+    assert stage("selflabel", longer, "epochs=2") == 2
+    assert "epochs differs" in capsys.readouterr().err
+    assert stage("selflabel", longer, "epochs=2", "minutes=100") == 0
+    assert same_weights(whole, longer)
+    assert stage("selflabel", longer, "epochs=1", "minutes=100") == 2  # fewer are another run
+
+
+def same_weights(*roots):
+    models = [torch.load(root / "digits/selflabel/model.pth.tar") for root in roots]
+    return all(torch.equal(value, models[1][key]) for key, value in models[0].items())
 
 
 def test_clusters_of_features_are_refined_while_there_are_minutes(tmp_path, capsys):
@@ -53,7 +69,7 @@ def test_clusters_of_features_are_refined_while_there_are_minutes(tmp_path, caps
     assert result["ended"] == "no lower validation loss for 2 epochs"
     assert len((tmp_path / "out/runs/selflabel/metrics.jsonl").read_text().splitlines()) == 2
     found = verdict(tmp_path)
-    assert [row["name"] for row in found["candidates"]] == [*names, "self-labeling, last epoch"]
+    assert [row["name"] for row in found["candidates"]] == names  # the last epoch is as good as the best
     assert "no better by this rule" in found["reason"] and found["in_use"] == [3, 3]
     assert read(tmp_path / "out/clusters.csv") == before
 
@@ -63,6 +79,20 @@ def test_clusters_of_features_are_refined_while_there_are_minutes(tmp_path, caps
     assert command("cluster", *words, "--minutes", 5) == 0
     assert "this clustering is finished" in capsys.readouterr().out
     assert (tmp_path / "out/cluster.json").read_bytes() == record
+
+
+@pytest.mark.parametrize(
+    ("more", "epochs"),
+    [([3], 10), ([3, "--quick"], None), (["3,4"], None), (["3,4", "--minutes", 9], 30), ([3, "--minutes", 9], 30)],
+)
+def test_what_is_refined_for_how_long_follows_from_the_command(tmp_path, more, epochs):
+    fill(tmp_path / "images", 36)
+    words = [tmp_path / "images", "--output", tmp_path / "out", "--features", "embedded", "--dry_run"]
+    assert command("cluster", *words, "--num_clusters", *more) == 0
+    project = tmp_path / "out" / ("k03" if more[0] == "3,4" else "")
+    assert ("selflabel" in json.loads((project / "cluster.json").read_text())["stages"]) is (epochs is not None)
+    if epochs:
+        assert yaml.safe_load((project / "configs/selflabel.yml").read_text())["epochs"] == epochs
 
 
 def verdict(folder):
