@@ -64,6 +64,17 @@ def judge(read: Read) -> str:
     )
 
 
+def spaces(read: Read) -> str:
+    """What the same methods reach in one feature space, in another, and in both together."""
+    rows = []
+    for one in read("judge.json")["summary"]["between_spaces"]:
+        accs = (*one["each"], one["better"], one["together"], one["chosen"])
+        names = " and ".join(name.removeprefix("efficientnet_") for name in one["networks"])
+        rows.append([f"{one['data']}, {names}", str(one["num_cases"]), *(f"{acc:.1f}" for acc in accs)])
+    head = ["ACC, %", "cases", "in the first", "in the second", "in the better one", "in both together", "chosen"]
+    return markdown(head, rows)
+
+
 def orientation(read: Read) -> str:
     """In which data sets images are told from their mirror images, as the lowest and highest share of any choice."""
     result = read("orientation.json")

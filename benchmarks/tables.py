@@ -234,6 +234,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "gpu-scale": gpu_scale,
     "crash": crash,
     "judge": folder_tables.judge,
+    "spaces": folder_tables.spaces,
     "orientation": folder_tables.orientation,
     "folders": folder_tables.folders,
     "refining": folder_tables.refining,
