@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.classify import find_features, look_again, train_classifier
-from recipes.finetune import finetune, require_network
+from recipes.finetune import check_ready, finetune
 from recipes.labelling import Labelling, check, find_places, find_sorter, require_own, say_labels, sort
 from report import edits, exports
 from report.round import write_round
@@ -47,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = saved.load_model_config(model, None, None)
     if args.images:
         p.train_db_kwargs.root = args.images
-    if args.finetune:
-        require_network(p)
     clustering = edits.read_clusters(output / CLUSTERS)
     path = Path(args.edits)
     labels = edits.read_labels(path, clustering)
     task = Labelling(output, Path(p.train_db_kwargs.root), clustering, labels)
     check(task, places, args.edits)
+    if args.finetune:
+        check_ready(p, output, labels)
 
     lock_folder(output, "wait for it")
     require_own(task, places)

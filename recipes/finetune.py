@@ -25,6 +25,7 @@ from recipes.choose import Schedule, batch_size
 from recipes.display import Display, Work
 from recipes.labelling import Labelling
 from recipes.record import LOG
+from report.edits import Labels
 from report.outputs import encode_rows
 from system.console import say
 from system.errors import ConfigError, UserError
@@ -69,10 +70,16 @@ class Finetuned:
         )
 
 
-def require_network(p: Any) -> None:
-    """Raise ConfigError for clusters of features that came from a file, where there is no network to train."""
+def check_ready(p: Any, output: Path, labels: Labels) -> None:
+    """Raise what would keep a clustering's network from being fine-tuned, before anything is written.
+
+    That is ConfigError for clusters of features that came from a file, where there is no network, and UserError
+    without training views or with too few labels.
+    """
     if is_given(p.backbone):
         raise ConfigError("--finetune trains a network, and these clusters are of features from a file; leave it out")
+    _views(p, output)
+    hold_out(_targets(labels), p.seed)
 
 
 def hold_out(targets: Tensor, seed: int) -> Tensor:
@@ -96,8 +103,7 @@ def finetune(p: Any, model: Path, task: Labelling, features: Tensor, device: str
     `p` is the model's config, `features` [N, D] are those of all images of the clustering. What it trains with is next
     to the classifier, in the output folder; other labels start again.
     """
-    classes = task.labels.classes
-    targets = torch.tensor([classes.index(name) if name else -1 for name in task.labels.names])
+    classes, targets = task.labels.classes, _targets(task.labels)
     held_out = hold_out(targets, p.seed)
     seen = (targets >= 0) & ~held_out
     begun = fit_classifier(features[seen], targets[seen], len(classes), p.seed)
@@ -143,6 +149,12 @@ def make_config(p: Any, task: Labelling, seen: Tensor) -> dict[str, Any]:
     }
 
 
+def _targets(labels: Labels) -> Tensor:
+    """The class of every image, int64 `[N]`, -1 where it has none."""
+    numbers = {"": -1} | {name: number for number, name in enumerate(labels.classes)}
+    return torch.tensor([numbers[name] for name in labels.names])
+
+
 def _views(p: Any, output: Path) -> Any:
     """The config with a clustering's training views: its own, or that of refining it, which cluster.py wrote."""
     if p.augmentation_strategy:
@@ -162,7 +174,8 @@ def _write_inputs(
     """
     rows = zip(task.clustering.paths, task.labels.names, seen.tolist(), strict=True)
     table = encode_rows([["path", "label"], *([csv_path(path), csv_cell(name)] for path, name, used in rows if used)])
-    digest = hashlib.sha256(table + model.read_bytes() + json.dumps(content).encode()).hexdigest()[:12]
+    facts = json.dumps([content, str(folder.resolve())]).encode()  # in a run's config its inputs are whole paths
+    digest = hashlib.sha256(table + model.read_bytes() + facts).hexdigest()[:12]
     names = {kind: f"{saved.FINETUNED}-{digest}{kind}" for kind in (".csv", ".pth.tar", ".yml")}
     _remove_others(folder, digest)
     write_file(folder / names[".csv"], lambda file: file.write(table), record=False, listed=True)

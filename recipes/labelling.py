@@ -94,11 +94,12 @@ def find_sorter(task: Labelling, places: Places) -> Sorter | None:
 def sort(sorter: Sorter, task: Labelling) -> None:
     """Copy or link the labelled images into one folder a label."""
     paths, names = task.rows()
+    numbers = {name: number for number, name in enumerate(task.labels.classes)}
     with contextlib.closing(sorter):
-        sorter.write(paths, [task.labels.classes.index(name) for name in names])
+        sorter.write(paths, [numbers[name] for name in names])
         sorter.finish()
     say(f"sorted: {sorter.folder}")
-    changed = [name for name, folder in zip(task.labels.classes, sorter.groups, strict=True) if name != folder]
+    changed = [name for name, folder in zip(numbers, sorter.groups, strict=True) if name != folder]
     if changed:
         say(f"labels that cannot be the name of a folder have another there: {listed(changed)}")
     if left_out := len(task.labels.names) - len(names):

@@ -248,5 +248,7 @@ def test_finetuning_goes_on_and_is_compared_on_images_held_out_of_both(base, cap
     given.write_text("path,label\n03.png,only\n")
     assert label(base, given) == 0 and not (base / "out" / "labels").exists()
     given.write_text("path,label\n03.png,one\n04.png,two\n07.png,two\n")
+    before = (base / "out" / "labels.csv").read_bytes()
     assert label(base, given, "--finetune") == 1
     assert "needs a class of five images" in capfd.readouterr().err
+    assert (base / "out" / "labels.csv").read_bytes() == before
