@@ -25,8 +25,7 @@
 
   function say() {
     const num = facts.paths.filter((_, image) => differs(image)).length;
-    byId("round-count").textContent = `The classifier would name ${num.toLocaleString("en")} image${num === 1 ? "" : "s"} otherwise than they are named.`;
-    byId("take-likely").disabled = sheet.selected().length === 0;
+    byId("round-count").textContent = `The classifier has another name for ${num.toLocaleString("en")} image${num === 1 ? "" : "s"}.`;
   }
 
   const show = () => report.openImages(doubtful(), "Doubtful ones first");
@@ -46,7 +45,7 @@
   byId("show-doubtful").addEventListener("click", show);
   byId("take-likely").addEventListener("click", take);
   edits.onChange(say);
-  sheet.onSelect(say);
+  sheet.onSelect((num) => { byId("take-likely").disabled = num === 0; });
   say();
   byId("sheet-size").value = 132; // there is room for two names
   show();

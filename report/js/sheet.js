@@ -108,7 +108,7 @@ report.sheet = (() => {
     byId("num-selected").textContent = `${selected.size.toLocaleString("en")} selected`;
     for (const button of [byId("move"), byId("take-out"), byId("new-group")]) button.disabled = selected.size === 0;
     byId("similar").disabled = !report.perImage || !images.length;
-    for (const act of listeners) act();
+    for (const act of listeners) act(selected.size);
   }
 
   // The images again, as they are in the group now; the place in the sheet is kept.

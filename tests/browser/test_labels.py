@@ -282,13 +282,13 @@ def test_another_round_begins_with_what_the_classifier_doubts(browser, page):
     expected = [a if a == likely[i] else f"{a} → {likely[i]}?" for a, i in zip(own, order, strict=True)]
     assert [cell.get_attribute("data-said") for cell in cells(browser)] == expected
     num = sum("→" in text for text in expected)
-    assert f"would name {num} images otherwise" in one(browser, "#round-count").text
+    assert f"another name for {num} images" in one(browser, "#round-count").text
     assert not one(browser, "#take-likely").is_enabled()
     screenshot(browser, "label-round")
     select_first(browser, 4)
     press(browser, "take-likely")
     left = num - sum("→" in text for text in expected[:4])
-    assert f"would name {left} images otherwise" in one(browser, "#round-count").text
+    assert f"another name for {left} images" in one(browser, "#round-count").text
     press(browser, "export-edits")
     wait(browser, lambda: (page / "edits.json").exists())
     assert command("label", page / "out", page / "edits.json", "--device", "cpu") == 0
