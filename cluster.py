@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import system.waiting  # noqa: F401  # before anything that loads PyTorch
 from recipes.auto import Auto, read_number, take_number, write_number_config, write_numbers
 from recipes.configs import NUMBER
 from recipes.features import SCRATCH, identity
