@@ -107,7 +107,7 @@ def find_number(
     if not known and not run_all([(project, [project.stages[0], NUMBER])], project, args):
         return None
     found = known or read_number(project)
-    if not known or not (project.folder / NUMBERS).exists():
+    if not args.dry_run:  # what is known may be of another range than the page that is there
         write_numbers(project, found)
     found.pop("sheets", None)
     say(found["sentence"])

@@ -261,7 +261,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_ta
     curve_figures, curves = _curves(data.metrics)
     figures = curve_figures | {
         "sizes": charts.cluster_sizes(clusters, colors[:-1]),
-        "confidence": charts.confidence_histogram(confidence, labels),
+        "confidence": charts.confidence_histogram(confidence, kept, labels),
         "map": charts.image_map(projection.project(features[on_map], seed), assigned[on_map], colors),
     }
     if labels is not None:

@@ -91,10 +91,13 @@ def cluster_sizes(clusters: list[Cluster], colors: list[str]) -> dict[str, Any]:
     return _figure([bars], "cluster", "images", xaxis=_names_axis(names), bargap=0.15)
 
 
-def confidence_histogram(confidence: np.ndarray, labels: Labels | None) -> dict[str, Any]:
-    """Bars: how many images have which confidence, split by right and wrong where labels are known."""
+def confidence_histogram(confidence: np.ndarray, kept: np.ndarray, labels: Labels | None) -> dict[str, Any]:
+    """Bars: how many images have which confidence, split by right and wrong where labels are known.
+
+    kept, bool [N], is which images are in a cluster; the others have no confidence.
+    """
     edges = np.linspace(0, 1, NUM_BINS + 1)
-    parts: dict[str, tuple[np.ndarray, str | None]] = {"images": (np.ones(len(confidence), dtype=bool), None)}
+    parts: dict[str, tuple[np.ndarray, str | None]] = {"images": (kept, None)}
     if labels is not None:
         parts = {
             "right": (labels.correct, RIGHT),
@@ -104,13 +107,13 @@ def confidence_histogram(confidence: np.ndarray, labels: Labels | None) -> dict[
     bars = [
         go.Bar(
             x=(edges[:-1] + edges[1:]) / 2,
-            y=np.histogram(confidence[mask], bins=edges)[0],
+            y=np.histogram(confidence[mask & kept], bins=edges)[0],
             name=name,
             marker={"color": color} if color else None,
             hovertemplate=f"confidence about %{{x:.3f}}: %{{y:,}} {name}<extra></extra>",
         )
         for name, (mask, color) in parts.items()
-        if mask.any()
+        if (mask & kept).any()
     ]
     return _figure(
         bars,

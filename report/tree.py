@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import pdist
 
 from report.summary import Cluster, mean_direction
 
@@ -36,7 +37,8 @@ def grow(clusters: Sequence[Cluster], assigned: np.ndarray, features: np.ndarray
         return None
     means = np.stack([mean_direction(np.flatnonzero(assigned == cluster.index), features) for cluster in used])
     branches = [Branch([cluster]) for cluster in used]
-    for one, other, distance, _ in linkage(means, "average", "cosine"):
+    distances = np.nan_to_num(pdist(means, "cosine"), nan=1.0)  # a mean of zero has no direction, and is like no other
+    for one, other, distance, _ in linkage(distances, "average"):
         branches.append(_join([branches[int(one)], branches[int(other)]], float(distance)))
     return branches[-1]
 

@@ -52,3 +52,10 @@ def test_fifty_clusters_are_each_in_it_once_and_it_is_not_deep():
         return 1 + max(map(depth, one.parts)) if one.parts else 0
 
     assert depth(branch) < 10
+
+
+def test_a_cluster_whose_mean_has_no_direction_is_like_no_other():
+    clusters, assigned, features = make([0, 10, 30, 40], [1, 1, 1, 1])
+    branch = grow([*clusters, Cluster(4, size=1)], np.append(assigned, 4), np.vstack([features, [0, 0]]))
+    assert shape(branch) == [[[0, 1], [2, 3]], 4]
+    assert branch.similarity == 0
