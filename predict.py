@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             on_main(lambda: export_model(args.export, p, file, reading))
             say(f"model: {args.export}")
             if model.leave_out:
-                warn(f"{args.export} puts every image in a cluster; only predict.py leaves out those that are far from all")
+                warn(f"{args.export} puts every image in a cluster; only predict.py leaves out those far from all")
         if not (args.images or args.features):
             return 0
 
