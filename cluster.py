@@ -1,7 +1,7 @@
 """Group a folder of images, without labels, into clusters: one command from the folder to a page that shows them.
 
     python cluster.py photos --num_clusters 10
-    python cluster.py photos --num_clusters 10 --quick                  # a smaller network: a first look
+    python cluster.py photos --num_clusters 10 --quick                  # a first look, sooner
     python cluster.py photos --num_clusters 20 --output results/twenty seed=1
     python cluster.py photos --num_clusters 5,8,10-14                   # several, on the same features, to compare
     python cluster.py photos --num_clusters auto                        # or auto:5-20: looks for the number, too
@@ -12,17 +12,18 @@
     python cluster.py photos --num_clusters 10 --minutes 20             # refine on until 20 minutes are over
     python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder a cluster
 
-Takes features from a pretrained network, clusters them by several methods, refines one of them, and hands out the
-clustering that label-free scores prefer. --features: auto (small gray images: scratch; else dinov2 where its weights
-are here or can be downloaded, else embedded), embedded (installed with the project), dinov2, timm/NAME, scratch, which
-trains a network on these images alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a
-.npy with a row an image in the order of the paths in clusters.csv, or a .parquet with the columns path (relative to
-the folder, as there) and features, embedding or vector. No image leaves this machine. The configs lie in DIR/configs,
-to go on with by hand; the result is DIR/report.html, DIR/clusters.csv and DIR/model.pth.tar. The same command
-continues where it was interrupted; when all is done it says where the results are. Of several numbers of clusters,
-each has its results in DIR/k05 and so on, and DIR/index.html compares them; another number later takes the features
-that are there. `key=value` words change the configs, of one stage when they begin with its name; overwrite=true starts
-again. If every image lies in a sub-directory, the first level is taken for its class, which only scores the result.
+Takes features from pretrained networks, clusters them by several methods, refines one clustering where that takes
+minutes at most (not with --quick, and not for several numbers), and hands out the one that label-free scores prefer.
+--features: auto (small gray images: scratch; else dinov2 where its weights are here or can be downloaded, else
+embedded), embedded (installed with the project), dinov2, timm/NAME, scratch, which trains a network on these images
+alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a .npy with a row an image in the
+order of the paths in clusters.csv, or a .parquet with the columns path (relative to the folder, as there) and features,
+embedding or vector. No image leaves this machine. The configs lie in DIR/configs, to go on with by hand; the result is
+DIR/report.html, DIR/clusters.csv and DIR/model.pth.tar. The same command continues where it was interrupted; when all
+is done it says where the results are. Of several numbers of clusters, each has its results in DIR/k05 and so on, and
+DIR/index.html compares them; another number later takes the features that are there. `key=value` words change the
+configs, of one stage when they begin with its name; overwrite=true starts again. If every image lies in a
+sub-directory, the first level is taken for its class, which only scores the result.
 """
 
 import contextlib

@@ -8,7 +8,7 @@ float64. The result therefore depends on the features alone: not on blocks, back
 
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -32,19 +32,31 @@ Found = tuple[Tensor, Tensor, Tensor]
 Search = tuple[Callable[[Tensor, Tensor, int, int], Found], int]  # and how many candidates it is to propose
 
 
+def unit_spaces(features: Tensor, dims: Sequence[int]) -> Tensor:
+    """Return features [N, D] with each of the spaces that stand side by side L2-normalised: all weigh the same.
+
+    The cosine similarity of two such rows is the mean of those in the spaces, where none is zero.
+    """
+    return torch.cat([functional.normalize(space, dim=1) for space in features.split(list(dims), dim=1)], dim=1)
+
+
 class Bank:
     """All features [N, D], a tensor or a memory map, served in blocks to the devices that compute with them.
 
-    `search` is the device of float32 blocks, `exact` that of float64 values (the CPU where `search` has none).
+    `search` is the device of float32 blocks, `exact` that of float64 values (the CPU where `search` has none). `dims`
+    are the lengths of the spaces that stand side by side in the features.
     """
 
-    def __init__(self, features: Tensor | np.ndarray, search: torch.device, budget_bytes: int) -> None:
+    def __init__(
+        self, features: Tensor | np.ndarray, search: torch.device, budget_bytes: int, dims: Sequence[int] = ()
+    ) -> None:
         with warnings.catch_warnings():  # that a memory map may be read only: nothing writes to it
             warnings.simplefilter("ignore", UserWarning)
             self.features = torch.as_tensor(features)
         self.search = search
         self.exact = torch.device("cpu") if search.type == "mps" else search
         self.num_rows, self.num_dims = self.features.shape
+        self.dims = list(dims) if len(dims) > 1 else []
         # A block takes a quarter of the budget while it is normalised, 8 + 4 bytes a value.
         size = max(1, budget_bytes // (4 * 12 * self.num_dims))
         self.blocks = [slice(i, min(i + size, self.num_rows)) for i in range(0, self.num_rows, size)]
@@ -59,10 +71,15 @@ class Bank:
         self.whole = self._normalise(self.blocks[0]) if len(self.blocks) == 1 else None
 
     def values(self, rows: slice | Tensor) -> Tensor:
-        """Features as they were given, float64 [n, D]; may share memory with them for a slice of float64 rows."""
+        """Features, float64 [n, D], as they were given, of several spaces each L2-normalised by itself.
+
+        They may share memory with those given for a slice of float64 rows.
+        """
         if isinstance(rows, slice):
-            return self.features[rows].to(self.exact).double()
-        return self.features.index_select(0, rows.to(self.features.device)).to(self.exact).double()
+            found = self.features[rows].to(self.exact).double()
+        else:
+            found = self.features.index_select(0, rows.to(self.features.device)).to(self.exact).double()
+        return unit_spaces(found, self.dims) if self.dims else found
 
     def unit(self, rows: slice | Tensor) -> Tensor:
         """L2-normalised features, float32 [n, D]."""
@@ -142,6 +159,7 @@ def mine_neighbors(
     rows: range | None = None,
     device: torch.device | None = None,
     by_bf16: bool | None = None,
+    dims: Sequence[int] = (),
 ) -> np.ndarray:
     """Return the k nearest neighbors of every row by cosine similarity, int64 [N, k + 1], or of some rows only.
 
@@ -158,6 +176,7 @@ def mine_neighbors(
         rows: the rows to mine, a range of step 1, for sharing the work out over ranks.
         device: where to search; by default where the features are.
         by_bf16: whether torch searches in bfloat16 first; by default where the device multiplies it fast.
+        dims: the lengths of several spaces that stand side by side in the features, whose similarities are averaged.
 
     Raises:
         UserError: k is not below N, a feature is not finite, or faiss is asked for and not installed.
@@ -171,7 +190,7 @@ def mine_neighbors(
     searches = _find_searches(backend, device, k, has_fast_bf16(device) if by_bf16 is None else by_bf16)
     if not budget_bytes:
         budget_bytes = max(BUDGET_BYTES, free_bytes(device) // 4) if device.type == "cuda" else BUDGET_BYTES
-    bank = Bank(features, torch.device("cpu") if backend == "faiss" else device, budget_bytes)
+    bank = Bank(features, torch.device("cpu") if backend == "faiss" else device, budget_bytes, dims)
     rows = range(num_rows) if rows is None else rows
     scores_bytes = SCORES_BYTES if bank.search.type == "cpu" else budget_bytes // 4
     size = max(1, budget_bytes // (4 * 4 * (bank.num_dims + 12 * (k + 8))))

@@ -20,7 +20,6 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from clustering.candidate import Candidate, make_candidate, predict
 from clustering.judge import VOTE, judge, with_most_agreeing_heads
@@ -108,8 +107,7 @@ def make_candidates(
     whole = torch.cat([space.float() for space in spaces], dim=1)
     size = min(NUM_NEIGHBORS, len(whole) - 1)
     if neighbors is None:
-        unit = [normalize(space.float(), dim=1) for space in spaces]  # so that each weighs the same
-        neighbors = torch.as_tensor(mine_neighbors(torch.cat(unit, dim=1), size))
+        neighbors = torch.as_tensor(mine_neighbors(whole, size, dims=dims))
     both = {"dims": dims, "neighbors": neighbors}
     plan: list[tuple[Callable[..., Candidate], dict[str, Any]]] = [
         (kmeans_candidate, {**both, **kind, "name": name}) for name, kind in KMEANS.items()

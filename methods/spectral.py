@@ -91,11 +91,10 @@ def fit(
     head = LinearHead(dims or [features.shape[1] - first], num_clusters, first)
     rows = torch.arange(0, len(features), -(-len(features) // most_images))
     found = neighbors[:, : NUM_NEIGHBORS + 1].cpu().numpy()
-    if len(rows) < len(features):
-        unit = torch.cat([normalize(space, dim=1) for space in head.spaces(features[rows.to(features.device)])], dim=1)
-        found = mine_neighbors(unit, NUM_NEIGHBORS)
-    cut = run_kmeans(embed_graph(neighbor_graph(found), num_clusters, seed), num_clusters, seed)
     own = torch.cat(head.spaces(features[rows.to(features.device)]), dim=1)
+    if len(rows) < len(features):
+        found = mine_neighbors(own, NUM_NEIGHBORS, dims=head.dims)
+    cut = run_kmeans(embed_graph(neighbor_graph(found), num_clusters, seed), num_clusters, seed)
     pca = fit_even_pca(own, NUM_DIMS)
     linear = distil(pca.apply(own), cut.clusters, num_clusters, CONFIDENT)
     weight, bias = pca.fold(linear.weight.detach().to(own.device), linear.bias.detach().to(own.device))

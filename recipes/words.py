@@ -47,7 +47,11 @@ def _parser(doc: str) -> cli.Parser:
     parser.add_argument(
         "--output", type=cli.path, metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)"
     )
-    parser.add_argument("--quick", action="store_true", help="a smaller network, from scratch with few epochs")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a first look: the smaller embedded network and no refining; from scratch few epochs",
+    )
     parser.add_argument(
         "--features",
         default="auto",

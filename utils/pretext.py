@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +131,18 @@ def save_and_mine(p: EasyDict, model: nn.Module, run: Run, mined: Any, val: Any)
 
 
 def mine(
-    p: EasyDict, model: Any, runtime: Runtime, train: Any, val: Any, made_from: Mapping[str, Any] | None = None
+    p: EasyDict,
+    model: Any,
+    runtime: Runtime,
+    train: Any,
+    val: Any,
+    made_from: Mapping[str, Any] | None = None,
+    dims: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Mine and save both neighbor files and their features; returns purity where there are labels.
 
     `train` is the scan stage's training split. With `made_from`, all that features depend on besides the images, an
-    interrupted call leaves those it has for the next.
+    interrupted call leaves those it has for the next. `dims`: of several networks' features, side by side.
     Raises UserError when more neighbors are asked for than there are images.
     """
     module = feature_module(p, model)
@@ -154,14 +160,19 @@ def mine(
         kept.append((Parts(path, digest), dataset))
         return embedder.hold(module, num_dims, dataset, path, digest)
 
-    result = mine_features(p, runtime, train, val, hold)
+    result = mine_features(p, runtime, train, val, hold, dims)
     for parts, dataset in kept:
         parts.remove(distributed.slice_of(len(dataset)))
     return result
 
 
 def mine_features(
-    p: EasyDict, runtime: Runtime, train: Any, val: Any, hold: Callable[[Any, Path], Tensor | np.ndarray]
+    p: EasyDict,
+    runtime: Runtime,
+    train: Any,
+    val: Any,
+    hold: Callable[[Any, Path], Tensor | np.ndarray],
+    dims: Sequence[int] = (),
 ) -> dict[str, Any]:
     """As `mine`, with a split's features `[N, D]` from `hold(dataset, path)`: in memory, or written to the path."""
     wanted = num_to_mine(p, train, val)
@@ -175,7 +186,7 @@ def mine_features(
             # Purity is given at up to 20 neighbors, however many are saved.
             num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
             rows = range(own.start, own.stop)
-            found = mine_neighbors(features, num_found, p.neighbors, rows=rows, device=runtime.device)
+            found = mine_neighbors(features, num_found, p.neighbors, rows=rows, device=runtime.device, dims=dims)
             indices = distributed.gather_rows(torch.from_numpy(found)).numpy()
         if distributed.is_main():
             save_neighbors(p[f"topk_neighbors_{split}_path"], indices[:, : num + 1], dataset.fingerprint())

@@ -266,3 +266,18 @@ def test_knn_weighs_the_near_more_and_stays_finite():
     assert weighted_knn(bank, targets, query, 2, temperature=100.0).tolist() == [1]
     with pytest.raises(UserError, match="no training image has a label"):
         weighted_knn(bank, torch.full((3,), -1), query, 2)
+
+
+@pytest.mark.parametrize("budget_bytes", [None, 1 << 14])
+def test_spaces_side_by_side_weigh_the_same_whatever_their_length_and_scale(way, budget_bytes):
+    """By the mean of the spaces' cosines."""
+    short, long = normal(60, 3), 100 * normal(60, 20, seed=1)
+
+    def cosines(space):
+        unit = space.double().numpy() / np.linalg.norm(space.double().numpy(), axis=1, keepdims=True)
+        return unit @ unit.T
+
+    both = cosines(short) + cosines(long)
+    np.fill_diagonal(both, np.inf)
+    found = mine_neighbors(torch.cat([short, long], dim=1), 5, **way, budget_bytes=budget_bytes, dims=[3, 20])
+    assert np.array_equal(found, np.argsort(-both, axis=1)[:, :6])
