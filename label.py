@@ -12,9 +12,12 @@ Writes OUTPUT/labels.csv (path, label, cluster, confidence, by_hand) and trains 
 features of the clustering: logistic regression, whose cross-validated accuracy is given. predict.py --model OUTPUT uses
 it from then on; --clusters gives clusters as before.
 OUTPUT/report.html then shows the labels as they stand, and first the images of which the classifier is unsure: correct
-them, export edits.json again, and so on.
+them, export edits.json again, and so on. --copy_to, --link_to and --export imagefolder need a new folder each time.
+An image without a label waits in its cluster, or in a new group without a name where its cluster has one.
+Where the clustering left images out (--leave_out), predict.py does so with new ones, until one of those has a name.
 --finetune also trains the network with the labels (methods/supervised.py), which takes far longer; the same command
-continues it. A fifth of the labelled images is held out of it and of logistic regression, and the better one is kept.
+continues it. A fifth of the labelled images is held out of it and of logistic regression, and the better one is kept;
+what report.html doubts is by logistic regression in any case, and a fine-tuned network leaves no new image out.
 --export writes the labels for another tool into the folder OUTPUT-FORMAT, next to OUTPUT, and says how to import them;
 the images stay where they are, but for imagefolder, which copies them into one folder a label.
 """
@@ -82,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"classifier: {folder / MODEL}")
     if tuned:
         say(tuned.words)
+    elif (folder / saved.FINETUNED).is_dir():
+        say(f"{folder / saved.FINETUNED}, of an earlier --finetune, stays; only that uses it, with the same labels")
     say(f"logistic regression, cross-validated: accuracy {told}, against the labels as they are")
     say("that tells how well it repeats them: an image that a group holds by mistake has the wrong label here, too")
     say(f"names for new images: python predict.py --model {output} new_images")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from system.errors import UserError
 from system.text import FORMULA, is_utf8, shown
 
 MAX_BYTES = 1 << 30  # of a list of millions of images
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")  # what no XML may hold, and nobody can see
 
 
 def read_rows(path: Path, columns: list[str], advice: str) -> list[dict[str, str]]:
@@ -38,9 +40,9 @@ def path_of(row: Mapping[str, str]) -> str:
 
 
 def label_of(text: str) -> str:
-    """The label that `csv_cell` made this cell from, without spaces around it."""
+    """The label that `csv_cell` made this cell from, without spaces around it; a control character is a space."""
     name = text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
-    return " ".join(name.split())
+    return " ".join(_CONTROL.sub(" ", name).split())
 
 
 def read_labels(path: Path) -> dict[str, str]:

@@ -17,6 +17,8 @@ from models.heads import describe_head
 from models.models import ClusteringModel
 from models.weights import load_backbone, load_leave_out, read_weights, save_weights
 from recipes.finetune import Finetuned
+from report.edits import classes_of
+from system.console import say
 from system.errors import UserError
 from system.files import verify_file, write_text
 from system.runtime import Runtime
@@ -66,7 +68,7 @@ def look_again(found: Classifier, features: Tensor, names: Sequence[str]) -> tup
     Returns the most probable class, int `[N]`, and the probability of an image's label, or of that class where it has
     none, float `[N]`.
     """
-    classes = sorted(set(names) - {""})
+    classes = classes_of(names)
     with torch.no_grad():
         probabilities = found.head(features.float()).softmax(1).cpu()
     rows = [i for i, name in enumerate(names) if name]
@@ -90,17 +92,18 @@ def train_classifier(
         names: a class's name for each of them, empty where there is none; two classes at least.
         tuned: a network that was fine-tuned, which is written instead where it is better.
     """
-    started, classes = time.monotonic(), sorted(set(names) - {""})
+    started, classes = time.monotonic(), classes_of(names)
     rows = [i for i, name in enumerate(names) if name]
     targets = torch.tensor([classes.index(names[i]) for i in rows])
     found = fit_classifier(features[rows], targets, len(classes), p.seed)
     kept = tuned if tuned and tuned.is_better else None
-    head, weights = (kept.head, read_weights(kept.path)) if kept else (found.head, read_weights(model))
+    head, own = (kept.head if kept else found.head), read_weights(model)
     network = ClusteringModel(get_backbone(p), len(classes), heads=[head])
-    load_backbone(network, weights)
-    if not kept:  # the clustering left images out by features that a fine-tuned network does not have
-        load_leave_out(network, weights)
-    if network.leave_out and network.leave_out(features[rows]).any():  # what was left out has a name now
+    load_backbone(network, read_weights(kept.path) if kept else own)
+    load_leave_out(network, own)
+    if network.leave_out and (kept or network.leave_out(features[rows]).any()):
+        why = "the fine-tuned network has other features" if kept else "an image that was left out has a name"
+        say(f"no new image is left out, as {why}; predict.py --min_confidence leaves out doubtful ones")
         network.leave_out = None
     save_weights(folder / MODEL, {"model": network.state_dict(), "head": 0}, setup=p.setup)
     config = saved.relative_config(model.parent / CONFIG, folder)

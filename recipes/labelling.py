@@ -17,7 +17,7 @@ from system.text import shown
 from training.folder import CONFIG, MODEL, RECORD
 from utils import saved
 
-OTHER = "move it away"
+ADVICE = "move it away"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def find_places(args: Any) -> Places:
     if args.export_to and not args.export:
         raise ConfigError("--export_to says where an export goes; say which one with --export")
     folder = args.copy_to or args.link_to
-    target = Path(args.export_to or f"{args.output.rstrip('/')}-{args.export}") if args.export else None
+    output = Path(args.output) if Path(args.output).name not in ("", "..") else Path(args.output).resolve()
+    target = Path(args.export_to or output.with_name(f"{output.name}-{args.export}")) if args.export else None
     if args.export != exports.IMAGEFOLDER:
         return Places(Path(folder) if folder else None, copy_file if args.copy_to else link_file, args.export, target)
     if folder:
@@ -77,8 +78,8 @@ def check(task: Labelling, places: Places, given: str) -> None:
 
 def require_own(task: Labelling, places: Places) -> None:
     """Raise UserError where what will be written stands as a file of the user's."""
-    owned.require_own(task.output, [saved.LABELS], OTHER)
-    owned.require_own(task.output / saved.CLASSIFIER, [MODEL, CONFIG, RECORD], OTHER)
+    owned.require_own(task.output, [saved.LABELS], ADVICE)
+    owned.require_own(task.output / saved.CLASSIFIER, [MODEL, CONFIG, RECORD], ADVICE)
     if places.exported:
         exports.check(places.kind, places.exported)
 

@@ -11,14 +11,15 @@ from recipes.minutes import time_words
 from recipes.preview import draw_images
 from recipes.project import Project
 from recipes.record import LOG, PICTURE, UNREADABLE
+from report.edits import read_clusters
 from report.outputs import write_clusters
 from system.console import warn
 from system.errors import NothingConfidentError, TimeOverError, UserError
-from system.files import write_text
+from system.files import is_own, write_text
 from system.runtime import Runtime
 from system.text import escape
 from training.folder import MODEL, read_record
-from utils import clusters
+from utils import clusters, saved
 from utils.common_config import get_val_dataset
 from utils.schema import SETUPS
 from utils.stage import main_of
@@ -110,6 +111,22 @@ def in_context(message: str, folder: Path) -> str:
     )
 
 
+def warn_of_labels(output: Path) -> None:
+    """Say so where the labels that label.py wrote are of other clusters than clusters.csv now has."""
+    labels = output / saved.LABELS
+    if not is_own(labels):
+        return
+    try:
+        fits = read_clusters(labels).fingerprint == read_clusters(output / "clusters.csv").fingerprint
+    except UserError:  # somebody wrote in it
+        fits = False
+    if not fits:
+        warn(
+            f"the labels in {output} were made of other clusters; carry them over to these, and to report.html: "
+            f"python label.py {output} {labels}"
+        )
+
+
 def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
     """Hand out the best model, write report.html and clusters.csv; returns it, and the scores by labels, if any."""
     p = project.load(project.stages[-1])
@@ -118,6 +135,7 @@ def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
     p = project.load(found.stage)
     scores = clusters.score_prediction(found.prediction, dataset)
     write_clusters(project.folder / "clusters.csv", dataset.paths, found.prediction)
+    warn_of_labels(project.folder)
     left_out = sorted(
         set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
     )

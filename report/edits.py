@@ -2,12 +2,13 @@
 
 A group is a cluster, by its number, or one that the person added, whose numbers come after. An image is in the group
 of its cluster, or in the one that it was moved to; a group may be merged into another, which is followed to its end.
-The label of an image is the name of the group it ends in, and empty where that has no name or is not a group.
+The label of an image is the name of the group it ends in, and empty where that has no name or is not a group. It is
+given by hand where a person moved the image to a group of a name, or to none; a new group without a name says nothing.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -53,7 +54,7 @@ class Labels:
     @property
     def classes(self) -> list[str]:
         """The names in use, sorted."""
-        return sorted(set(self.names) - {""})
+        return classes_of(self.names)
 
 
 class Edits(BaseModel):
@@ -67,6 +68,11 @@ class Edits(BaseModel):
     merged: dict[str, int]
     rejected: list[int]
     moved: dict[str, int]
+
+
+def classes_of(names: Iterable[str]) -> list[str]:
+    """The names in use among those of images, sorted; an image without one has an empty name."""
+    return sorted(set(names) - {""})
 
 
 def fingerprint(paths: Sequence[str], clusters: Sequence[int]) -> str:
@@ -131,6 +137,15 @@ def load_edits(path: Path, clustering: Clustering) -> Edits:
             f"{path} holds the edits of another clustering; give those that were exported from the report.html of this "
             "one (a labels.csv fits every clustering of the same images)"
         )
+    # A cluster or a new group has an image at least, so that there are no more groups than this.
+    end = max(clustering.clusters) + 1 + 2 * len(clustering.paths)
+    keys = (_number(path, key) for key in (*edits.names, *edits.merged))
+    for group in (*keys, *edits.merged.values(), *edits.rejected, *edits.moved.values()):
+        if not OUT <= group < end:
+            raise UserError(f"{path} is damaged: {shown(str(group))} is no group; export it again")
+    for name in edits.names.values():
+        if not is_utf8(name):
+            raise UserError(f"{path} is damaged: the name {shown(name)} is not UTF-8; export it again")
     return edits
 
 
@@ -143,18 +158,20 @@ def read_edits(path: Path, clustering: Clustering) -> Labels:
     ends = {group: _end(path, group, merged) for group in {*clustering.clusters, *moved.values(), *merged, *given}}
     none = {OUT, *edits.rejected}
     groups = [ends[moved.get(image, cluster)] for image, cluster in enumerate(clustering.clusters)]
-    used = sorted({group for group in groups if given.get(group) and group not in none})
+    used = {group for group in groups if given.get(group) and group not in none}
     labels = [given[group] for group in used]
     shared = sorted({name for name in labels if labels.count(name) > 1})
     names = ["" if group in none else given.get(group, "") for group in groups]
-    return Labels(names, [image in moved for image in range(len(groups))], shared)
+    by_hand = [image in moved and (group in none or group in used) for image, group in enumerate(groups)]
+    return Labels(names, by_hand, shared)
 
 
 def to_edits(clustering: Clustering, labels: Labels) -> Edits:
     """Edits that give these labels, where they came from a table.
 
     A cluster is called what most of its labelled images are; an image of another label, or that was labelled by hand,
-    is moved to the first cluster that is called so, or to a new group.
+    is moved to the first cluster that is called so, or to a new group. What has no label is moved out where a person
+    said so, and from a cluster that is called something to a new group without a name, where it waits for one.
     """
     counts: dict[int, Counter[str]] = {}
     for cluster, name in zip(clustering.clusters, labels.names, strict=True):
@@ -164,17 +181,19 @@ def to_edits(clustering: Clustering, labels: Labels) -> Edits:
         del found[""]
         if found and cluster != OUT:
             names[cluster] = min(found, key=lambda name: (-found[name], name))
-    group_of = {"": OUT} | {name: cluster for cluster, name in sorted(names.items(), reverse=True)}
+    group_of = {name: cluster for cluster, name in sorted(names.items(), reverse=True)}
     for name in labels.classes:
         if name not in group_of:
             group_of[name] = max([*names, *counts]) + 1
             names[group_of[name]] = name
+    unnamed = max([*names, *counts]) + 1
     moved = {}
     rows = zip(clustering.clusters, labels.names, labels.by_hand, strict=True)
     for image, (cluster, name, by_hand) in enumerate(rows):
         is_here = names.get(cluster, "") == name
         if by_hand or not is_here:
-            moved[str(image)] = cluster if is_here else group_of[name]
+            elsewhere = group_of[name] if name else OUT if by_hand else unnamed
+            moved[str(image)] = cluster if is_here and name else elsewhere
     return Edits(
         format="scan-edits-1",
         fingerprint=clustering.fingerprint,

@@ -12,7 +12,8 @@ from data.files.formats import BadImageError
 from report.edits import Clustering, Labels
 from system import owned
 from system.console import say, warn
-from system.files import write_text
+from system.errors import UserError
+from system.files import MANIFEST, is_own, names_of, write_text
 from system.text import is_utf8, shown
 
 IMAGEFOLDER = "imagefolder"
@@ -116,8 +117,18 @@ CHOICES = (IMAGEFOLDER, *FORMATS)
 
 
 def check(kind: str, folder: Path) -> None:
-    """Raise UserError where an export would replace a file of the user's."""
-    owned.require_own(folder, FORMATS[kind].files, ADVICE)
+    """Raise UserError where an export would replace a file of the user's, or mix with one for another tool."""
+    own = FORMATS[kind].files
+    try:
+        names_of(folder)
+    except UserError as error:
+        raise UserError(f"{folder / MANIFEST} is not a list of this program's, or is damaged; {ADVICE}") from error
+    owned.require_own(folder, own, ADVICE)
+    others = [name for found in FORMATS.values() for name in found.files if name not in own]
+    if not is_own(folder / own[0]):  # it is written first, so that the rest is not of this form
+        others += own
+    if others := [name for name in others if is_own(folder / name)]:
+        raise UserError(f"{folder / others[0]} is of an export for another tool; give another folder with --export_to")
 
 
 def export(kind: str, folder: Path, root: Path, clustering: Clustering, labels: Labels) -> None:

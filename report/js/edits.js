@@ -17,6 +17,7 @@ report.edits = (() => {
   let members = null; // of every group, made when it is first asked for
   let kept = true;
   let begun = ""; // from which edits of label.py the steps go on
+  let replaced = false; // whether those were others than the steps have made
 
   // What each kind of step does to a state.
   const take = {
@@ -34,13 +35,15 @@ report.edits = (() => {
   function unpack(file) {
     const numbers = (object) => new Map(Object.entries(object).map(([key, value]) => [Number(key), value]));
     const now = { names: numbers(file.names), merged: numbers(file.merged), rejected: new Set(file.rejected), moved: numbers(file.moved) };
-    const groups = [...now.names.keys(), ...now.merged.keys(), ...now.merged.values(), ...now.moved.values()];
+    const groups = [...now.names.keys(), ...now.merged.keys(), ...now.merged.values(), ...now.rejected, ...now.moved.values()];
     now.numGroups = groups.reduce((most, group) => Math.max(most, group + 1), numClusters);
     return now;
   }
 
+  const untouched = () => unpack({ names: {}, merged: {}, rejected: [], moved: {} });
+
   function replay() {
-    state = unpack({ names: {}, merged: {}, rejected: [], moved: {} });
+    state = untouched();
     for (const [kind, ...values] of steps.slice(0, done)) take[kind](state, ...values);
     members = null;
   }
@@ -132,12 +135,23 @@ report.edits = (() => {
     return "";
   }
 
+  // Whether the steps came by these edits: what was done after them goes on from there.
+  function passed(edits) {
+    const [given, now] = [unpack(edits), untouched()];
+    const text = JSON.stringify(pack(given));
+    return steps.slice(0, done).some(([kind, ...values]) => {
+      take[kind](now, ...values);
+      return now.moved.size === given.moved.size && now.names.size === given.names.size && JSON.stringify(pack(now)) === text;
+    });
+  }
+
   // What label.py was given last, where the steps do not go on from it yet: it may have come from another browser.
   function goOn() {
     const now = JSON.stringify(pack(unpack(round.edits)));
     if (begun === now) return;
     begun = now;
-    if (JSON.stringify(pack(state)) !== now) {
+    replaced = !passed(round.edits);
+    if (replaced) {
       steps = [...steps.slice(0, done), ["replace", round.edits]];
       done += 1;
       replay();
@@ -167,10 +181,14 @@ report.edits = (() => {
     pack: () => pack(state),
     fault,
     isRejected: (group) => state.rejected.has(group),
-    isMoved: (image) => state.moved.has(image),
+    isByHand: (image) => {
+      const group = groupOf(image); // a new group without a name says nothing of its images
+      return state.moved.has(image) && (group === OUT || state.rejected.has(group) || nameOf(group) !== "");
+    },
+    hadOthers: () => replaced && done > 1 && steps[done - 1][0] === "replace",
     isKept: () => kept,
     rename: (group, text) => {
-      const name = text.trim().split(/\s+/).join(" ");
+      const name = text.replace(/[\p{Cc}\ufffe\uffff]/gu, " ").trim().split(/\s+/).join(" ");
       if (name !== nameOf(group)) step("name", group, name);
     },
     merge: (group, into) => step("merge", group, into),

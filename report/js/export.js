@@ -44,7 +44,7 @@
   function labelsCsv() {
     const parts = ["path,label,cluster,confidence,by_hand\n"];
     for (let image = 0; image < facts.paths.length; image += 1) {
-      const more = [facts.clusters[image], (facts.confidence[image] / 10_000).toFixed(4), edits.isMoved(image)];
+      const more = [facts.clusters[image], (facts.confidence[image] / 10_000).toFixed(4), edits.isByHand(image)];
       parts.push(...pathCell(image), `,${quote(cell(edits.label(image)))},${more.join(",")}\n`);
     }
     return parts;

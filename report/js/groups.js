@@ -33,12 +33,18 @@
     const shared = [...new Set(names.filter((name, i) => names.indexOf(name) !== i))];
     byId("shared").textContent = shared.length ? `Several groups are called ${shared.join(", ")}: they are one class.` : "";
     byId("not-kept").hidden = edits.isKept();
+    byId("had-others").hidden = !edits.hadOthers();
   }
 
   function update() {
     const groups = edits.groups();
     const out = edits.membersOf(edits.OUT).length ? [edits.OUT] : [];
     fill(choose, [...groups, ...out]);
+    const there = new Set([...groups, ...out]);
+    for (const button of all(".label-it")) {
+      button.disabled = !there.has(edits.groupOfCluster(Number(button.dataset.cluster)));
+      button.title = button.disabled ? "All its images were moved away" : "";
+    }
     const group = Number(choose.value);
     fill(byId("merge-into"), groups.filter((other) => other !== group), "merge into …");
     // Images from elsewhere on the page may belong in any group, this one too.

@@ -20,7 +20,7 @@
   // All images that belong anywhere: those first whose label the classifier doubts most, and those that a person moved last.
   function doubtful() {
     const images = facts.paths.map((_, image) => image).filter((image) => !isNone(image));
-    return images.sort((one, other) => edits.isMoved(one) - edits.isMoved(other) || round.sure[one] - round.sure[other]);
+    return images.sort((one, other) => edits.isByHand(one) - edits.isByHand(other) || round.sure[one] - round.sure[other]);
   }
 
   function say() {

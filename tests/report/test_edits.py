@@ -66,6 +66,11 @@ def test_clusters_of_one_name_are_one_class_and_said_to_be(tmp_path):
         ({"moved": {"5": 0}}, "5 is no image"),
         ({"moved": {"1": "0"}}, "damaged"),
         ({"merged": {"0": 1, "1": 0}}, "merged into itself"),
+        ({"moved": {"1": 13}}, "13 is no group"),  # 3 clusters, and a new one for each of 5 images twice over
+        ({"moved": {"1": -2}}, "-2 is no group"),
+        ({"rejected": [10**30]}, "is no group"),
+        ({"names": {"999999999": "x"}}, "999999999 is no group"),
+        ({"names": {"0": "caf\udce9"}}, "is not UTF-8"),
     ],
 )
 def test_edits_that_do_not_fit_are_refused(tmp_path, changes, said):
@@ -141,5 +146,23 @@ def test_edits_made_of_a_table_give_its_labels_again(tmp_path, seed):
     moved = {int(image) for image in edits.moved}
     assert {i for i, by_hand in enumerate(labels.by_hand) if by_hand} <= moved  # what was set by hand stays so
     pairs = list(zip(clustering.clusters, names, strict=True))
+    again = read_labels(tmp_path / "edits.json", clustering)
+    assert not any(hand for i, hand in enumerate(again.by_hand) if not names[i] and not labels.by_hand[i])
     given = [[name for cluster, name in pairs if cluster == one and name] for one in (0, 1, 3)]
     assert [edits.names[str(one)] for one in (0, 1, 3)] == [max(sorted(set(own)), key=own.count) for own in given]
+
+
+def test_images_without_a_label_wait_in_a_new_group_and_only_those_out_by_hand_are_out(tmp_path):
+    clustering = Clustering([f"{i}.png" for i in range(7)], [0, 0, 0, 0, 1, -1, -1], ["1"] * 7)
+    labels = Labels(["cat", "cat", "", "", "", "", ""], [False, False, False, True, False, False, True], [])
+    edits = to_edits(clustering, labels)
+    assert edits.names == {"0": "cat"} and edits.moved == {"2": 2, "3": -1, "6": -1}
+    (tmp_path / "edits.json").write_text(edits.model_dump_json())
+    again = read_labels(tmp_path / "edits.json", clustering)
+    assert (again.names, again.by_hand) == (labels.names, labels.by_hand)
+    assert to_edits(clustering, again) == edits
+
+
+def test_a_control_character_in_a_name_is_a_space(tmp_path):
+    assert read(tmp_path, names={"0": "a\x00b\x1b", "1": "\x7f"}).names[:3] == ["a b", "a b", ""]
+    assert table(tmp_path, b"path,label\na.jpg,big\x08dog\n").names[0] == "big dog"

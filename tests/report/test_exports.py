@@ -138,3 +138,18 @@ def test_an_export_is_written_again_but_never_over_files_of_others(given):
     (out / "data.json").write_text("mine")
     with pytest.raises(UserError, match=r"data\.json was not written by this program.*--export_to"):
         check("fiftyone", out)
+
+
+@pytest.mark.parametrize("first, second", [("coco", "fiftyone"), ("fiftyone", "coco"), ("labelstudio", "coco")])
+def test_one_folder_holds_one_export(given, first, second):
+    out = write(first, given)
+    check(first, out)
+    with pytest.raises(UserError, match=r"is of an export for another tool; .*--export_to"):
+        check(second, out)
+
+
+def test_a_manifest_of_the_users_is_found_before_anything_is_written(given):
+    (given[0] / "out").mkdir()
+    (given[0] / "out" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"manifest\.json is not a list of this program's.*move it away"):
+        check("coco", given[0] / "out")

@@ -222,9 +222,16 @@ def test_what_is_far_from_all_clusters_is_in_none_in_every_table_and_named_later
     assert [name for name, row in zip(ORDER, read(tmp_path / "new.csv"), strict=True) if not row["label"]] == out
     table.write_text(table.read_text() + f"{out[0]},kind 0\n")
     assert run("label", output, table) == 0
+    assert "no new image is left out, as an image that was left out has a name" in capsys.readouterr().out
     assert run("predict", "--model", output, base / "images", *new) == 0
     assert all(row["label"] for row in read(tmp_path / "new.csv"))
 
+    assert run("cluster", *asked) == 0 and "made of other clusters" not in capsys.readouterr().err
     assert run("cluster", *asked, "--leave_out", 0) == 0 and read(output / "clusters.csv") == whole
+    said = capsys.readouterr().err
+    assert "made of other clusters" in said and f"label.py {output} {output / 'labels.csv'}" in said
+    assert run("label", output, output / "labels.csv") == 0
+    names = [row["label"] for row in read(output / "labels.csv") if row["path"] not in out[1:]]
+    assert sorted(names) == sorted([f"kind {kind}" for _, kind in kept] + ["kind 0"])
     assert run("cluster", *asked, "--leave_out", 1) == 2
     assert "1 is neither auto nor a number from 0 to below 1" in capsys.readouterr().err

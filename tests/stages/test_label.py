@@ -245,6 +245,7 @@ def test_finetuning_goes_on_and_is_compared_on_images_held_out_of_both(base, cap
 
     before = (run / "model.pth.tar").stat().st_mtime_ns
     assert label(base, given, "--finetune") == 0 and (run / "model.pth.tar").stat().st_mtime_ns == before
+    assert label(base, given) == 0 and "finetune, of an earlier --finetune, stays" in capfd.readouterr().out
     given.write_text("path,label\n03.png,only\n")
     assert label(base, given) == 0 and not (base / "out" / "labels").exists()
     given.write_text("path,label\n03.png,one\n04.png,two\n07.png,two\n")
