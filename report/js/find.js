@@ -67,7 +67,7 @@
   for (const button of all("[data-list]")) {
     const list = lists[button.dataset.list];
     button.addEventListener("click", () => {
-      if (button.dataset.act === "show") report.openImages(list.groups.flat(), list.title);
+      if (button.dataset.act === "show") report.openImages(list.groups, list.title);
       else csv.save(`${button.dataset.list}.csv`, ["path", "group"], list.groups.flatMap((group, number) => group.map((image) => [csv.path(image), number])));
     });
   }

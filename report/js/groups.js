@@ -71,10 +71,10 @@
     update();
   }
 
-  // Images from elsewhere on the page, to be looked at and moved.
-  function openImages(images, title) {
-    byId("shown-from").textContent = title;
-    sheet.open(images);
+  // Groups of images from elsewhere on the page, to be looked at and moved.
+  function openImages(lists, title) {
+    byId("shown-from").textContent = title + (lists.length > 1 ? ": every other group has frames" : "");
+    sheet.open(lists);
     update();
     byId("label").scrollIntoView();
     byId("sheet").focus({ preventScroll: true });
@@ -108,7 +108,7 @@
   });
   byId("similar").addEventListener("click", () => {
     const image = sheet.at();
-    openImages([image, ...report.neighborsOf(image)], `Similar to ${facts.paths[image]}`);
+    openImages([[image, ...report.neighborsOf(image)]], `Similar to ${facts.paths[image]}`);
   });
   byId("undo").addEventListener("click", edits.undo);
   byId("redo").addEventListener("click", edits.redo);

@@ -28,7 +28,7 @@
     byId("round-count").textContent = `The classifier has another name for ${num.toLocaleString("en")} image${num === 1 ? "" : "s"}.`;
   }
 
-  const show = () => report.openImages(doubtful(), "Doubtful ones first");
+  const show = () => report.openImages([doubtful()], "Doubtful ones first");
 
   // Every selected image goes to the group that has the name which the classifier gives it.
   function take() {

@@ -20,6 +20,7 @@ report.sheet = (() => {
   const listeners = [];
   let group = null; // whose images are shown; null: `fixed`, a list from elsewhere
   let fixed = [];
+  let framed = new Set(); // in such a list, the images of every other group
   let images = [];
   let selected = new Set();
   let current = 0; // position of the image that the keyboard is at
@@ -93,6 +94,7 @@ report.sheet = (() => {
     cell.setAttribute("aria-posinset", position + 1);
     cell.title = said ? `${facts.paths[image]}: ${said}` : facts.paths[image];
     cell.dataset.said = said;
+    cell.classList.toggle("framed", framed.has(image) && byId("sheet-order").value === "listed");
     delete cell.dataset.sharp;
     paint(cell, image);
     return cell;
@@ -123,9 +125,11 @@ report.sheet = (() => {
     layout();
   }
 
+  // A group by its number, or groups of images from elsewhere.
   function open(from) {
     group = Array.isArray(from) ? null : from;
-    fixed = group === null ? from : [];
+    fixed = group === null ? from.flat() : [];
+    framed = new Set(group === null ? from.filter((_, number) => number % 2).flat() : []);
     selected = new Set();
     current = anchor = 0;
     box.scrollTop = 0;

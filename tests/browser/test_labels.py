@@ -142,14 +142,17 @@ def test_edits_come_in_again_and_others_do_not(browser, page):
         ({"moved": {"1": 900_000_000}}, "damaged"),
         ({"names": {"900000000": "x"}}, "damaged"),
         ({"format": "x"}, "not a file of edits"),
-        ({}, "Imported"),
+        ({"rejected": [0, 5]}, "Imported"),
     ]:
         path = page / "given.json"
         path.write_text(json.dumps(edits | changes))
         one(browser, "#import-edits").send_keys(str(path))
         wait(browser, lambda said=said: said in one(browser, "#import-note").text)
     assert one(browser, "#named").text == "2 of 3 groups are named or set aside; 20 of 60 images have a label."
-    press(browser, "undo")
+    cells(browser)[0].click()
+    press(browser, "new-group")  # which is none of those that are set aside
+    assert Select(one(browser, "#group")).first_selected_option.get_attribute("value") == "6"
+    press(browser, "undo", "undo")
     assert one(browser, "#named").text.startswith("0 of 3")
     damage = (
         """for (const key of Object.keys(localStorage)) localStorage.setItem(key, '{"steps": [["x"]], "done": 1}')"""
@@ -260,6 +263,9 @@ def test_duplicates_and_outliers_open_in_the_sheet_and_are_exported(browser, pag
     paths = read_clusters(page / "out" / "clusters.csv").paths
     assert sorted(row["path"].removeprefix("./") for row in told) == sorted(paths)
     groups = {row["path"].removeprefix("./"): row["group"] for row in told}
+    framed = {cell.get_attribute("title"): "framed" in cell.get_attribute("class") for cell in cells(browser)}
+    assert framed == {path: int(group) % 2 == 1 for path, group in groups.items() if path in framed}
+    assert set(framed.values()) == {False, True}
     clusters = dict(zip(paths, read_clusters(page / "out" / "clusters.csv").clusters, strict=True))
     assert len({(group, clusters[path]) for path, group in groups.items()}) == 3
     assert not one(browser, "[data-list=exact][data-act=show]").is_enabled()
