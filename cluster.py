@@ -102,7 +102,7 @@ def find_number(
     owned.require_own(project.folder, [NUMBERS], "move it away")
     args.num_clusters = list(limits)
     new = project.request["num_clusters"] is None
-    open_project(project, look, args, words, again, args.minutes if new else None)
+    open_project(project, look, args, words, again, asked=new)
     write_number_config(project, *limits, words)
     known = read_number(project)
     if not known and not run_all([(project, [project.stages[0], NUMBER])], project, args):
@@ -125,7 +125,7 @@ def cluster(project: Project, look: Look, args: Any, words: list[str], again: bo
     """Run what is left of a clustering whose folder is held; returns the exit code."""
     if args.link_to:  # what is in the way is said before anything runs
         find_sorter(project, args, args.link_to, project.request["num_clusters"])
-    if not open_project(project, look, args, words, again, args.minutes):
+    if not open_project(project, look, args, words, again):
         say("this clustering is finished; overwrite=true starts it again")
     elif not run_all([(project, project.stages)], project, args):
         return 0
@@ -153,14 +153,14 @@ def cluster_several(
     for project, folder in folders.items():  # what is in the way is said before anything here is touched
         find_sorter(project, args, folder, project.request["num_clusters"])
     owned.require_own(shared.folder, [INDEX], "move it away")
-    open_project(shared, look, args, words, again, args.minutes if shared.request["num_clusters"] in numbers else None)
+    open_project(shared, look, args, words, again, asked=shared.request["num_clusters"] in numbers)
     with contextlib.ExitStack() as held:
         for project in projects:
             if project is not shared:
                 held.enter_context(project.hold())
         for project in projects:
             if project is not shared:
-                open_project(project, look, args, words, again, args.minutes)
+                open_project(project, look, args, words, again)
                 if found:
                     project.write(number=found)
         left = [project for project in projects if not project.finished]

@@ -16,7 +16,7 @@ def fit_leave_out(features: Tensor, num_clusters: int, share: float | None = Non
     """Return what leaves out the images whose k-th neighbor is the farthest.
 
     k is half the number of images of a mean cluster: images that are alike, but fewer, belong in none, and of more a
-    cluster could be made.
+    cluster could be made. It is at least 2, since an image is its own first neighbor.
 
     Args:
         features: [N, D] of all images.
@@ -30,7 +30,7 @@ def fit_leave_out(features: Tensor, num_clusters: int, share: float | None = Non
     rows = torch.randperm(num_images, generator=generator(seed, "leave out"))[:NUM_REFERENCES].sort().values
     found = LeaveOut(len(rows), features.shape[1]).to(features.device)
     found.reference.copy_(functional.normalize(features[rows.to(features.device)].float(), dim=1))
-    found.num_neighbors.fill_(max(1, round(len(rows) / (2 * num_clusters))))
+    found.num_neighbors.fill_(min(max(2, round(len(rows) / (2 * num_clusters))), len(rows)))
     distances = np.sort(found.distances(features).cpu().numpy())
     if share is None:
         low, high = np.quantile(distances, [0.25, 0.75])

@@ -51,6 +51,7 @@ def build(
         root: the directory.
         classes: names of the classes in the order of their numbers.
         labels: a .csv file with the columns path, relative to the directory, and label; without a row: unknown.
+            A run does not notice an edit of it.
         resize: what the short side is scaled to; by default the crop size, divided by 0.875 where images are streamed.
         stream: whether images are decoded while training; auto: where they would not fit into memory.
         cache_dir: where decoded images are kept between runs.

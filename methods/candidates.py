@@ -88,6 +88,7 @@ def make_candidates(
     neighbors: Tensor | None = None,
     say: Callable[[str], None] = lambda name: None,
     options: Mapping[Callable[..., Candidate], dict[str, Any]] = MappingProxyType({}),
+    names: Sequence[str] = (),
 ) -> tuple[list[Candidate], Tensor, Tensor]:
     """Cluster features by every method.
 
@@ -99,6 +100,7 @@ def make_candidates(
         neighbors: int64 [N, k + 1] in all spaces together; mined unless given.
         say: is told the name of what runs next.
         options: further keywords of the functions that fit, such as `{temi.fit: {"num_steps": 2000}}`.
+        names: of the spaces, for the candidates on one alone; by default their numbers, from 1 on.
 
     Returns the candidates, a vote last, the features side by side [N, ΣD], and the neighbors in them.
     """
@@ -116,7 +118,8 @@ def make_candidates(
     for number, space in enumerate(spaces if len(spaces) > 1 else []):
         near = torch.as_tensor(mine_neighbors(space, size))
         place = {"dims": [dims[number]], "first": sum(dims[:number]), "neighbors": near}
-        plan += [(METHODS[name], {**place, "name": f"{name} {number + 1}"}) for name in ON_EACH]
+        which = f"on {names[number]}" if names else f"{number + 1}"
+        plan += [(METHODS[name], {**place, "name": f"{name} {which}"}) for name in ON_EACH]
     found = []
     for fit, own in plan:
         say(own["name"])
@@ -144,9 +147,9 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6
     }
     built = get_backbone(p)
     dims = built["facts"].dims if "facts" in built else (built["dim"],)  # one a network
-    spaces = features.split(dims, dim=1)
+    spaces, names = features.split(dims, dim=1), p.backbone.split("+") if len(dims) > 1 else ()
     with one_thread() if len(features) <= FEW else contextlib.nullcontext():
-        candidates, whole, neighbors = make_candidates(spaces, p.num_classes, p.seed, neighbors, say, options)
+        candidates, whole, neighbors = make_candidates(spaces, p.num_classes, p.seed, neighbors, say, options, names)
         verdict = judge(candidates, whole, neighbors, p.num_classes)
     head = candidates[verdict.chosen].head
     model = ClusteringModel(built, p.num_classes, heads=[head])

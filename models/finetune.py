@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from models.pretrained import SideBySide
+from models.pretrained import SideBySide, tells_groups
 from system.errors import ConfigError
 
 
@@ -12,7 +12,8 @@ def train_last(backbone: Any, num_groups: int) -> None:
     """Freeze all of a pretrained backbone but its last groups of layers: the stages of a convolutional network.
 
     Of a transformer they are its blocks; of several networks side by side, the last groups of each. What is frozen
-    costs a forward pass and no more. Raises ConfigError for a network that does not tell its groups.
+    costs a forward pass and no more. A group of norms alone, as ConvNeXt ends with, changes with the one before it.
+    Raises ConfigError for a network that does not tell its groups.
     """
     from timm.models import group_parameters  # slow to import
 
@@ -20,11 +21,17 @@ def train_last(backbone: Any, num_groups: int) -> None:
         for network in backbone.networks:
             train_last(network, num_groups)
         return
-    if not hasattr(backbone, "group_matcher"):
-        raise ConfigError("trained_layers is for pretrained backbones; leave it out")
+    if not tells_groups(backbone):
+        raise ConfigError(
+            "trained_layers is for pretrained backbones that tell their groups of layers, and "
+            f"{type(backbone).__name__} tells none; leave it out"
+        )
     groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
-    trained = {name for number in sorted(groups)[-num_groups:] for name in groups[number]}
-    for name, parameter in backbone.named_parameters():
+    parameters = dict(backbone.named_parameters())
+    with_matrix = [number for number in sorted(groups) if any(parameters[name].ndim > 1 for name in groups[number])]
+    first = with_matrix[-num_groups:][0]
+    trained = {name for number in groups if number >= first for name in groups[number]}
+    for name, parameter in parameters.items():
         parameter.requires_grad_(name in trained)
 
 

@@ -44,7 +44,8 @@ class Pretrained:
     pixels, `crop` the share of an image's short side that is kept (`crop_mode` is center,
     or squash, which brings the whole image to a square first). `trained_with` is "ImageNet's labels", "no labels",
     "captions" or "unknown"; `license` an SPDX name where there is one. `source` tells where the weights are from.
-    `gflop` are the billions of operations that an image costs, a product and its sum being two.
+    `gflop` are the billions of operations that an image costs, a product and its sum being two. `grouped` networks tell
+    their groups of layers, so that the last ones can be trained on.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Pretrained:
     source: str
     dims: tuple[int, ...]
     gflop: float
+    grouped: bool
 
 
 class SideBySide(nn.Module):
@@ -78,6 +80,11 @@ class SideBySide(nn.Module):
 def is_pretrained(name: str) -> bool:
     """Whether a backbone's name is one of this module's."""
     return name in EMBEDDED or name in TOGETHER or name in SHORT_NAMES or name.startswith(PREFIX)
+
+
+def tells_groups(backbone: nn.Module) -> bool:
+    """Whether a network of timm tells its groups of layers: the stages or blocks, in their order."""
+    return hasattr(backbone, "group_matcher")
 
 
 def build_pretrained(
@@ -124,6 +131,7 @@ def build_pretrained(
         source=source,
         dims=(dim,),
         gflop=gflop,
+        grouped=tells_groups(backbone),
     )
     return {"backbone": backbone, "dim": dim, "facts": facts}
 
@@ -145,6 +153,7 @@ def _build_together(name: str, weights: Path | str | None, side: int, load: bool
         source=" + ".join(part.source for part in parts),
         dims=dims,
         gflop=round(sum(part.gflop for part in parts), 4),
+        grouped=all(part.grouped for part in parts),
     )
     return {"backbone": SideBySide([one["backbone"] for one in built]), "dim": sum(dims), "facts": facts}
 

@@ -12,7 +12,7 @@ from easydict import EasyDict
 from torch import Tensor
 
 from clustering.judge import NEAREST, Scores, choose, evenness, explain, neighbor_agreement
-from clustering.prediction import Prediction, predict, predict_features
+from clustering.prediction import OTHER, Prediction, predict, predict_features
 from recipes.leave_out import leave_out
 from recipes.project import Project
 from recipes.record import DELIVERED
@@ -147,11 +147,14 @@ def choose_row(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
 
 
 def _refined(project: Project, dataset: Any, runtime: Any) -> list[Finalist]:
-    """What self-labeling left: its best epoch, and its last where that is another one, and it came so far."""
+    """What self-labeling left: its best epoch, and where it is finished its last, if that is another one.
+
+    Where more minutes went on from a finished run and were over, MODEL is that run's, and the last of nothing.
+    """
     result = clusters.read_result(Path(project.load(REFINING).selflabel_dir))
-    files = {"best": BEST, "last": MODEL}
-    if result and result.get("best_loss") == result.get("last_loss"):
-        files.pop("last")
+    files = {"best": BEST}
+    if result and result.get("best_loss") != result.get("last_loss"):
+        files["last"] = MODEL
     found = [_finalist(project, name, REFINING, file, dataset, runtime) for name, file in files.items()]
     return [finalist for finalist in found if finalist is not None]
 
@@ -175,7 +178,8 @@ def trust_in_one(neighbors: float, used: int) -> str:
 def verdict_of(found: Delivery) -> dict[str, Any]:
     """The verdict for records and the page."""
     probabilities = found.prediction.probabilities
-    in_use = [len(probabilities.argmax(1).unique()), probabilities.shape[1]]
+    assigned = found.prediction.clusters
+    in_use = [len(assigned[assigned != OTHER].unique()), probabilities.shape[1]]
     verdict: dict[str, Any] = {
         "candidates": found.candidates,
         "reason": found.reason,

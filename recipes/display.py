@@ -43,11 +43,13 @@ class Work:
             return []
 
     def epochs_done(self) -> int:
-        """Epochs that the run has behind it."""
+        """Epochs that the run has behind it: a finished one all, unless more were given since."""
+        num_lines = len(self.lines())
         with contextlib.suppress(OSError, UserError):
-            if read_json(self.folder / RECORD, Record)["status"] == "finished":
+            record = read_json(self.folder / RECORD, Record)
+            if record["status"] == "finished" and (not num_lines or "ended" in (record.get("result") or {})):
                 return self.epochs
-        return min(len(self.lines()), self.epochs)
+        return min(num_lines, self.epochs)
 
 
 @dataclass(frozen=True)

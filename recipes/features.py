@@ -119,14 +119,16 @@ def make_recipe(
     what = f"features of {facts.name}, {f'weights {features.weights}' if features.weights else trained}: {features.why}"
     reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
     stages = feature_stages(look, num_clusters, facts, device)
-    if not flip and forbid_flips(stages) and look.has_sides:
+    refines = not quick and facts.grouped and num_epochs(look.num_images, facts.gflop, device) > 0
+    if not facts.grouped:
+        reasons.append("clusters are not refined: this network does not tell which of its layers are the last")
+    if not flip and forbid_flips(stages) and look.has_sides and refines:
         reasons.append(f"views are never flipped: {SIDES_SEEN}")
-    refines = not quick and num_epochs(look.num_images, facts.gflop, device) > 0
     return Recipe(f"features, {facts.name} at {facts.side}", reasons, stages, refines)
 
 
 def feature_stages(look: Look, num_clusters: int, facts: Pretrained, device: str) -> dict[str, Any]:
-    """The configs of the stages: features of a pretrained network, all clusterings of them, and refining."""
+    """The configs of the stages: features of a pretrained network, all clusterings of them, and refining if it can."""
     # Small images are kept as they are and enlarged as the network wants; large ones are reduced while they are read.
     stored = min(look.short_side, facts.side)
     common: dict[str, Any] = {
@@ -146,8 +148,10 @@ def feature_stages(look: Look, num_clusters: int, facts: Pretrained, device: str
             "crop_mode": facts.crop_mode,
         },
     }
-    refining = {"setup": "selflabel", **common, **refining_config(look, facts, device)}
-    return {**_stages(common, look.num_images), "selflabel": refining}
+    stages = _stages(common, look.num_images)
+    if facts.grouped:
+        stages["selflabel"] = {"setup": "selflabel", **common, **refining_config(look, facts, device)}
+    return stages
 
 
 def require_weights(features: Features, offline: bool) -> None:

@@ -161,7 +161,10 @@ def _views(p: Any, output: Path) -> Any:
         return p
     path = output / "configs" / "selflabel.yml"
     if not path.is_file():
-        raise UserError(f"--finetune needs the training views in {path}, which is missing; cluster the images again")
+        raise UserError(
+            f"--finetune needs the training views in {path}, which is missing; cluster the images again, with a "
+            "network whose last layers are known"
+        )
     return load_config(path.with_name("env.yml"), path)
 
 

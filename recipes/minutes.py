@@ -7,10 +7,11 @@ from typing import Any
 from recipes.project import Project
 from recipes.refining import MOST_BY_THE_CLOCK
 from recipes.refining import STAGE as REFINING
+from system.console import say
 from system.errors import ConfigError
 from system.files import write_text
 from system.yaml_file import load_yaml
-from training.folder import read_record
+from training.folder import read_finished, read_record
 from utils.overrides import words_of
 from utils.schema import SETUPS
 
@@ -27,6 +28,9 @@ def take_minutes(project: Project, minutes: float | None) -> None:
         return
     if not _can_refine(project):
         raise ConfigError(f"--minutes is for refining, and nothing in {project.folder} can be refined; leave it out")
+    if project.request["num_clusters"] and (ended := _ended(project)):
+        say(f"refining ended by itself before ({ended}), and more minutes change nothing")
+        return
     if project.request["num_clusters"] and REFINING not in project.stages:
         project.stages.append(REFINING)
     _take_most_epochs(project)
@@ -39,14 +43,21 @@ def _can_refine(project: Project) -> bool:
     return project.configs.path(REFINING).exists()
 
 
+def _ended(project: Project) -> str:
+    """Why refining ended before its epochs were over; empty where it did not."""
+    ended: str = (read_finished(Path(project.load(REFINING).selflabel_dir)) or {}).get("ended", "")
+    return ended
+
+
 def _take_most_epochs(project: Project) -> None:
-    """Have refining go on after the epochs that it takes by default, unless the user's words say how many they are."""
+    """Have refining go on after the epochs that it takes by default, unless the user says how many they are."""
     path = project.configs.path(REFINING)
     words = words_of(SETUPS[REFINING].stage, project.request["words"])
     if "candidates" not in project.stages or any(word.startswith("epochs=") for word in words):
         return
-    text = re.sub(r"(?m)^epochs: \d+$", f"epochs: {MOST_BY_THE_CLOCK}", path.read_text(encoding="utf-8"))
-    write_text(path, text, listed=True)
+    if load_yaml(path)["epochs"] < MOST_BY_THE_CLOCK:  # it may have been edited
+        text = re.sub(r"(?m)^epochs: \d+$", f"epochs: {MOST_BY_THE_CLOCK}", path.read_text(encoding="utf-8"))
+        write_text(path, text, listed=True)
 
 
 def time_words(project: Project, stage: str) -> list[str]:

@@ -46,18 +46,17 @@ def with_weights(features: Features, words: list[str]) -> Features:
     return replace(features, weights=weights)
 
 
-def open_project(
-    project: Project, look: Look, args: Any, words: list[str], again: bool, minutes: float | None = None
-) -> bool:
+def open_project(project: Project, look: Look, args: Any, words: list[str], again: bool, asked: bool = True) -> bool:
     """Find or choose the configs; returns whether anything is left to do.
 
-    `minutes` are those of --minutes where they are for this project. What does not fit is refused before anything here
-    is touched.
+    --minutes and --leave_out are for this project where it is `asked` for, and not only its features. What does not fit
+    is refused before anything here is touched.
     """
+    minutes, share = (args.minutes, args.leave_out) if asked else (None, None)
     project.configs.offline = args.offline
     if not again and project.open(look.files):
         take_minutes(project, None if args.dry_run else minutes)
-        take_leave_out(project, None if args.dry_run else args.leave_out)
+        take_leave_out(project, None if args.dry_run else share)
         return not project.finished
     if again and args.dry_run and (project.folder / RECORD).exists():
         raise ConfigError(
@@ -90,6 +89,6 @@ def open_project(
     if not project.shared:
         note_look(project.folder, look.files.root, look.values, look.found)
     stages = [stage for stage in stages if stage in recipe.configs]
-    facts = {"seconds": seconds, "stages": stages, "minutes": minutes, "leave_out": args.leave_out or None}
+    facts = {"seconds": seconds, "stages": stages, "minutes": minutes, "leave_out": share or None}
     project.write(recipe=recipe.name, reasons=recipe.reasons, result=None, **facts)
     return True

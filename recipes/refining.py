@@ -32,18 +32,20 @@ def num_epochs(num_images: int, gflop: float, device: str) -> int:
 
 
 def refining_config(look: Look, facts: Pretrained, device: str) -> dict[str, Any]:
-    """What the config of self-labeling adds to that of the features that it goes on from."""
-    normalize = {"mean": list(facts.mean), "std": list(facts.std)}
+    """What the config of self-labeling adds to that of the features that it goes on from.
+
+    Strong views have the side and the normalisation of the plain ones, whatever those are in the end.
+    """
+    views: dict[str, Any]
     if is_sign(look):
-        strategy, views = "affine", {"crop_size": facts.side, "normalize": normalize}
+        strategy, views = "affine", {}
     else:
         strategy = "simclr"
         views = {
-            "random_resized_crop": {"size": facts.side, "scale": [0.4, 1.0]},
+            "random_resized_crop": {"scale": [0.4, 1.0]},
             "color_jitter_random_apply": {"p": 0.8},
             "color_jitter": dict(JITTER),
             "random_grayscale": {"p": 0.2},
-            "normalize": normalize,
         }
     return {
         "starts_from": "candidates",
@@ -69,7 +71,7 @@ def by_the_clock(recipe: Recipe) -> Recipe:
     if "candidates" not in recipe.configs:
         return recipe
     if STAGE not in recipe.configs:
-        raise ConfigError("--minutes is for refining, which needs a network, not features of a file; leave it out")
+        raise ConfigError("--minutes is for refining, which needs a network whose last layers are known; leave it out")
     own = {**recipe.configs[STAGE], "epochs": MOST_BY_THE_CLOCK}
     return replace(recipe, configs={**recipe.configs, STAGE: own}, refines=True)
 

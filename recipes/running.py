@@ -11,6 +11,7 @@ from recipes.minutes import time_words
 from recipes.preview import draw_images
 from recipes.project import Project
 from recipes.record import LOG, PICTURE, UNREADABLE
+from recipes.refining import STAGE as REFINING
 from report.edits import read_clusters
 from report.outputs import write_clusters
 from system.console import warn
@@ -90,10 +91,12 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
             ended = ""
             try:
                 main_of(stage)([*project.configs.arguments(stage), *time_words(project, stage)])
-            except (NothingConfidentError, TimeOverError) as error:
-                ended = str(error)
             except UserError as error:
-                raise type(error)(in_context(str(error), work.folder)) from error
+                message = in_context(str(error), work.folder)
+                may_end = isinstance(error, NothingConfidentError | TimeOverError)
+                if not may_end and not (stage == REFINING and "candidates" in project.stages):
+                    raise type(error)(message) from error
+                ended = message  # there are clusters already
         if ended:
             warn(f"refining ended early, and what there is competes: {ended}")
             return

@@ -20,6 +20,8 @@ def report(project: Project) -> None:
         say(f"how far to trust it: {verdict['trust']}")
     if result["scores"]:
         say("labels only score: " + clusters.words(result["scores"], project.request["num_clusters"]), "green")
+        if project.facts["leave_out"]:
+            say("in these scores an image that is left out counts in the cluster that it would be in")
     unreadable = project.folder / UNREADABLE
     if unreadable.exists() and unreadable.stat().st_size:
         num_files = unreadable.read_bytes().count(b"\n")

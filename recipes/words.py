@@ -65,7 +65,7 @@ def _parser(doc: str) -> cli.Parser:
         "--minutes",
         type=cli.minutes,
         metavar="M",
-        help="refine the clusters on until M minutes of computing are over; more minutes later go on from there",
+        help="refine the clusters for at most M minutes of computing, while the score rises; more minutes later go on",
     )
     parser.add_argument(
         "--leave_out",

@@ -27,6 +27,13 @@ def test_distances_are_those_to_the_kth_neighbor_an_image_being_its_own_first():
     assert found(features).tolist() == [False, False, False, True]
 
 
+def test_an_image_is_never_its_own_neighbor_however_few_there_are():
+    """Four images in four clusters, half an image a mean cluster: the one at 90 degrees is far from its nearest."""
+    features = on_circle([0.0, 10, 20, 90])
+    found = fit_leave_out(features, 4, 0.25)
+    assert int(found.num_neighbors) == 2 and found(features).tolist() == [False, False, False, True]
+
+
 def groups(num_foreign, seed=0):
     """Four tight groups of 50 in 16 dimensions, and images in directions of their own."""
     generator = torch.Generator().manual_seed(seed)

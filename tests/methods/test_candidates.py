@@ -13,10 +13,10 @@ def test_every_candidate_is_a_head_that_can_be_saved(num_spaces):
     x, truth = blobs()
     spaces = [x, 3 + x[:, :12]][:num_spaces]
     said: list[str] = []
-    found, whole, neighbors = make_candidates(
-        spaces, 4, say=said.append, options={method.fit: options for method, options in QUICK.items()}
-    )
+    quick = {method.fit: options for method, options in QUICK.items()}
+    found, whole, neighbors = make_candidates(spaces, 4, say=said.append, options=quick, names=["one", "two"])
     assert said == [candidate.name for candidate in found]
+    assert ("spectral on two" in said) is (num_spaces == 2)
     assert len(set(said)) == len(said) == (8 if num_spaces == 1 else 12)
     assert whole.shape == (len(x), sum(space.shape[1] for space in spaces))
     assert torch.equal(neighbors[:, 0], torch.arange(len(x)))

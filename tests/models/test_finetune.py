@@ -36,6 +36,15 @@ def test_networks_side_by_side_each_change_their_last_groups(backbone):
     assert trained == {"networks.0.layer4", "networks.1.layer4"}
 
 
-def test_other_backbones_have_no_groups():
-    with pytest.raises(ConfigError, match="pretrained"):
+def test_a_last_group_of_norms_changes_with_the_stage_before_it():
+    network = build_pretrained("timm/convnext_atto.d2_in1k", side=64, load=False)["backbone"]
+    train_last(network, 1)
+    trained = {".".join(name.split(".")[:2]) for name, value in network.named_parameters() if value.requires_grad}
+    assert trained == {"stages.3", "head.norm"}
+
+
+def test_other_backbones_have_no_groups(backbone):
+    with pytest.raises(ConfigError, match="pretrained backbones that tell their groups of layers, and Linear tells"):
         train_last(torch.nn.Linear(2, 2), 1)
+    assert backbone["facts"].grouped
+    assert not build_pretrained("timm/poolformer_s12.sail_in1k", side=64, load=False)["facts"].grouped

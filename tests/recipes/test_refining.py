@@ -2,13 +2,18 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from clustering.prediction import Prediction
 from recipes.choose import choose
-from recipes.deliver import choose_row, trust_in_one
+from recipes.configs import Configs
+from recipes.deliver import Delivery, choose_row, trust_in_one, verdict_of
 from recipes.features import Features, make_recipe
 from recipes.refining import by_the_clock, num_epochs, stages_of
 from system.errors import ConfigError
+from system.runtime import Runtime
 from utils.cli import minutes
+from utils.common_config import get_train_transformations, get_val_transformations
 
 
 def look(gray=False, short_side=32, has_sides=False):
@@ -24,8 +29,13 @@ def look(gray=False, short_side=32, has_sides=False):
     )
 
 
+def lite0():
+    """The recipe with features of the installed network."""
+    return make_recipe(look(), 5, "cpu", False, Features("efficientnet_lite0", "as asked"))
+
+
 def test_one_number_is_refined_by_default_and_for_minutes_all_are():
-    recipe = make_recipe(look(), 5, "cpu", False, Features("efficientnet_lite0", "as asked"))
+    recipe = lite0()
     refined = ["pretrained", "candidates", "selflabel"]
     assert stages_of(recipe) == stages_of(by_the_clock(recipe)) == refined
     assert stages_of(recipe, several=True) == refined[:2]
@@ -37,6 +47,26 @@ def test_one_number_is_refined_by_default_and_for_minutes_all_are():
     recipe.configs.pop("selflabel")
     with pytest.raises(ConfigError, match="--minutes"):
         by_the_clock(recipe)
+
+
+def test_a_network_that_does_not_tell_its_last_layers_is_not_refined():
+    recipe = make_recipe(look(), 5, "cuda", False, Features("timm/poolformer_s12.sail_in1k", "as asked"))
+    assert stages_of(recipe) == ["pretrained", "candidates"] and "not refined" in recipe.reasons[-1]
+    with pytest.raises(ConfigError, match="whose last layers are known"):
+        by_the_clock(recipe)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("words", [[], ["transformation_kwargs.crop_size=160"]])
+def test_strong_views_have_the_side_of_the_plain_ones(tmp_path, gray, words):
+    configs = Configs(tmp_path, tmp_path)
+    recipe = make_recipe(look(gray), 5, "cpu", False, Features("efficientnet_lite0", "as asked"))
+    configs.write_env(Runtime(torch.device("cpu"), torch.float32, torch.float32))
+    configs.write(recipe, words)
+    p = configs.load("selflabel")
+    strong, plain = get_train_transformations(p), get_val_transformations(p)
+    assert strong.size == plain.size == (160 if words else 128)
+    assert p.transformation_kwargs.normalize == recipe.configs["selflabel"]["transformation_kwargs"]["normalize"]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +109,8 @@ def test_it_is_said_where_images_themselves_forbid_flips(name):
 
     assert "never flipped" in reasons(True, False) and "--flip flips views all the same" in reasons(True, False)
     assert "--flip" not in reasons(False, False) + reasons(True, True) + reasons(False, True)
+    quick = make_recipe(look(has_sides=True), 5, "cpu", True, Features("efficientnet_lite0", "as asked"), False)
+    assert "never flipped" not in " ".join(quick.reasons)  # there are no views
     signs = make_recipe(look(True, has_sides=True), 5, "cpu", False, Features(name, "as asked"), flip=False)
     assert "--flip" not in " ".join(signs.reasons)  # their views are never flipped, whatever is asked
 
@@ -100,6 +132,13 @@ def test_trust_does_not_promise_fewer_clusters():
     assert "one cluster" in trust_in_one(0.0, 1)
     assert len({trust_in_one(value, 4) for value in (0.9, 0.6, 0.1)}) == 3
     assert not any("fewer" in trust_in_one(value, 4) for value in (0.9, 0.6, 0.1))
+
+
+def test_a_cluster_whose_images_are_all_left_out_is_not_in_use(tmp_path):
+    left_out = torch.tensor([False, False, True])
+    prediction = Prediction(torch.zeros(3, 2), torch.eye(4)[[0, 1, 2]], left_out)
+    found = verdict_of(Delivery("candidates", tmp_path, prediction, [], "", ""))
+    assert found["in_use"] == [2, 4] and found["left_out"] == 1
 
 
 def test_minutes_are_numbers_above_zero():

@@ -319,6 +319,7 @@ def test_time_left_follows_what_epochs_really_take(tmp_path):
     seen = clock.look(115.0)  # 5 of 20 estimated seconds took 15
     assert seen.share == pytest.approx(0.25) and seen.left == pytest.approx(45.0)
     assert seen.words == "epoch 6 of 10, loss 2.346, about 45 s left"
+    (tmp_path / "a" / "metrics.jsonl").write_text(line * 10)
     (tmp_path / "a" / "run.json").write_text('{"status": "finished", "seconds": 30.0}')
     seen = clock.look(130.0)
     assert seen.share == pytest.approx(0.5) and seen.left == pytest.approx(30.0)

@@ -81,6 +81,16 @@ def test_clusters_of_features_are_refined_while_there_are_minutes(tmp_path, caps
     assert (tmp_path / "out/cluster.json").read_bytes() == record
 
 
+def test_refining_that_fails_leaves_the_other_clusterings(tmp_path, capsys):
+    fill(tmp_path / "images", 36)
+    words = ["--num_clusters", 3, "--output", tmp_path / "out", "--features", "efficientnet_lite0"]
+    words += ["selflabel.optimizer=sgd", "selflabel.optimizer_kwargs={lr: 1000, weight_decay: 1000}"]  # · -10⁶ a step
+    assert command("cluster", tmp_path / "images", *words, "selflabel.batch_size=4") == 0
+    shown = capsys.readouterr()
+    assert "refining ended early, and what there is competes" in shown.err and "no longer finite" in shown.err
+    assert read(tmp_path / "out/clusters.csv") and (tmp_path / "out/report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "epochs"),
     [([3], 10), ([3, "--quick"], None), (["3,4"], None), (["3,4", "--minutes", 9], 30), ([3, "--minutes", 9], 30)],

@@ -121,7 +121,10 @@ def test_one_number_stays_where_it_is_when_others_come(base, tmp_path, monkeypat
     assert run(base, "4", output) == 0
     before = (output / "clusters.csv").read_bytes()
     took = counted(monkeypatch, pretrained)
-    assert run(base, "2,4", output) == 0
+    record = (output / "cluster.json").read_bytes()
+    assert run(base, "2", output, "--leave_out", 0.1) == 0  # of another number's images
+    assert (output / "cluster.json").read_bytes() == record
+    assert run(base, "2,4", output, "--leave_out", 0) == 0
     assert took == [] and (output / "clusters.csv").read_bytes() == before
     page = (output / "index.html").read_text()
     assert 'href="k02/report.html"' in page and 'href="report.html"' in page and not (output / "k04").exists()

@@ -164,3 +164,11 @@ def test_an_average_that_a_method_would_not_save_is_refused(name):
     folder = {"byol": "pretext", "iic": "methods"}[name]
     with pytest.raises(ConfigError, match=f"the command line: {name} saves no running average of weights, as simclr, "):
         load_config(ENV, CONFIGS / folder / f"{name}_digits.yml", ["average_decay=0.9"])
+
+
+@pytest.mark.parametrize("word", ["reliable_share=0.25", "reliable_neighbors=7", "reliable_batch_size=3"])
+def test_what_would_have_no_effect_is_refused(word):
+    config = CONFIGS / "selflabel" / "selflabel_digits.yml"
+    with pytest.raises(ConfigError, match=f"the command line: {word.partition('=')[0]} is for self-labeling with"):
+        load_config(ENV, config, [word])
+    load_config(ENV, config.with_name("fixmatch_digits.yml"), [word])
