@@ -68,7 +68,7 @@ def test_what_only_training_needs_may_be_absent(write):
 def test_defaults_of_data_and_head_are_written_into_the_config(write):
     p = load_config(*write(changed(train_db_name="folder", train_db_kwargs={"root": "x"}, criterion_kwargs={})))
     assert p.train_db_kwargs == {
-        "root": "x", "resize": None, "stream": "auto", "cache_dir": None, "on_bad_image": "error",
+        "root": "x", "labels": None, "resize": None, "stream": "auto", "cache_dir": None, "on_bad_image": "error",
     }  # fmt: skip
     assert (p.val_db_kwargs, p.model_kwargs) == ({"root": None, "split": None}, {"head": "mlp", "features_dim": 128})
     assert (p.criterion_kwargs, p.optimizer_kwargs) == ({}, {"lr": 1e-4, "weight_decay": 1e-4})
