@@ -16,8 +16,8 @@ from system.errors import ConfigError
 STAGE = "selflabel"
 RATE = 3e-5
 # What all epochs may cost, in GFLOP of one pass of their images through the network: so much, and so much more for each
-# image of the folder. On two cores 2,000 images are refined in about a minute.
-GFLOP = {"cpu": (3_000.0, 0.4), "gpu": (90_000.0, 12.0)}
+# image of the folder. On two cores 2,000 images and both embedded networks have one epoch, of a minute.
+GFLOP = {"cpu": (1_300.0, 0.4), "gpu": (39_000.0, 12.0)}
 MOST = 10
 MOST_BY_THE_CLOCK = 30
 
