@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 from pydantic import BaseModel, ConfigDict, Field
 
 from report.edits import Clustering, Labels
@@ -129,6 +130,17 @@ def test_coco_has_a_box_around_every_labelled_image(given, capsys):
     assert found == {"a.jpg": ("cat", 20, 30), "sub/b #1?.png": ('a "dog" & <b>', 7, 9)}  # the first is shown upright
     said = capsys.readouterr()
     assert "cannot be read any more" in said.err and "1 images without a label are left out" in said.out
+
+
+def test_the_coco_api_reads_what_is_written(given):
+    content = COCO(str(write("coco", given) / "labels.json"))
+    found = {}
+    for category in content.loadCats(content.getCatIds()):
+        images = content.loadImgs(content.getImgIds(catIds=[category["id"]]))
+        found |= {image["file_name"]: category["name"] for image in images}
+    assert found == {path: name for path, name in zip(PATHS[:4], NAMES[:4], strict=True) if name}
+    sizes = [own["area"] for own in content.loadAnns(content.getAnnIds(catIds=content.getCatIds(catNms=["cat"])))]
+    assert sorted(sizes) == [5 * 5, 20 * 30]
 
 
 def test_an_export_is_written_again_but_never_over_files_of_others(given):
