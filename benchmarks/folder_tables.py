@@ -21,32 +21,27 @@ def folders(read: Read) -> str:
         rows.append([f"{data}, {found[0]['num_images']:,} images, {way}", ", ".join(accs), ", ".join(seconds)])
     return (
         markdown(["`cluster.py` on a folder", "ACC of each seed, %", "seconds, all included"], rows)
-        + f"\n{where(cases[0]['machine'])}.\n"
+        + "\n"
+        + ". ".join(dict.fromkeys(where(case["machine"]) for case in cases))
+        + ".\n"
     )
 
 
 def refining(read: Read) -> str:
     """What refining makes of the clustering that it begins with, and whether the label-free score hands it out."""
-    try:
-        cases = read("refining.json")["cases"]
-    except FileNotFoundError:
-        return "Not measured yet: `python -m benchmarks.refining --data DIR`.\n"
     rows = []
-    for case in cases:
-        found = {row["name"]: row for row in case["candidates"]}
-        after = next(row for row in case["candidates"] if "refines" in row)
-        pair = found[after["refines"]], after
-        wins = case["reason"].startswith("self-labeling")
-        rows.append(
-            [
-                f"{case['data']}, {case['seed']}",
-                *(f"{row['neighbors']:.3f}" for row in pair),
-                *(f"{100 * row['acc_from_labels']:.1f}" for row in pair),
-                "yes" if wins else "no",
-            ]
-        )
-    head = ["data and seed", "neighbors before", "after", "ACC before, %", "after, %", "handed out"]
-    return markdown(head, rows)
+    for case in read("folders.json")["cases"]:
+        if refined := case.get("refined"):
+            pair = refined["before"], refined["after"]
+            rows.append(
+                [
+                    f"{case['data']}, seed {case['seed']}",
+                    *(f"{row['neighbors']:.3f}" for row in pair),
+                    *(f"{100 * row['acc_from_labels']:.1f}" for row in pair),
+                    "yes" if refined["handed_out"] else "no",
+                ]
+            )
+    return markdown(["folder", "neighbors before", "after", "ACC before, %", "after, %", "handed out"], rows)
 
 
 def judge(read: Read) -> str:

@@ -82,8 +82,20 @@ def run_case(folder: Path, data: Path, name: str, way: str, seed: int) -> dict[s
         "reason": result["verdict"]["reason"],
         "trust": result["verdict"]["trust"],
         "candidates": {row["name"]: row.get("acc_from_labels") for row in candidates},
+        "refined": refined(candidates, result["verdict"]["reason"]),
         "machine": common.machine(),
     }
+
+
+def refined(candidates: Sequence[dict[str, Any]], reason: str) -> dict[str, Any] | None:
+    """What refining made of the clustering that it began with, and whether it was handed out; None without any."""
+    after = next((row for row in candidates if "refines" in row), None)
+    if after is None:
+        return None
+    before = next(row for row in candidates if row["name"] == after["refines"])
+    kept = ("neighbors", "acc_from_labels")
+    pair = {when: {key: row[key] for key in kept} for when, row in (("before", before), ("after", after))}
+    return {**pair, "handed_out": reason.startswith("self-labeling")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

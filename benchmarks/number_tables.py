@@ -33,6 +33,16 @@ def number_of_clusters(read: Read) -> str:
     )
 
 
+def speed(read: Read) -> str:
+    """One sentence: how long the search takes."""
+    result = read("number_speed.json")
+    tried = len(result["parts"]) - 1
+    return (
+        f"For {result['num_images']:,} images the search takes {result['seconds']:.0f} s beyond their features "
+        f"({tried} numbers tried). {where(result['machine'])}.\n"
+    )
+
+
 def leave_out(read: Read) -> str:
     """Of the images that are left out, how many are foreign, and how many of the foreign ones they are."""
     result = read("leave_out.json")

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ablation_tables, folder_tables, number_tables
+from benchmarks import ablation_tables, folder_tables, label_tables, number_tables
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.digits import spread
 from benchmarks.markdown import Read, markdown, number, percent, where
@@ -239,8 +239,11 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "folders": folder_tables.folders,
     "refining": folder_tables.refining,
     "number": number_tables.number_of_clusters,
+    "number-speed": number_tables.speed,
     "leave-out": number_tables.leave_out,
     "prior": number_tables.prior,
+    "labels": label_tables.labels,
+    "scrolling": label_tables.scrolling,
     "ablation-pretext": ablation_tables.pretext,
     "ablation-mnist": ablation_tables.mnist,
     "ablation-digits": ablation_tables.digits,

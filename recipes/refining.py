@@ -2,7 +2,7 @@
 
 By default it takes a fixed number of epochs, which follows from the number of images and the network, and ends early
 where the label-free score no longer rises; with `--minutes` it goes by the clock. What comes out competes with all
-clusterings that were there before, by the judge's rule (benchmarks/refining.py says how often it wins).
+clusterings that were there before, by the judge's rule (docs/measurements.md says how often it wins).
 """
 
 from dataclasses import replace
