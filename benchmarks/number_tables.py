@@ -34,12 +34,11 @@ def number_of_clusters(read: Read) -> str:
 
 
 def speed(read: Read) -> str:
-    """One sentence: how long the search takes."""
+    """How long the search takes."""
     result = read("number_speed.json")
-    tried = len(result["parts"]) - 1
+    row = [f"{result['num_images']:,}", str(len(result["parts"]) - 1), f"{result['seconds']:.0f}"]
     return (
-        f"For {result['num_images']:,} images the search takes {result['seconds']:.0f} s beyond their features "
-        f"({tried} numbers tried). {where(result['machine'])}.\n"
+        markdown(["images", "numbers tried", "seconds beyond the features"], [row]) + f"\n{where(result['machine'])}.\n"
     )
 
 
