@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import common
 from benchmarks.judge_data import NETWORKS, SIDES, load_features
-from clustering.candidate import predict
+from clustering.candidate import Embedding, predict
 from clustering.leave_out import fit_leave_out
 from methods.candidates import kmeans_candidate
 from system.runtime import generator, one_thread
@@ -55,7 +55,7 @@ def run_case(features: torch.Tensor, foreign: torch.Tensor, seed: int, compare: 
         share = num / len(features)
         found["share"] = score(fit_leave_out(features, NUM_CLUSTERS, share, seed)(features), foreign)
     if compare:
-        head = kmeans_candidate(features, NUM_CLUSTERS, seed, num_draws=1).head
+        head = kmeans_candidate(Embedding(features), NUM_CLUSTERS, seed, num_draws=1).head
         least = predict(head, features).max(1).values.argsort()[:num]
         found["confidence"] = score(torch.zeros_like(foreign).index_fill(0, least, True), foreign)
     return {"num_images": len(features), "num_foreign": num, **found}

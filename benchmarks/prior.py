@@ -20,6 +20,7 @@ import torch
 
 from benchmarks import common
 from benchmarks.judge_data import NETWORKS, load_features, load_images
+from clustering.candidate import Embedding
 from clustering.mining import mine_neighbors
 from clustering.scores import score_clusters
 from methods import scan_heads
@@ -60,10 +61,10 @@ def scored(clusters: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
 def run_case(features: torch.Tensor, truth: torch.Tensor, seed: int) -> dict[str, dict[str, float]]:
     """Return the scores of K-means and of SCAN heads by prior."""
     shares = (torch.bincount(truth, minlength=NUM_CLASSES).double() / len(truth)).tolist()
-    neighbors = torch.as_tensor(mine_neighbors(features, NUM_NEIGHBORS))
-    found = {"K-means": kmeans_candidate(features, NUM_CLASSES, seed)}
+    embedding = Embedding(features, torch.as_tensor(mine_neighbors(features, NUM_NEIGHBORS)))
+    found = {"K-means": kmeans_candidate(embedding, NUM_CLASSES, seed)}
     for title, prior in (("uniform", "uniform"), ("power:1", "power:1"), ("true shares", shares)):
-        found[f"SCAN, {title}"] = scan_heads.fit(features, NUM_CLASSES, seed, neighbors, cluster_prior=prior)
+        found[f"SCAN, {title}"] = scan_heads.fit(embedding, NUM_CLASSES, seed, cluster_prior=prior)
     return {title: scored(one.clusters[one.best], truth) for title, one in found.items()}
 
 

@@ -12,6 +12,33 @@ BLOCK = 8192  # images at once
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """Where images are clustered: features float32 [N, ΣD], of one space or of several side by side.
+
+    `neighbors` int64 [N, k + 1] has the image itself in column 0, as `mine_neighbors` returns them; methods that need
+    none take None. `dims` are the lengths of the spaces that are used, by default all columns as one, and `first` is
+    the column where they begin.
+    """
+
+    features: Tensor
+    neighbors: Tensor | None = None
+    dims: Sequence[int] = ()
+    first: int = 0
+
+    @property
+    def place(self) -> tuple[list[int], int]:
+        """The lengths of the spaces, and the column where they begin: what a head that reads them is told."""
+        return list(self.dims) or [self.features.shape[1] - self.first], self.first
+
+    @property
+    def near(self) -> Tensor:
+        """The neighbors, where the features are; raises ValueError without any."""
+        if self.neighbors is None:
+            raise ValueError("this method needs neighbors")
+        return self.neighbors.to(self.features.device)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """Heads of one method on the same features, which differ by their draws alone.
 

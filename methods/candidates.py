@@ -12,7 +12,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clustering.candidate import Candidate, make_candidate, predict
+from clustering.candidate import Candidate, Embedding, make_candidate, predict
 from clustering.judge import VOTE, judge, with_most_agreeing_heads
 from clustering.kmeans import fit_kmeans
 from clustering.mining import mine_neighbors
@@ -61,24 +60,21 @@ ON_EACH = ("scan", "spectral")  # of several spaces, besides on all together
 
 
 def kmeans_candidate(
-    features: Tensor,
+    embedding: Embedding,
     num_clusters: int,
     seed: int = 0,
-    neighbors: Tensor | None = None,
     *,
-    dims: Sequence[int] | None = None,
-    first: int = 0,
     num_dims: int | None = None,
     whiten: bool = False,
     num_draws: int = KMEANS_DRAWS,
     name: str = "kmeans",
 ) -> Candidate:
-    """Cluster features [N, ΣD] by K-means several times; the lowest inertia counts. Keywords: see `fit_kmeans`."""
-    started = time.perf_counter()
-    place = partial(fit_kmeans, features, num_clusters, dims=dims, first=first, num_dims=num_dims, whiten=whiten)
-    fits = [place(seed + 1000 * draw) for draw in range(num_draws)]
+    """Cluster features by K-means several times; the lowest inertia counts. Keywords: see `fit_kmeans`."""
+    started, (dims, first) = time.perf_counter(), embedding.place
+    options: dict[str, Any] = {"dims": dims, "first": first, "num_dims": num_dims, "whiten": whiten}
+    fits = [fit_kmeans(embedding.features, num_clusters, seed + 1000 * draw, **options) for draw in range(num_draws)]
     losses = [fit.inertia for fit in fits]
-    return make_candidate(name, [fit.head for fit in fits], losses, features, time.perf_counter() - started)
+    return make_candidate(name, [fit.head for fit in fits], losses, embedding.features, time.perf_counter() - started)
 
 
 def make_candidates(
@@ -110,20 +106,19 @@ def make_candidates(
     size = min(NUM_NEIGHBORS, len(whole) - 1)
     if neighbors is None:
         neighbors = torch.as_tensor(mine_neighbors(whole, size, dims=dims))
-    both = {"dims": dims, "neighbors": neighbors}
-    plan: list[tuple[Callable[..., Candidate], dict[str, Any]]] = [
-        (kmeans_candidate, {**both, **kind, "name": name}) for name, kind in KMEANS.items()
+    both = Embedding(whole, neighbors, dims)
+    plan: list[tuple[str, Callable[..., Candidate], Embedding, dict[str, Any]]] = [
+        (name, kmeans_candidate, both, kind) for name, kind in KMEANS.items()
     ]
-    plan += [(fit, {**both, "name": name}) for name, fit in METHODS.items()]
+    plan += [(name, fit, both, {}) for name, fit in METHODS.items()]
     for number, space in enumerate(spaces if len(spaces) > 1 else []):
-        near = torch.as_tensor(mine_neighbors(space, size))
-        place = {"dims": [dims[number]], "first": sum(dims[:number]), "neighbors": near}
+        alone = Embedding(whole, torch.as_tensor(mine_neighbors(space, size)), [dims[number]], sum(dims[:number]))
         which = f"on {names[number]}" if names else f"{number + 1}"
-        plan += [(METHODS[name], {**place, "name": f"{name} {which}"}) for name in ON_EACH]
+        plan += [(f"{name} {which}", METHODS[name], alone, {}) for name in ON_EACH]
     found = []
-    for fit, own in plan:
-        say(own["name"])
-        found.append(fit(whole, num_clusters, seed, **own, **options.get(fit, {})))
+    for name, fit, embedding, kind in plan:
+        say(name)
+        found.append(fit(embedding, num_clusters, seed, name=name, **kind, **options.get(fit, {})))
     say(VOTE)
     finalists = with_most_agreeing_heads(found, num_clusters)
     return [*finalists, vote(finalists, whole, num_clusters)], whole, neighbors

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clustering.candidate import Embedding
 from clustering.judge import generalisation_score
 from clustering.kmeans import run_kmeans
 from clustering.mining import mine_neighbors
@@ -36,6 +37,7 @@ from clustering.number import (
 )
 from clustering.pca import fit_pca
 from methods import scan_heads
+from methods.spectral import neighbor_graph
 from report import plots
 from report.projection import project
 from system.console import say
@@ -80,22 +82,18 @@ def prepare(spaces: Sequence[Tensor], largest: int, seed: int) -> Spaces:
     neighbors = torch.as_tensor(mine_neighbors(whole, min(NUM_NEIGHBORS, size - 1)))
     points = [fit_pca(unit, NUM_DIMS).apply(unit) for unit in units]
     whitened = [fit_pca(unit, NUM_WHITENED).apply(unit, whiten=True) for unit in units]
-    graph, drawn = embed_graph(neighbors, largest), project(whole.numpy(), seed)
+    graph, drawn = leading_eigenvectors(neighbors, largest), project(whole.numpy(), seed)
     return Spaces(rows, whole, neighbors, points, whitened, graph, drawn)
 
 
-def embed_graph(neighbors: Tensor, num_dims: int) -> Tensor:
-    """Return the leading eigenvectors [N, num_dims] of the graph of neighbors int64 [N, k + 1], made symmetric."""
-    from scipy.sparse import csr_array
+def leading_eigenvectors(neighbors: Tensor, num_dims: int) -> Tensor:
+    """Return those [N, num_dims] of the graph of neighbors int64 [N, k + 1] in which a link counts 1 either way."""
     from sklearn.manifold import spectral_embedding  # slow to import
 
-    num_images, columns = len(neighbors), neighbors.shape[1] - 1
-    rows = np.repeat(np.arange(num_images, dtype=np.int32), columns)
-    place = (rows, neighbors[:, 1:].numpy().astype(np.int32).ravel())
-    graph = csr_array((np.ones(len(rows)), place), (num_images, num_images))
+    graph = (neighbor_graph(neighbors.numpy()) > 0).astype(float)
     with warnings.catch_warnings():  # of groups that no neighbor connects, which is what is looked for
         warnings.simplefilter("ignore", UserWarning)
-        found = spectral_embedding(graph.maximum(graph.T), n_components=num_dims, drop_first=False, random_state=0)
+        found = spectral_embedding(graph, n_components=num_dims, drop_first=False, random_state=0)
     return torch.from_numpy(np.ascontiguousarray(found)).float()
 
 
@@ -116,9 +114,8 @@ def cluster(spaces: Spaces, num_clusters: int, seed: int) -> list[Tensor]:
         found.append(run_kmeans(whitened, num_clusters, seed, NUM_STARTS).clusters)
     graph = functional.normalize(spaces.graph[:, :num_clusters], dim=1)
     found.append(run_kmeans(graph, num_clusters, seed, NUM_STARTS).clusters)
-    scan = scan_heads.fit(
-        spaces.features, num_clusters, seed, spaces.neighbors, num_heads=2, num_steps=150, batch_size=512
-    )
+    whole = Embedding(spaces.features, spaces.neighbors)
+    scan = scan_heads.fit(whole, num_clusters, seed, num_heads=2, num_steps=150, batch_size=512)
     return [*found, *scan.clusters]
 
 

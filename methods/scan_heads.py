@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clustering.candidate import Candidate, make_candidate
+from clustering.candidate import Candidate, Embedding, make_candidate
 from clustering.pca import fit_even_pca
 from losses.scan import UNIFORM, SCANLoss
 from models.heads import LinearHead
@@ -17,13 +17,10 @@ NUM_DIMS = 256  # components that are trained on; linear heads lose nothing that
 
 
 def fit(
-    features: Tensor,
+    embedding: Embedding,
     num_clusters: int,
     seed: int = 0,
-    neighbors: Tensor | None = None,
     *,
-    dims: Sequence[int] | None = None,
-    first: int = 0,
     num_heads: int = 5,
     num_steps: int = 400,
     batch_size: int = 1024,
@@ -35,12 +32,9 @@ def fit(
     """Train linear heads so that each image and its neighbors agree, every head from its own start.
 
     Args:
-        features: float32 [N, ΣD].
+        embedding: features, and neighbors in them.
         num_clusters: K.
         seed: of all draws.
-        neighbors: int64 [N, k + 1], the image itself in column 0, as `mine_neighbors` returns them.
-        dims: the lengths of the spaces that are used, side by side (default: all columns, as one space).
-        first: the column where they begin.
         num_heads: starts, side by side.
         num_steps: Adam's.
         batch_size: images a step, drawn anew each time.
@@ -51,18 +45,16 @@ def fit(
 
     The loss of a head is its SCAN loss over all images and their neighbors.
     """
-    if neighbors is None:
-        raise ValueError("SCAN heads need neighbors")
-    started = time.perf_counter()
-    heads = [LinearHead(dims or [features.shape[1] - first], num_clusters, first) for _ in range(num_heads)]
-    own = torch.cat(heads[0].spaces(features), dim=1)
+    started, (dims, first) = time.perf_counter(), embedding.place
+    heads = [LinearHead(dims, num_clusters, first) for _ in range(num_heads)]
+    own = torch.cat(heads[0].spaces(embedding.features), dim=1)
     pca = fit_even_pca(own, NUM_DIMS)
     points = pca.apply(own)
     draws = generator(seed, "scan heads")
     start = torch.randn(num_heads, num_clusters, points.shape[1], generator=draws) / points.shape[1] ** 0.5
     weight = start.to(points.device).requires_grad_()
     bias = torch.zeros(num_heads, 1, num_clusters, device=points.device, requires_grad=True)
-    criterion, neighbors = torch.vmap(SCANLoss(entropy_weight, cluster_prior)), neighbors.to(points.device)
+    criterion, neighbors = torch.vmap(SCANLoss(entropy_weight, cluster_prior)), embedding.near
 
     def compare(rows: Tensor, others: Tensor) -> Tensor:
         return criterion(*(points[some] @ weight.transpose(1, 2) + bias for some in (rows, others))).total
@@ -77,4 +69,4 @@ def fit(
         losses = torch.stack([compare(everything, column) for column in neighbors[:, 1:6].unbind(1)]).mean(0).tolist()
         for head, *layer in zip(heads, weight, bias[:, 0], strict=True):
             head.load_state_dict(dict(zip(("weight", "bias"), pca.fold(*layer), strict=True)))
-    return make_candidate(name, heads, losses, features, time.perf_counter() - started)
+    return make_candidate(name, heads, losses, embedding.features, time.perf_counter() - started)

@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh, lobpcg
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clustering.candidate import Candidate, make_candidate
+from clustering.candidate import Candidate, Embedding, make_candidate
 from clustering.distil import distil
 from clustering.kmeans import run_kmeans
 from clustering.mining import mine_neighbors
@@ -33,8 +32,8 @@ def neighbor_graph(neighbors: np.ndarray) -> csr_array:
     neighbors is int64 [N, k + 1], the image itself in column 0.
     """
     num_images, num = len(neighbors), neighbors.shape[1] - 1
-    rows = np.repeat(np.arange(num_images), num)
-    links = coo_array((np.ones(len(rows)), (rows, neighbors[:, 1:].ravel())), shape=(num_images, num_images)).tocsr()
+    rows, columns = np.repeat(np.arange(num_images, dtype=np.int32), num), neighbors[:, 1:].astype(np.int32).ravel()
+    links = coo_array((np.ones(len(rows)), (rows, columns)), shape=(num_images, num_images)).tocsr()
     return (links + links.T) / 2
 
 
@@ -61,40 +60,33 @@ def embed_graph(weights: csr_array, num_dims: int, seed: int = 0, max_restarts: 
 
 
 def fit(
-    features: Tensor,
+    embedding: Embedding,
     num_clusters: int,
     seed: int = 0,
-    neighbors: Tensor | None = None,
     *,
-    dims: Sequence[int] | None = None,
-    first: int = 0,
     most_images: int = 20_000,
     name: str = "spectral",
 ) -> Candidate:
     """Cut the graph of neighbors into clusters, and fit a linear head that gives them to the features.
 
     Args:
-        features: float32 [N, ΣD].
+        embedding: features, and neighbors in them.
         num_clusters: K, of at most N images.
         seed: of all draws.
-        neighbors: int64 [N, k + 1], the image itself in column 0, as `mine_neighbors` returns them.
-        dims: the lengths of the spaces that are used, side by side (default: all columns, as one space).
-        first: the column where they begin.
         most_images: in the graph; of more, about that many are taken, evenly spaced.
         name: of the candidate.
 
     The loss is the inertia of K-means among the graph's eigenvectors.
     """
-    if neighbors is None:
-        raise ValueError("spectral clustering needs neighbors")
-    started = time.perf_counter()
-    head = LinearHead(dims or [features.shape[1] - first], num_clusters, first)
+    started, features = time.perf_counter(), embedding.features
+    dims, first = embedding.place
+    head = LinearHead(dims, num_clusters, first)
     rows = torch.arange(0, len(features), -(-len(features) // most_images))
-    found = neighbors[:, : NUM_NEIGHBORS + 1].cpu().numpy()
+    near = embedding.near[:, : NUM_NEIGHBORS + 1].cpu().numpy()
     own = torch.cat(head.spaces(features[rows.to(features.device)]), dim=1)
     if len(rows) < len(features):
-        found = mine_neighbors(own, NUM_NEIGHBORS, dims=head.dims)
-    cut = run_kmeans(embed_graph(neighbor_graph(found), num_clusters, seed), num_clusters, seed)
+        near = mine_neighbors(own, NUM_NEIGHBORS, dims=dims)
+    cut = run_kmeans(embed_graph(neighbor_graph(near), num_clusters, seed), num_clusters, seed)
     pca = fit_even_pca(own, NUM_DIMS)
     linear = distil(pca.apply(own), cut.clusters, num_clusters, CONFIDENT)
     weight, bias = pca.fold(linear.weight.detach().to(own.device), linear.bias.detach().to(own.device))

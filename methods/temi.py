@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clustering.candidate import Candidate, make_candidate
+from clustering.candidate import Candidate, Embedding, make_candidate
 from clustering.pca import EvenPCA, fit_even_pca
 from losses.temi import TEMILoss
 from models.heads import TEMIHead
@@ -46,13 +46,10 @@ class _Heads:
 
 
 def fit(
-    features: Tensor,
+    embedding: Embedding,
     num_clusters: int,
     seed: int = 0,
-    neighbors: Tensor | None = None,
     *,
-    dims: Sequence[int] | None = None,
-    first: int = 0,
     num_heads: int = 3,
     num_steps: int = 600,
     batch_size: int = 256,
@@ -67,12 +64,9 @@ def fit(
     """Train TEMI heads; the teacher of every head is what comes back.
 
     Args:
-        features: float32 [N, ΣD].
+        embedding: features, and neighbors in them.
         num_clusters: K.
         seed: of all draws.
-        neighbors: int64 [N, k + 1], the image itself in column 0, as `mine_neighbors` returns them.
-        dims: the lengths of the spaces that are used, side by side (default: all columns, as one space).
-        first: the column where they begin.
         num_heads: starts, side by side; published 16.
         num_steps: AdamW's, a tenth of them to warm up; published about 5,000. Small folders need steps, not epochs.
         batch_size: images a step; published 1,024.
@@ -86,17 +80,15 @@ def fit(
 
     The loss of a head is the mean over the last tenth of the steps.
     """
-    if neighbors is None:
-        raise ValueError("TEMI needs neighbors")
-    started = time.perf_counter()
+    started, (dims, first) = time.perf_counter(), embedding.place
     options = {"hidden": hidden, "bottleneck": bottleneck}
-    heads = [TEMIHead(dims or [features.shape[1] - first], num_clusters, first, **options) for _ in range(num_heads)]
-    unit = heads[0].unit(features)
+    heads = [TEMIHead(dims, num_clusters, first, **options) for _ in range(num_heads)]
+    unit = heads[0].unit(embedding.features)
     pca = fit_even_pca(unit, NUM_DIMS)
     points, draws = pca.apply(unit), generator(seed, "temi")
     sizes = (points.shape[1], hidden, bottleneck, num_clusters)
     student, teacher = (_Heads(num_heads, sizes, heads[0].temperature, draws, points.device) for _ in range(2))
-    criterion, neighbors = TEMILoss(num_clusters, num_heads, beta).to(points.device), neighbors.to(points.device)
+    criterion, neighbors = TEMILoss(num_clusters, num_heads, beta).to(points.device), embedding.near
 
     def losses_of_batch() -> Tensor:
         rows = torch.randint(len(points), (batch_size,), generator=draws).to(points.device)
@@ -108,7 +100,7 @@ def fit(
     late = _teach(student, teacher, losses_of_batch, num_steps, lr, weight_decay, teacher_momentum)
     for number, head in enumerate(heads):
         _copy(head, [parameter[number] for parameter in teacher.parameters], pca)
-    return make_candidate(name, heads, late, features, time.perf_counter() - started)
+    return make_candidate(name, heads, late, embedding.features, time.perf_counter() - started)
 
 
 def _teach(

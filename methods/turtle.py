@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clustering.candidate import Candidate, make_candidate
+from clustering.candidate import Candidate, Embedding, make_candidate
 from clustering.pca import PCA, fit_pca
 from losses.turtle import TURTLELoss, log_labels
 from models.heads import TURTLEHead
@@ -70,13 +70,10 @@ class _Layers:
 
 
 def fit(
-    features: Tensor,
+    embedding: Embedding,
     num_clusters: int,
     seed: int = 0,
-    neighbors: Tensor | None = None,
     *,
-    dims: Sequence[int] | None = None,
-    first: int = 0,
     num_heads: int = 3,
     num_steps: int = 400,
     batch_size: int = 2048,
@@ -89,12 +86,10 @@ def fit(
     """Search the labelling, from several starts side by side.
 
     Args:
-        features: float32 [N, ΣD]. Each dimension is standardised; unit vectors would keep the loss at log K.
+        embedding: features; no neighbors are needed. Each dimension is standardised, as unit vectors would keep the
+            loss at log K.
         num_clusters: K.
         seed: of all draws.
-        neighbors: not used; every method is called alike.
-        dims: the lengths of the spaces that are used, side by side (default: all columns, as one space).
-        first: the column where they begin.
         num_heads: starts, side by side.
         num_steps: outer Adam steps; published 6,000.
         batch_size: images a step, drawn anew each time; published 10,000.
@@ -106,9 +101,9 @@ def fit(
 
     The loss of a head is the mean of its total over the last tenth of the steps.
     """
-    started = time.perf_counter()
-    heads = [TURTLEHead(dims or [features.shape[1] - first], num_clusters, first) for _ in range(num_heads)]
-    spaces, means, stds = zip(*(standardise(space) for space in heads[0].spaces(features)), strict=True)
+    started, (dims, first) = time.perf_counter(), embedding.place
+    heads = [TURTLEHead(dims, num_clusters, first) for _ in range(num_heads)]
+    spaces, means, stds = zip(*(standardise(space) for space in heads[0].spaces(embedding.features)), strict=True)
     pcas = [fit_pca(space, NUM_DIMS) for space in spaces]
     points = [pca.apply(space) for pca, space in zip(pcas, spaces, strict=True)]
     criterion, draws = TURTLELoss(entropy_weight), generator(seed, "turtle")
@@ -116,7 +111,7 @@ def fit(
     optimizer = torch.optim.Adam([parameter for layer in layers for parameter in layer.parameters], lr)
 
     def losses_at(step: int) -> Tensor:
-        rows = torch.randperm(len(features), generator=draws)[:batch_size].to(features.device)
+        rows = torch.randperm(len(embedding.features), generator=draws)[:batch_size].to(points[0].device)
         batch = [space[rows] for space in points]
         labels = [layer.logits(x) for layer, x in zip(layers, batch, strict=True)]
         with torch.no_grad():
@@ -128,7 +123,7 @@ def fit(
     late = train_heads(optimizer, num_steps, losses_at)
     for number, head in enumerate(heads):
         _copy(head, [layer.layer(number) for layer in layers], pcas, torch.cat(means), torch.cat(stds))
-    return make_candidate(name, heads, late, features, time.perf_counter() - started)
+    return make_candidate(name, heads, late, embedding.features, time.perf_counter() - started)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from clustering.candidate import predict
+from clustering.candidate import Embedding, predict
 from clustering.mining import mine_neighbors
 from clustering.scores import score_clusters
 from methods import scan_heads, spectral, temi, turtle
@@ -41,13 +41,13 @@ def acc(clusters, truth):
 @pytest.mark.parametrize("method", QUICK, ids=lambda method: method.__name__)
 def test_clear_clusters_are_found_again_bit_for_bit(method, data):
     x, truth, neighbors = data
-    found, again = (method.fit(x, 4, 3, neighbors, **QUICK[method]) for _ in range(2))
+    found, again = (method.fit(Embedding(x, neighbors), 4, 3, **QUICK[method]) for _ in range(2))
     assert max(acc(clusters, truth) for clusters in found.clusters) > 0.95
     assert found.losses == again.losses
     assert torch.equal(predict(found.head, x), predict(again.head, x))
     assert torch.equal(predict(found.head, x).argmax(1), found.clusters[found.best])
     if method is not spectral:  # which has one solution, found from any start
-        other = method.fit(x, 4, 4, neighbors, **QUICK[method])
+        other = method.fit(Embedding(x, neighbors), 4, 4, **QUICK[method])
         assert other.losses != found.losses
 
 
@@ -55,15 +55,15 @@ def test_clear_clusters_are_found_again_bit_for_bit(method, data):
 def test_columns_of_other_spaces_are_not_read(method, data):
     x, _, neighbors = data
     wide = torch.cat([torch.full((len(x), 3), 50.0), x], dim=1)
-    placed = method.fit(wide, 4, 3, neighbors, dims=[20], first=3, **QUICK[method])
-    alone = method.fit(x, 4, 3, neighbors, **QUICK[method])
+    placed = method.fit(Embedding(wide, neighbors, [20], 3), 4, 3, **QUICK[method])
+    alone = method.fit(Embedding(x, neighbors), 4, 3, **QUICK[method])
     assert torch.equal(placed.clusters, alone.clusters)
 
 
 @pytest.mark.parametrize("method", [scan_heads, spectral, temi], ids=lambda method: method.__name__)
 def test_neighbors_are_needed(method, data):
     with pytest.raises(ValueError, match="neighbors"):
-        method.fit(data[0], 4)
+        method.fit(Embedding(data[0]), 4)
 
 
 @pytest.mark.parametrize("method", [scan_heads, temi], ids=lambda method: method.__name__)
@@ -75,7 +75,7 @@ def test_it_is_neighbors_that_are_put_together(method, data):
     draws = torch.Generator().manual_seed(0)
     columns = [torch.stack([rows[pairs == p][torch.randint(120, (10,), generator=draws)] for p in pairs.tolist()])]
     neighbors = torch.cat([rows[:, None], *columns], dim=1)
-    found = method.fit(x, 2, 0, neighbors, **QUICK[method])
+    found = method.fit(Embedding(x, neighbors), 2, 0, **QUICK[method])
     assert max(score_clusters(one, pairs, 2, 2)["acc"] for one in found.clusters) > 0.95
 
 
@@ -110,17 +110,17 @@ def test_features_of_unit_norm_keep_published_classifiers_at_log_k():
 def test_turtle_takes_several_spaces(data):
     x, truth, _ = data
     both = torch.cat([x, 100 + 30 * x[:, torch.randperm(20)]], dim=1)
-    found = turtle.fit(both, 4, 0, dims=[20, 20], **QUICK[turtle])
+    found = turtle.fit(Embedding(both, dims=[20, 20]), 4, 0, **QUICK[turtle])
     assert max(acc(clusters, truth) for clusters in found.clusters) > 0.95
 
 
 def test_a_dimension_that_never_changes_is_harmless(data):
     x = torch.cat([data[0], torch.ones(len(data[0]), 1)], dim=1)
-    assert bool(torch.isfinite(predict(turtle.fit(x, 4, **QUICK[turtle]).head, x)).all())
+    assert bool(torch.isfinite(predict(turtle.fit(Embedding(x), 4, **QUICK[turtle]).head, x)).all())
 
 
 def test_kmeans_keeps_the_draw_of_lowest_inertia(data):
-    found = kmeans_candidate(data[0], 7)
+    found = kmeans_candidate(Embedding(data[0]), 7)
     assert found.losses[found.best] == min(found.losses)
     assert found.clusters.shape == (3, len(data[0]))
     assert np.isfinite(found.losses).all()

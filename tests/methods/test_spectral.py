@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from clustering.candidate import predict
+from clustering.candidate import Embedding, predict
 from methods import spectral
 from methods.spectral import embed_graph, neighbor_graph
 
@@ -48,7 +48,7 @@ def test_clusters_follow_the_graph_where_no_line_parts_them_and_the_head_keeps_t
     points = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
     neighbors = torch.cdist(points, points).topk(7, largest=False).indices
     lifted = torch.cat([points, points.norm(dim=1, keepdim=True)], dim=1)  # with the radius a plane parts them
-    found = spectral.fit(lifted, 2, 0, neighbors)
+    found = spectral.fit(Embedding(lifted, neighbors), 2)
     assert found.clusters[0].bincount().tolist() == [100, 100]
     assert (found.clusters[0] == found.clusters[0][0])[:100].all()
     assert torch.equal(predict(found.head, lifted).argmax(1), found.clusters[0])
@@ -59,5 +59,5 @@ def test_a_small_share_of_many_images_stands_for_all():
     truth = torch.arange(600) // 200
     x = torch.eye(3)[truth] * 4 + torch.randn(600, 3, generator=draws) / 4
     neighbors = torch.cdist(x, x).topk(16, largest=False).indices
-    found = spectral.fit(x, 3, 0, neighbors, most_images=100).clusters[0]
+    found = spectral.fit(Embedding(x, neighbors), 3, most_images=100).clusters[0]
     assert len({(int(a), int(b)) for a, b in zip(truth, found, strict=True)}) == 3
