@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from system.bounded import read_bytes
@@ -45,14 +45,22 @@ def label_of(text: str) -> str:
     return " ".join(_CONTROL.sub(" ", name).split())
 
 
-def read_labels(path: Path) -> dict[str, str]:
-    """The label of every image that has one, by its path; raises UserError for a path that occurs twice."""
-    found: dict[str, str] = {}
+def read_labelled(path: Path) -> Iterator[tuple[str, str, str, dict[str, str]]]:
+    """Yield of every row where it is, in words, the image's path, its label, empty where it has none, and the row.
+
+    Raises UserError for a path that occurs twice, and a label that is not UTF-8.
+    """
+    seen: set[str] = set()
     for number, row in enumerate(read_rows(path, ["path", "label"], "give a CSV file with these columns"), 2):
-        image = path_of(row)
-        if image in found:
-            raise UserError(f"{path}, line {number}: {shown(image)} has a row already")
+        where, image = f"{path}, line {number}", path_of(row)
+        if image in seen:
+            raise UserError(f"{where}: {shown(image)} has a row already")
         if not is_utf8(row["label"]):
-            raise UserError(f"{path}, line {number}: the label is not UTF-8; save the table as UTF-8")
-        found[image] = label_of(row["label"])
-    return {image: label for image, label in found.items() if label}
+            raise UserError(f"{where}: the label is not UTF-8; save the table as UTF-8")
+        seen.add(image)
+        yield where, image, label_of(row["label"]), row
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """The label of every image that has one, by its path; raises UserError as `read_labelled` does."""
+    return {image: label for _, image, label, _ in read_labelled(path) if label}

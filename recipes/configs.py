@@ -86,7 +86,7 @@ class Configs:
     def write_env(self, runtime: Runtime) -> None:
         """Write the config of the environment: threads and precision are chosen once, whatever machine goes on."""
         heading = "# Where these results are, relative to the folder of this file, and how they are computed.\n"
-        chosen = {"threads": torch.get_num_threads(), "auto_precision": runtime.auto_precision}
+        chosen = {"threads": torch.get_num_threads(), "auto_precision": runtime.training_precision}
         before = load_yaml(self.shared.env) if self.shared else {}
         environment = {"root_dir": self._relative_home, **{key: before.get(key, chosen[key]) for key in chosen}}
         write_text(self.env, heading + yaml.safe_dump(environment, sort_keys=False), listed=True)

@@ -25,17 +25,8 @@ from report.summary import Cluster, Labels
 from system.files import write_text
 
 SHEET_BYTES, TILE_BYTES = 4_000_000, 8_500_000  # of the thumbnails, before base64 makes them a third larger
-SCRIPTS = (
-    "base",
-    "page",
-    "edits",
-    "map",
-    "sheet",
-    "export",
-    "groups",
-    "find",
-    "round",
-)  # in the order in which they run
+# In the order in which they run.
+SCRIPTS = ("base", "page", "edits", "map", "sheet", "export", "groups", "find", "round")
 NUM_NEIGHBORS = 8  # of an image, that the page knows
 MAX_TABLE_CLASSES = 30  # beyond, the confusion matrix is not given as a table too
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -251,7 +242,8 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_ta
     prototypes = data.prototypes
     if prototypes is None:
         prototypes = find_prototypes(features, torch.tensor(probabilities), kept)
-    clusters = summary.summarize_clusters(assigned, confidence, features, num_clusters, prototypes, seed)
+    directions = summary.mean_directions(assigned, features, num_clusters)
+    clusters = summary.summarize_clusters(assigned, confidence, directions, prototypes, seed)
     labels = _labels(data, nearest, confidence, num_clusters)
     for cluster, name in (labels.names() if labels else {}).items():
         clusters[cluster].label = name
@@ -266,7 +258,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_ta
     }
     if labels is not None:
         figures |= {"confusion": charts.confusion_matrix(labels), "accuracy": charts.class_accuracy(labels)}
-    distances = summary.distances(assigned, features, num_clusters)
+    distances = summary.distances(assigned, features, directions)
     for one in clusters:
         one.distance = float(distances[assigned == one.index].mean()) if one.size else 0.0
     other = summary.summarize_other(assigned, distances, seed)
@@ -306,7 +298,7 @@ def render(data: ReportData, link_base: str | None = None, seed: int = 0, has_ta
         confidence=confidence,
         clusters=clusters,
         cards=cards,
-        tree=tree.grow(clusters, assigned, features),
+        tree=tree.grow(clusters, directions),
         other=other,
         colors=colors,
         labels=labels,

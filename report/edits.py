@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from clustering.prediction import OTHER
-from data.labels import MAX_BYTES, label_of, path_of, read_rows
+from data.labels import MAX_BYTES, label_of, path_of, read_labelled, read_rows
 from report.outputs import encode_rows
 from system.bounded import read_json
 from system.errors import UserError
@@ -109,20 +109,13 @@ def read_table(path: Path, clustering: Clustering) -> Labels:
     """
     places = {name: i for i, name in enumerate(clustering.paths)}
     names, by_hand = [""] * len(places), [False] * len(places)
-    seen: set[int] = set()
-    for number, row in enumerate(read_rows(path, ["path", "label"], "give a CSV file with these columns"), 2):
-        image = places.get(path_of(row))
-        if image is None or image in seen:
-            what = "has a row already" if image in seen else "is not in clusters.csv; paths are as they are there"
-            raise UserError(f"{path}, line {number}: {shown(row['path'])} {what}")
-        seen.add(image)
-        if not is_utf8(row["label"]):
-            raise UserError(f"{path}, line {number}: the label is not UTF-8; save the table as UTF-8")
-        names[image] = label_of(row["label"])
+    for where, image, label, row in read_labelled(path):
+        if image not in places:
+            raise UserError(f"{where}: {shown(row['path'])} is not in clusters.csv; paths are as they are there")
         flag = row.get("by_hand", "true").lower()
         if flag not in (*TRUE, *FALSE):
-            raise UserError(f"{path}, line {number}: by_hand is {shown(flag)}, but must be true or false")
-        by_hand[image] = flag in TRUE
+            raise UserError(f"{where}: by_hand is {shown(flag)}, but must be true or false")
+        names[places[image]], by_hand[places[image]] = label, flag in TRUE
     return Labels(names, by_hand, [])
 
 

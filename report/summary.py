@@ -85,26 +85,33 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def mean_direction(members: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Return the mean of members' unit features as a unit vector [D]; members [n] index features [N, D]."""
-    mean = unit_rows(np.asarray(features[members], dtype=np.float64)).mean(axis=0)
-    return mean / max(float(np.linalg.norm(mean)), 1e-12)
+def mean_directions(clusters: np.ndarray, features: np.ndarray, num_clusters: int) -> np.ndarray:
+    """Return the mean of each cluster's unit features as a unit vector [K, D]; of an empty cluster zeros.
+
+    Shapes: clusters [N] (int), features [N, D].
+    """
+    found = np.zeros((num_clusters, features.shape[1]))
+    for cluster in range(num_clusters):
+        members = np.flatnonzero(clusters == cluster)
+        if len(members):
+            mean = unit_rows(np.asarray(features[members], dtype=np.float64)).mean(axis=0)
+            found[cluster] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return found
 
 
-def distances(clusters: np.ndarray, features: np.ndarray, num_clusters: int) -> np.ndarray:
-    """Every image's cosine distance to the mean direction of its cluster, [N], 0..2.
+def distances(clusters: np.ndarray, features: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Every image's cosine distance to the mean direction [K, D] of its cluster, [N], 0..2.
 
     For an image that is left out, to the nearest one.
     """
     found = np.zeros(len(clusters))
     others = np.flatnonzero(clusters == OTHER)
     nearest = np.full(len(others), 2.0)
-    for cluster in range(num_clusters):
+    for cluster, direction in enumerate(directions):
         members = np.flatnonzero(clusters == cluster)
         if len(members):
-            centroid = mean_direction(members, features)
-            found[members] = 1 - unit_rows(features[members]) @ centroid
-            nearest = np.minimum(nearest, 1 - unit_rows(features[others]) @ centroid)
+            found[members] = 1 - unit_rows(features[members]) @ direction
+            nearest = np.minimum(nearest, 1 - unit_rows(features[others]) @ direction)
     found[others] = nearest
     return found
 
@@ -122,10 +129,10 @@ def summarize_other(clusters: np.ndarray, distances: np.ndarray, seed: int) -> C
     )
 
 
-def _link_nearest(found: list[Cluster], centroids: np.ndarray) -> None:
+def _link_nearest(found: list[Cluster], directions: np.ndarray) -> None:
     """Give every cluster the ones whose mean directions have the largest cosine with its own."""
     for row, cluster in enumerate(found):
-        similarity = centroids @ centroids[row]
+        similarity = directions @ directions[row]
         similarity[row] = -np.inf
         nearest = np.argsort(-similarity, kind="stable")[: min(NUM_NEAREST, len(found) - 1)]
         cluster.nearest = [(found[i].index, float(similarity[i])) for i in nearest]
@@ -134,23 +141,22 @@ def _link_nearest(found: list[Cluster], centroids: np.ndarray) -> None:
 def summarize_clusters(
     clusters: np.ndarray,
     confidence: np.ndarray,
-    features: np.ndarray,
-    num_clusters: int,
+    directions: np.ndarray,
     prototypes: dict[int, int],
     seed: int,
 ) -> list[Cluster]:
     """Describe every cluster, the empty ones too.
 
-    Shapes: clusters [N] (int), confidence [N], features [N, D]. Of very many clusters only the largest get
-    sheets.
+    Shapes: clusters [N] (int), confidence [N], directions [K, D]. Of very many clusters only the largest get sheets.
     """
+    num_clusters = len(directions)
     order = np.lexsort((np.arange(len(clusters)), -confidence, clusters))
     bounds = np.searchsorted(clusters[order], np.arange(num_clusters + 1))
     sizes = np.diff(bounds)
     filled = int((sizes > 0).sum())
     num = int(np.clip(MAX_SHEET_IMAGES // (3 * max(filled, 1)), 2, MAX_MEMBERS))
     with_sheets = set(np.argsort(-sizes, kind="stable")[: MAX_SHEET_IMAGES // (3 * num)].tolist())
-    result, centroids = [], []
+    result = []
     for index in range(num_clusters):
         cluster = Cluster(index, size=int(sizes[index]))
         result.append(cluster)
@@ -158,12 +164,10 @@ def summarize_clusters(
             continue
         members = order[bounds[index] : bounds[index + 1]]
         cluster.confidence = float(confidence[members].mean())
-        centroids.append(mean_direction(members, features))
         if index in with_sheets:
             cluster.prototype = prototypes.get(index)
             cluster.sheets = _sheets(members, num, np.random.default_rng([seed, index]))
-    if centroids:
-        _link_nearest([cluster for cluster in result if cluster.size], np.stack(centroids))
+    _link_nearest([cluster for cluster in result if cluster.size], directions[sizes > 0])
     return result
 
 

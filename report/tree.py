@@ -7,7 +7,7 @@ import numpy as np
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist
 
-from report.summary import Cluster, mean_direction
+from report.summary import Cluster
 
 FEWEST = 4  # clusters of which a tree says more than their list
 STEP = 0.9  # a branch whose parts are nearly as far apart as its own place in the tree is no level of its own
@@ -27,15 +27,15 @@ class Branch:
         return sum(cluster.size for cluster in self.clusters)
 
 
-def grow(clusters: Sequence[Cluster], assigned: np.ndarray, features: np.ndarray) -> Branch | None:
+def grow(clusters: Sequence[Cluster], directions: np.ndarray) -> Branch | None:
     """Return the tree of the clusters that are in use, None for fewer than four.
 
-    Average linkage of the cosine distances between mean directions; shapes: assigned [N] (int), features [N, D].
+    Average linkage of the cosine distances between mean directions [K, D].
     """
     used = [cluster for cluster in clusters if cluster.size]
     if len(used) < FEWEST:
         return None
-    means = np.stack([mean_direction(np.flatnonzero(assigned == cluster.index), features) for cluster in used])
+    means = directions[[cluster.index for cluster in used]]
     branches = [Branch([cluster]) for cluster in used]
     distances = np.nan_to_num(pdist(means, "cosine"), nan=1.0)  # a mean of zero has no direction, and is like no other
     for one, other, distance, _ in linkage(distances, "average"):

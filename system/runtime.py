@@ -192,8 +192,8 @@ class Runtime:
             self.training = getattr(torch, precision)
 
     @property
-    def auto_precision(self) -> str:
-        """The precision of training as a config names it."""
+    def training_precision(self) -> str:
+        """What it trains in, as a config names it."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.training)
 
     @classmethod

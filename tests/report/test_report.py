@@ -103,7 +103,7 @@ def test_numbers_in_the_page_are_the_datas():
 def test_sheets_hold_the_most_and_the_least_confident():
     confidence = np.linspace(0.5, 0.99, 50)
     clusters = np.array([0] * 45 + [1] * 5)
-    found = summary.summarize_clusters(clusters, confidence, np.eye(50), 2, {0: 44, 1: 49}, seed=0)
+    found = summary.summarize_clusters(clusters, confidence, np.eye(2), {0: 44, 1: 49}, seed=0)
     sheets = dict(found[0].sheets)
     assert sheets["Most confident"] == list(range(44, 32, -1))
     assert sheets["Least confident"] == list(range(12))
@@ -116,7 +116,7 @@ def test_sheets_hold_the_most_and_the_least_confident():
 def test_nearest_clusters_by_the_cosine_of_mean_directions():
     features = np.array([[1, 0], [2, 0], [1, 0.1], [0, 1], [0, 3.0]])
     clusters = np.array([0, 0, 1, 3, 3])
-    found = summary.summarize_clusters(clusters, np.ones(5), features, 4, {}, seed=0)
+    found = summary.summarize_clusters(clusters, np.ones(5), summary.mean_directions(clusters, features, 4), {}, seed=0)
     near = 1 / np.hypot(1, 0.1)
     assert found[0].nearest == [(1, pytest.approx(near)), (3, pytest.approx(0))]
     assert found[3].nearest == [(1, pytest.approx(0.1 * near)), (0, pytest.approx(0))]
@@ -355,7 +355,8 @@ def test_ticks_are_at_whole_epochs_a_round_number_apart():
 
 def test_distances_are_one_minus_the_cosine_with_the_cluster_s_mean():
     features = np.array([[2.0, 0], [0, 3], [0, -1], [0, -5]])
-    found = summary.distances(np.array([0, 0, 2, 2]), features, 3)
+    clusters = np.array([0, 0, 2, 2])
+    found = summary.distances(clusters, features, summary.mean_directions(clusters, features, 3))
     assert np.allclose(found, [1 - 0.5**0.5, 1 - 0.5**0.5, 0, 0])
 
 

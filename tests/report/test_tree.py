@@ -8,11 +8,10 @@ from report.tree import grow
 
 
 def make(degrees, sizes):
-    """Clusters of images in one direction of the plane each, and what `grow` takes of them."""
+    """Clusters in one direction of the plane each, and those directions."""
+    angles = np.deg2rad(degrees)
     clusters = [Cluster(i, size=size) for i, size in enumerate(sizes)]
-    assigned = np.repeat(np.arange(len(sizes)), sizes)
-    angles = np.deg2rad(np.repeat(degrees, sizes))
-    return clusters, assigned, np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return clusters, np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def shape(branch):
@@ -35,17 +34,14 @@ def test_joins_at_nearly_the_same_distance_are_one_level():
 
 
 def test_an_empty_cluster_is_not_in_it_and_few_clusters_need_no_tree():
-    clusters, assigned, features = make([0, 40, 120, 180, 270], [1, 0, 1, 1, 1])
-    assert sorted(cluster.index for cluster in grow(clusters, assigned, features).clusters) == [0, 2, 3, 4]
-    assert grow(clusters[:3], assigned[:2], features[:2]) is None
+    clusters, directions = make([0, 40, 120, 180, 270], [1, 0, 1, 1, 1])
+    assert sorted(cluster.index for cluster in grow(clusters, directions).clusters) == [0, 2, 3, 4]
+    assert grow(clusters[:3], directions[:3]) is None
 
 
 def test_fifty_clusters_are_each_in_it_once_and_it_is_not_deep():
-    generator = np.random.default_rng(0)
-    assigned = generator.integers(0, 50, 1000)
-    features = generator.normal(size=(50, 32))[assigned] + 0.1 * generator.normal(size=(1000, 32))
-    clusters = [Cluster(i, size=int((assigned == i).sum())) for i in range(50)]
-    branch = grow(clusters, assigned, features)
+    directions = np.random.default_rng(0).normal(size=(50, 32))
+    branch = grow([Cluster(i, size=20) for i in range(50)], directions)
     assert sorted(cluster.index for cluster in branch.clusters) == list(range(50))
 
     def depth(one):
@@ -55,7 +51,7 @@ def test_fifty_clusters_are_each_in_it_once_and_it_is_not_deep():
 
 
 def test_a_cluster_whose_mean_has_no_direction_is_like_no_other():
-    clusters, assigned, features = make([0, 10, 30, 40], [1, 1, 1, 1])
-    branch = grow([*clusters, Cluster(4, size=1)], np.append(assigned, 4), np.vstack([features, [0, 0]]))
+    clusters, directions = make([0, 10, 30, 40], [1, 1, 1, 1])
+    branch = grow([*clusters, Cluster(4, size=1)], np.vstack([directions, [0, 0]]))
     assert shape(branch) == [[[0, 1], [2, 3]], 4]
     assert branch.similarity == 0

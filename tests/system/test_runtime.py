@@ -52,5 +52,5 @@ def test_what_auto_means_may_be_chosen_before():
     config = {"device": "cpu", "compile": "auto", "deterministic": False}
     for word, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         runtime = Runtime.of(EasyDict(config, precision="auto", auto_precision=word))
-        assert (runtime.training, runtime.inference, runtime.auto_precision) == (dtype, torch.float32, word)
+        assert (runtime.training, runtime.inference, runtime.training_precision) == (dtype, torch.float32, word)
     assert Runtime.of(EasyDict(config, precision="fp32", auto_precision="bf16")).training == torch.float32
