@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.heads import unit_spaces
 from system.console import progress
 from system.errors import UserError
 from system.runtime import exact_products, free_bytes, has_fast_bf16
@@ -30,14 +31,6 @@ TIE = 2.0**-40  # similarities are rounded to multiples of 1e-12: what differs b
 # product of no other row of the block is by more than a float32 product can be off.
 Found = tuple[Tensor, Tensor, Tensor]
 Search = tuple[Callable[[Tensor, Tensor, int, int], Found], int]  # and how many candidates it is to propose
-
-
-def unit_spaces(features: Tensor, dims: Sequence[int]) -> Tensor:
-    """Return features [N, D] with each of the spaces that stand side by side L2-normalised: all weigh the same.
-
-    The cosine similarity of two such rows is the mean of those in the spaces, where none is zero.
-    """
-    return torch.cat([functional.normalize(space, dim=1) for space in features.split(list(dims), dim=1)], dim=1)
 
 
 class Bank:

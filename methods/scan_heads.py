@@ -47,7 +47,7 @@ def fit(
     """
     started, (dims, first) = time.perf_counter(), embedding.place
     heads = [LinearHead(dims, num_clusters, first) for _ in range(num_heads)]
-    own = torch.cat(heads[0].spaces(embedding.features), dim=1)
+    own = heads[0].own(embedding.features)
     pca = fit_even_pca(own, NUM_DIMS)
     points = pca.apply(own)
     draws = generator(seed, "scan heads")

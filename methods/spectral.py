@@ -83,7 +83,7 @@ def fit(
     head = LinearHead(dims, num_clusters, first)
     rows = torch.arange(0, len(features), -(-len(features) // most_images))
     near = embedding.near[:, : NUM_NEIGHBORS + 1].cpu().numpy()
-    own = torch.cat(head.spaces(features[rows.to(features.device)]), dim=1)
+    own = head.own(features[rows.to(features.device)])
     if len(rows) < len(features):
         near = mine_neighbors(own, NUM_NEIGHBORS, dims=dims)
     cut = run_kmeans(embed_graph(neighbor_graph(near), num_clusters, seed), num_clusters, seed)

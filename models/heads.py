@@ -15,6 +15,14 @@ from torch.nn import functional
 from system.errors import ConfigError
 
 
+def unit_spaces(features: Tensor, dims: Sequence[int]) -> Tensor:
+    """Return features [N, D] with each of the spaces that stand side by side L2-normalised: all weigh the same.
+
+    The cosine similarity of two such rows is the mean of those in the spaces, where none is zero.
+    """
+    return torch.cat([functional.normalize(space, dim=1) for space in features.split(list(dims), dim=1)], dim=1)
+
+
 class Head(nn.Module):
     """What all heads share: which columns of the features they read, and the keywords that build them anew."""
 
@@ -27,15 +35,18 @@ class Head(nn.Module):
         self.dims, self.num_clusters, self.first = [int(dim) for dim in dims], num_clusters, first
         self.options: dict[str, Any] = {"dims": self.dims, "num_clusters": num_clusters, "first": first, **options}
 
+    def own(self, features: Tensor) -> Tensor:
+        """Return the columns `[B, D]` that are read, in float32 at least."""
+        own = features[:, self.first : self.first + sum(self.dims)]
+        return own.to(torch.promote_types(own.dtype, torch.float32))
+
     def spaces(self, features: Tensor) -> list[Tensor]:
         """Return the features `[B, D_s]` of each space, in float32 at least."""
-        own = features[:, self.first : self.first + sum(self.dims)]
-        return list(own.to(torch.promote_types(own.dtype, torch.float32)).split(self.dims, dim=1))
+        return list(self.own(features).split(self.dims, dim=1))
 
     def unit(self, features: Tensor) -> Tensor:
         """Return unit vectors `[B, D]`: every space L2-normalised, so that each weighs the same."""
-        unit = [functional.normalize(space, dim=1) for space in self.spaces(features)]
-        return torch.cat(unit, dim=1) / math.sqrt(len(unit))
+        return unit_spaces(self.own(features), self.dims) / math.sqrt(len(self.dims))
 
 
 class LinearHead(Head):
@@ -52,7 +63,7 @@ class LinearHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits `[B, K]`."""
-        return functional.linear(torch.cat(self.spaces(features), dim=1), self.weight, self.bias)
+        return functional.linear(self.own(features), self.weight, self.bias)
 
 
 class KMeansHead(Head):
@@ -129,7 +140,7 @@ class TURTLEHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits `[B, K]`."""
-        whole = (torch.cat(self.spaces(features), dim=1) - self.mean) / self.std
+        whole = (self.own(features) - self.mean) / self.std
         logs = [
             functional.log_softmax(layer(space), dim=1)
             for layer, space in zip(self.layers, whole.split(self.dims, dim=1), strict=True)
