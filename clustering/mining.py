@@ -14,7 +14,6 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from models.heads import unit_spaces
 from system.console import progress
@@ -124,13 +123,21 @@ def _search(dtype: torch.dtype, queries: Tensor, unit: Tensor, num: int, scores_
         errors = 1.01 * lost + unit.shape[1] * 2.0**-22 + 2.0**-9
         bytes_per_row += 4 * num * (unit.shape[1] + 4 * GROUP)
     size = max(1, scores_bytes // bytes_per_row)
-    space = low_unit.new_empty(min(size, len(queries)), len(unit))  # new memory for each part would cost twice the time
-    parts = []
-    for some, low, error in zip(queries.split(size), low_queries.split(size), errors.split(size), strict=True):
-        rough, indices = _largest(torch.mm(low, low_unit.T, out=space[: len(low)]), num)
-        scores = torch.bmm(functional.embedding(indices, unit), some.unsqueeze(2)).squeeze(2) if rescored else rough
-        parts.append((scores, indices, _limit(rough.float(), len(unit)) + error))
-    scores, indices, limits = (torch.cat(part) for part in zip(*parts, strict=True))
+    # Memory is taken once: new memory for each part would cost twice the time, and what results keep of it would leave
+    # gaps between them that fit no other part.
+    space = low_unit.new_empty(min(size, len(queries)), len(unit))
+    near = unit.new_empty(len(space) * num if rescored else 0, unit.shape[1])
+    scores, limits = queries.new_empty(len(queries), num), queries.new_empty(len(queries))
+    indices = torch.empty(len(queries), num, dtype=torch.int64, device=queries.device)
+    for start in range(0, len(queries), size):
+        some = slice(start, min(start + size, len(queries)))
+        low, own = low_queries[some], queries[some]
+        rough, indices[some] = _largest(torch.mm(low, low_unit.T, out=space[: len(low)]), num)
+        limits[some] = _limit(rough.float(), len(unit)) + errors[some]
+        if rescored:
+            rows = torch.index_select(unit, 0, indices[some].flatten(), out=near[: len(low) * num])
+            rough = torch.bmm(rows.view(len(low), num, -1), own.unsqueeze(2)).squeeze(2)
+        scores[some] = rough
     return scores, indices, limits
 
 
