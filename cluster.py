@@ -41,6 +41,7 @@ from recipes.look import Look
 from recipes.opening import find_look, open_project
 from recipes.project import Project
 from recipes.record import INDEX, NUMBERS, RECORD
+from recipes.rival import jobs_of, rival_of
 from recipes.running import run_all
 from recipes.several import name_of, project_of, recorded_number, write_index
 from recipes.telling import report, report_shortly
@@ -125,12 +126,14 @@ def cluster(project: Project, look: Look, args: Any, words: list[str], again: bo
     """Run what is left of a clustering whose folder is held; returns the exit code."""
     if args.link_to:  # what is in the way is said before anything runs
         find_sorter(project, args, args.link_to, project.request["num_clusters"])
-    if not open_project(project, look, args, words, again):
+    if open_project(project, look, args, words, again):
+        with rival_of(project, look, args, again):
+            if not run_all(jobs_of(project), project, args):
+                return 0
+        if is_own(project.folder / INDEX):
+            write_index(project)
+    else:
         say("this clustering is finished; overwrite=true starts it again")
-    elif not run_all([(project, project.stages)], project, args):
-        return 0
-    elif is_own(project.folder / INDEX):
-        write_index(project)
     report(project)
     if args.link_to and not args.dry_run:
         link(project, args, args.link_to)

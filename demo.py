@@ -17,7 +17,8 @@ import torch
 import eval as evaluation
 from clustering.kmeans import score_kmeans
 from clustering.prediction import predict
-from recipes.deliver import BEST, NAMES, Finalist, choose_row, score_finalist
+from recipes.deliver import choose_row
+from recipes.finalists import BEST, NAMES, Finalist, score_finalist
 from report import plots
 from system.console import say
 from system.errors import UserError

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,18 @@ def make_folder(folder: Path, data: Path, name: str, seed: int) -> int:
     """Write a random subset of a data set as image files, one directory a class; returns their number."""
     each, num_classes = SIZES[name]
     images, targets = load_images(name, data)
-    count = 0
+    chosen = {}
     for label in range(num_classes):
         rows = np.flatnonzero(np.asarray(targets) == label)
         order = generator("folders", name, seed, label)
-        rows = rows[np.random.default_rng(order.initial_seed()).permutation(len(rows))][:each]
+        chosen[label] = rows[np.random.default_rng(order.initial_seed()).permutation(len(rows))][:each]
+    write_folder(folder, images, chosen)
+    return sum(map(len, chosen.values()))
+
+
+def write_folder(folder: Path, images: Any, chosen: Mapping[int, np.ndarray]) -> None:
+    """Write the chosen rows of each class as image files, one directory a class."""
+    for label, rows in chosen.items():
         own = folder / f"class{label}"
         own.mkdir(parents=True)
         for row in rows:
@@ -57,8 +64,6 @@ def make_folder(folder: Path, data: Path, name: str, seed: int) -> int:
                 Image.fromarray(images[row]).save(own / f"{row:05}.png")
             else:
                 (own / images[row].name).symlink_to(images[row].resolve())
-        count += len(rows)
-    return count
 
 
 def run_case(folder: Path, data: Path, name: str, way: str, seed: int) -> dict[str, Any]:

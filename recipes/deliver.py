@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from easydict import EasyDict
 from torch import Tensor
 
-from clustering.judge import NEAREST, Scores, choose, evenness, explain, neighbor_agreement
-from clustering.prediction import OTHER, Prediction, predict, predict_features
+from clustering.judge import NEAREST, Scores, choose, explain, neighbor_agreement, sound_of
+from clustering.prediction import OTHER, Prediction, predict_features
+from recipes.finalists import Finalist, find_finalist, has_models, refined, score_finalist
 from recipes.leave_out import leave_out
 from recipes.project import Project
 from recipes.record import DELIVERED
@@ -20,14 +20,10 @@ from recipes.refining import STAGE as REFINING
 from system.files import write_file, write_text
 from training.folder import CONFIG, MODEL, RECORD, to_plain
 from utils import clusters, pretext
-from utils.common_config import get_embedder
+from utils.common_config import get_val_dataset
 from utils.saved import relative_config
-from utils.schema import SETUPS
 
-BEST = "model-best.pth.tar"
-NAMES = {"scan": "scan", "best": "self-labeling, best epoch", "last": "self-labeling, last epoch"}
-
-
+FROM_SCRATCH = "from scratch"  # of the candidates, what competes with pretrained features
 TRUST_IN_ONE = (
     (0.8, "similar images nearly always share a cluster: expect most clusters to hold one kind"),
     (
@@ -40,19 +36,10 @@ TRUST_IN_ONE = (
 
 
 @dataclass(frozen=True)
-class Finalist:
-    """A trained model that may be handed out: its stage, its file, and what it says of all images."""
-
-    name: str
-    stage: str
-    path: Path
-    prediction: Prediction
-
-
-@dataclass(frozen=True)
 class Delivery:
-    """What was handed out and why: the stage, its prediction, all candidates with their scores, and the verdict."""
+    """What was handed out and why: whose stage, its prediction, all candidates with their scores, and the verdict."""
 
+    project: Project
     stage: str
     path: Path
     prediction: Prediction
@@ -61,15 +48,19 @@ class Delivery:
     trust: str
 
 
-def deliver(project: Project, dataset: Any, runtime: Any) -> Delivery:
+def deliver(project: Project, runtime: Any) -> Delivery:
     """Choose among what the stages left, and write the winner to the project's folder with its config and record."""
+    dataset = get_val_dataset(project.load(project.stages[-1]))
     if "candidates" in project.stages:
-        found = _from_features(project, dataset, runtime)
+        found = from_features(project, dataset, runtime)
+        if project.rival and has_models(project.rival):
+            found = _between_spaces(found, project.rival, runtime)
     else:
-        found = _from_scratch(project, dataset, runtime)
+        found = from_scratch(project, dataset, runtime)
     source = found.path.parent
     if project.facts["leave_out"]:
-        left = leave_out(project, found.path, found.prediction, project.folder / MODEL, found.stage)
+        p = found.project.load(found.stage)
+        left = leave_out(p, project.facts["leave_out"], found.path, found.prediction, project.folder / MODEL)
         found = replace(found, prediction=left)
     else:
         data = found.path.read_bytes()
@@ -81,7 +72,7 @@ def deliver(project: Project, dataset: Any, runtime: Any) -> Delivery:
     return found
 
 
-def _from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
+def from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
     """The best by the judge of all clusterings of features, and of what refining made of the one it chose.
 
     All are compared on the same neighbors, those in the features.
@@ -89,50 +80,63 @@ def _from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
     p = project.load("candidates")
     path = Path(p.candidates_model)
     result = clusters.read_result(path.parent)
-    finalists = _refined(project, dataset, runtime) if REFINING in project.stages else []
-    neighbors = pretext.load_split_neighbors(p, "train", dataset, min(NEAREST, len(dataset) - 1))
+    finalists = refined(project, dataset, runtime) if REFINING in project.stages else []
+    neighbors = neighbors_of(project, dataset)
     began = {"refines": result["chosen"]}
     rows = [*result["candidates"], *(score_finalist(one, neighbors, dataset) | began for one in finalists)]
     chosen, reason = choose_row(rows)
     if chosen >= len(result["candidates"]):
         winner = finalists[chosen - len(result["candidates"])]
-        return Delivery(winner.stage, winner.path, winner.prediction, rows, reason, result["trust"])
+        return Delivery(project, winner.stage, winner.path, winner.prediction, rows, reason, result["trust"])
     p = EasyDict({**p, "head_kwargs": clusters.read_head(p, path)})
     model, head = clusters.load_clustering(p, path)
     prediction = predict_features(model, head, pretext.load_features(p, "train", dataset))
     if finalists:
         reason += "; what refining made of it is no better by this rule, and is not used"
-    return Delivery("candidates", path, prediction, rows, reason, result["trust"])
+    return Delivery(project, "candidates", path, prediction, rows, reason, result["trust"])
 
 
-def _from_scratch(project: Project, dataset: Any, runtime: Any) -> Delivery:
+def from_scratch(project: Project, dataset: Any, runtime: Any) -> Delivery:
     """The model whose clusters the neighbors share most, of those that have not emptied clusters."""
-    scan = _finalist(project, "scan", "scan", MODEL, dataset, runtime)
-    finalists = [*([scan] if scan else []), *_refined(project, dataset, runtime)]
-    neighbors = pretext.load_split_neighbors(project.load("simclr"), "train", dataset, min(NEAREST, len(dataset) - 1))
+    scan = find_finalist(project, "scan", "scan", MODEL, dataset, runtime)
+    finalists = [*([scan] if scan else []), *refined(project, dataset, runtime)]
+    neighbors = neighbors_of(project, dataset)
     rows = [score_finalist(finalist, neighbors, dataset) for finalist in finalists]
     chosen, reason = choose_row(rows)
     winner = finalists[chosen]
     trust = trust_in_one(rows[chosen]["neighbors"], rows[chosen]["used"])
-    return Delivery(winner.stage, winner.path, winner.prediction, rows, reason, trust)
+    return Delivery(project, winner.stage, winner.path, winner.prediction, rows, reason, trust)
 
 
-def score_finalist(finalist: Finalist, neighbors: Tensor, dataset: Any) -> dict[str, Any]:
-    """The label-free scores of a model's clusters on neighbors int64 `[N, k + 1]`, and ACC where there are labels."""
-    assigned = finalist.prediction.probabilities.argmax(1).cpu()
-    sizes = torch.bincount(assigned, minlength=finalist.prediction.probabilities.shape[1])
-    row: dict[str, Any] = {
-        "name": finalist.name,
-        "neighbors": neighbor_agreement(assigned, neighbors),
-        "evenness": evenness(sizes),
-        "used": int((sizes > 0).sum()),
-        "smallest": int(sizes.min()),
-        "sizes": sizes.tolist(),
-    }
-    scores = clusters.score_prediction(finalist.prediction, dataset)  # they only tell how good it was
-    if scores:
-        row["acc_from_labels"] = round(scores["acc"], 4)
-    return row
+def _between_spaces(found: Delivery, rival: Project, runtime: Any) -> Delivery:
+    """What was found in pretrained features or by a network from scratch: what has more support in both spaces."""
+    datasets = [get_val_dataset(project.load(project.stages[-1])) for project in (found.project, rival)]
+    other = from_scratch(rival, datasets[1], runtime)
+    spaces = [neighbors_of(*one) for one in zip((found.project, rival), datasets, strict=True)]
+    finalists = [Finalist("", one.stage, one.path, one.prediction) for one in (found, other)]
+    scores = [score_finalist(finalist, spaces[0], datasets[0]) for finalist in finalists]
+    supports = [support(one.prediction.clusters.cpu(), spaces) for one in (found, other)]
+    kept = sound_of([row["used"] for row in scores], [row["evenness"] for row in scores])
+    rows = [*found.candidates, {**scores[1], "name": FROM_SCRATCH}]
+    name = found.reason.partition(":")[0]
+    before, now = (f"{value:.3f}" for value in supports)
+    more = f"neighbors share a cluster {{}} often ({now} and {before} in the mean of both kinds of features)"
+    if max(kept, key=lambda i: supports[i]) == 1:
+        why = f"{more.format('more')} than with {name}" if 0 in kept else f"{name} left clusters nearly empty"
+        return replace(other, candidates=rows, reason=f"{FROM_SCRATCH}: {why}")
+    why = more.format("less") if 1 in kept else "clusters were left nearly empty"
+    return replace(found, candidates=rows, reason=f"{found.reason}; {FROM_SCRATCH}, {why}")
+
+
+def support(clusters: Tensor, spaces: Sequence[Tensor]) -> float:
+    """How often neighbors share a cluster, adjusted for chance, in the mean of several neighbor tables [N, >= 6]."""
+    return sum(neighbor_agreement(clusters, neighbors) for neighbors in spaces) / len(spaces)
+
+
+def neighbors_of(project: Project, dataset: Any) -> Tensor:
+    """The nearest neighbors int64 [N, k + 1] in the features of a project."""
+    p = project.load(project.stages[0])
+    return pretext.load_split_neighbors(p, "train", dataset, min(NEAREST, len(dataset) - 1))
 
 
 def choose_row(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
@@ -144,28 +148,6 @@ def choose_row(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
     ranked = [scores._replace(name=row.get("refines", row["name"])) for scores, row in zip(table, rows, strict=True)]
     chosen = choose(ranked)
     return chosen, explain(table, chosen)
-
-
-def _refined(project: Project, dataset: Any, runtime: Any) -> list[Finalist]:
-    """What self-labeling left: its best epoch, and where it is finished its last, if that is another one.
-
-    Where more minutes went on from a finished run and were over, MODEL is that run's, and the last of nothing.
-    """
-    result = clusters.read_result(Path(project.load(REFINING).selflabel_dir))
-    files = {"best": BEST}
-    if result and result.get("best_loss") != result.get("last_loss"):
-        files["last"] = MODEL
-    found = [_finalist(project, name, REFINING, file, dataset, runtime) for name, file in files.items()]
-    return [finalist for finalist in found if finalist is not None]
-
-
-def _finalist(project: Project, name: str, stage: str, file: str, dataset: Any, runtime: Any) -> Finalist | None:
-    p = project.load(stage)
-    path = Path(p[f"{SETUPS[stage].stage}_dir"]) / file
-    if not path.exists():
-        return None
-    prediction = predict(*clusters.load_for_prediction(p, path, runtime), dataset, get_embedder(p, runtime))
-    return Finalist(NAMES[name], stage, path, prediction)
 
 
 def trust_in_one(neighbors: float, used: int) -> str:

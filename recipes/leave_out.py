@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from clustering.leave_out import fit_leave_out
 from clustering.prediction import Prediction
@@ -17,16 +18,15 @@ def take_leave_out(project: Project, share: float | str | None) -> None:
         project.write(leave_out=share or None, result=None)
 
 
-def leave_out(project: Project, path: Path, prediction: Prediction, target: Path, stage: str) -> Prediction:
-    """Leave images that are far from all clusters out of them, as the project asks.
+def leave_out(p: Any, share: float | str, path: Path, prediction: Prediction, target: Path) -> Prediction:
+    """Leave a share of the images, those that are far from all clusters, out of them.
 
-    Writes the model of a file to `target` as one that does the same with new images; returns the prediction with them
-    left out.
+    Writes the model of a file, of the config `p`, to `target` as one that does the same with new images; returns the
+    prediction with them left out.
     """
-    share = project.facts["leave_out"]
-    seed, num_clusters = project.load(stage).seed, prediction.probabilities.shape[1]
-    found = fit_leave_out(prediction.features, num_clusters, None if share == AUTO else share, seed)
+    num_clusters = prediction.probabilities.shape[1]
+    found = fit_leave_out(prediction.features, num_clusters, None if isinstance(share, str) else share, p.seed)
     read = read_weights(path)
     state = read.state | {f"leave_out.{key}": value for key, value in found.state_dict().items()}
-    save_weights(target, {"model": state, "head": best_head(read)}, setup=stage)
+    save_weights(target, {"model": state, "head": best_head(read)}, setup=p.setup)
     return replace(prediction, left_out=found(prediction.features))

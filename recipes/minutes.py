@@ -1,9 +1,13 @@
-"""What `--minutes` means: for how long the clusters of a project are refined, all stages and calls together."""
+"""What `--minutes` means: for how long the clusters of a project are refined, all stages and calls together.
+
+From six minutes on, a network trained on the images alone competes with pretrained features, within the same minutes.
+"""
 
 import re
 from pathlib import Path
-from typing import Any
 
+from models.pretrained import is_pretrained
+from recipes.choose import STAGES
 from recipes.project import Project
 from recipes.refining import MOST_BY_THE_CLOCK
 from recipes.refining import STAGE as REFINING
@@ -15,26 +19,43 @@ from training.folder import read_finished, read_record
 from utils.overrides import words_of
 from utils.schema import SETUPS
 
-SHORTEST = 0.001  # minutes of refining where the stages before it took all: it stops after a step
+SHORTEST = 0.001  # minutes of a stage where others took all: it stops after a step
+COMPETES_FROM = 6.0  # minutes
+
+
+def may_compete(features: str, minutes: float | None) -> bool:
+    """Whether a network from scratch competes with features, by the name of their backbone."""
+    return minutes is not None and minutes >= COMPETES_FROM and is_pretrained(features)
 
 
 def take_minutes(project: Project, minutes: float | None) -> None:
     """Have a project that is there go on with the most minutes that this command or one before gave.
 
-    Raises ConfigError where there is nothing to refine.
+    Raises ConfigError where there is nothing that they are for.
     """
     before = project.facts["minutes"] or 0.0
     if minutes is None or minutes <= before:
         return
-    if not _can_refine(project):
+    competes = has_rival(project, minutes)
+    if not (competes or _can_refine(project)):
         raise ConfigError(f"--minutes is for refining, and nothing in {project.folder} can be refined; leave it out")
-    if project.request["num_clusters"] and (ended := _ended(project)):
-        say(f"refining ended by itself before ({ended}), and more minutes change nothing")
-        return
-    if project.request["num_clusters"] and REFINING not in project.stages:
-        project.stages.append(REFINING)
-    _take_most_epochs(project)
+    if project.request["num_clusters"] and _can_refine(project):
+        if ended := _ended(project):
+            if not competes:
+                say(f"refining ended by itself before ({ended}), and more minutes change nothing")
+                return
+        else:
+            _take_most_epochs(project)
+        if REFINING not in project.stages:
+            project.stages.append(REFINING)
     project.write(minutes=minutes, result=None)
+
+
+def has_rival(project: Project, minutes: float | None) -> bool:
+    """Whether a network from scratch competes with the features of a project that is there."""
+    if project.shared or not project.request["num_clusters"] or project.stages[0] != "pretrained":
+        return False
+    return may_compete(project.load("pretrained").backbone, minutes)
 
 
 def _can_refine(project: Project) -> bool:
@@ -61,17 +82,23 @@ def _take_most_epochs(project: Project) -> None:
 
 
 def time_words(project: Project, stage: str) -> list[str]:
-    """The words for a stage that say how long refining may take: what the stages before it left of the minutes."""
+    """The words for a stage that say how long it may take: what all others left of the minutes.
+
+    Only refining is timed, and all training of a network that competes with pretrained features.
+    """
     minutes: float | None = project.facts["minutes"]
-    if minutes is None or stage != REFINING:
+    if minutes is None or not (stage == REFINING or (project.rival and stage in STAGES)):
         return []
-    return [f"minutes={max(minutes - _seconds_before(project) / 60, SHORTEST):.3f}"]
+    return [f"minutes={max(minutes - _seconds_of_others(project, stage) / 60, SHORTEST):.3f}"]
 
 
-def _seconds_before(project: Project) -> float:
-    """Seconds that all stages but refining took, the search for the number of clusters among them."""
-    before = [(project, name) for name in project.stages if name != REFINING]
-    before += [(project.shared, project.shared.stages[0])] if project.shared else []
-    number: dict[str, Any] = project.facts["number"] or {}
-    folders = [Path(one.load(name)[f"{SETUPS[name].stage}_dir"]) for one, name in before]
-    return number.get("seconds", 0.0) + sum(read_record(folder).get("seconds", 0.0) for folder in folders)
+def _seconds_of_others(project: Project, stage: str) -> float:
+    """Seconds that all stages but this one took so far, the search for the number of clusters among them."""
+    found = [(one, name) for one in (project, project.rival) if one for name in one.stages]
+    found += [(project.shared, project.shared.stages[0])] if project.shared else []
+    folders = [
+        Path(one.load(name)[f"{SETUPS[name].stage}_dir"]) for one, name in found if (one, name) != (project, stage)
+    ]
+    searches = [one.facts["number"] for one in (project, project.rival) if one and one.facts["number"]]
+    searched = sum(number.get("seconds", 0.0) for number in searches)
+    return searched + sum(read_record(folder).get("seconds", 0.0) for folder in folders)

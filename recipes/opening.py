@@ -6,12 +6,13 @@ from typing import Any
 
 from data.files.listing import NoImagesError
 from models.pretrained import is_pretrained
+from recipes.choose import Recipe
 from recipes.configs import check_configs
 from recipes.estimate import estimate
 from recipes.features import Features, choose_features, make_recipe, require_weights
 from recipes.leave_out import take_leave_out
 from recipes.look import Look, look_at
-from recipes.minutes import take_minutes
+from recipes.minutes import may_compete, take_minutes
 from recipes.project import Project
 from recipes.record import RECORD
 from recipes.refining import by_the_clock, stages_of
@@ -74,7 +75,7 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
     most, flip = max(args.num_clusters), look.may_flip(args.flip, args.no_flip)
     recipe = make_recipe(look, number or most, runtime.device.type, args.quick, features, flip)
     if args.minutes:
-        recipe = by_the_clock(recipe)
+        recipe = by_the_clock(recipe, may_compete(features.name, args.minutes))
     stages = stages_of(recipe, several=len(args.num_clusters) > 1 and not args.minutes)
     if project.shared:
         recipe = own_part(recipe, project)
@@ -83,12 +84,22 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
         seconds = estimate(recipe, look, runtime)
     if not number:
         recipe = shared_part(recipe)
+    stages = [stage for stage in stages if stage in recipe.configs]
+    facts = {"seconds": seconds, "stages": stages, "minutes": minutes, "leave_out": share or None}
+    start_project(project, recipe, words, look, runtime, again, **facts)
+    return True
+
+
+def start_project(
+    project: Project, recipe: Recipe, words: list[str], look: Look, runtime: Runtime, again: bool, **facts: Any
+) -> None:
+    """Write what a project begins with: the configs of its recipe, what its images are like, and cluster.json.
+
+    `again` removes what this program wrote there before.
+    """
     project.begin(look.files, again)
     project.configs.write_env(runtime)
     project.configs.write(recipe, words)
     if not project.shared:
         note_look(project.folder, look.files.root, look.values, look.found)
-    stages = [stage for stage in stages if stage in recipe.configs]
-    facts = {"seconds": seconds, "stages": stages, "minutes": minutes, "leave_out": share or None}
     project.write(recipe=recipe.name, reasons=recipe.reasons, result=None, **facts)
-    return True

@@ -50,6 +50,8 @@ class Project:
         self.folder, self.request, self.shared = folder, request, shared
         self.home = shared.folder if shared else folder
         """Where `runs` is."""
+        self.rival: Project | None = None
+        """Of the same images, a clustering from scratch beside one of pretrained features, or the other way round."""
         self.configs: Configs = Configs(folder, self.home, shared.configs if shared else None)
         self.facts: dict[str, Any] = {
             "recipe": "",

@@ -63,12 +63,12 @@ def refining_config(look: Look, facts: Pretrained, device: str) -> dict[str, Any
     }
 
 
-def by_the_clock(recipe: Recipe) -> Recipe:
+def by_the_clock(recipe: Recipe, competes: bool = False) -> Recipe:
     """The recipe where minutes say how long its clusters are refined.
 
-    Raises ConfigError where there is nothing to refine.
+    Raises ConfigError where there is nothing to refine, unless a network `competes` that is trained in these minutes.
     """
-    if "candidates" not in recipe.configs:
+    if "candidates" not in recipe.configs or (competes and STAGE not in recipe.configs):
         return recipe
     if STAGE not in recipe.configs:
         raise ConfigError("--minutes is for refining, which needs a network whose last layers are known; leave it out")

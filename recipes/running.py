@@ -51,11 +51,17 @@ def run_all(jobs: list[tuple[Project, list[str]]], first: Project, args: Any) ->
         for project, stages in jobs:
             run_stages(project, stages, display, num_done)
             num_done += len(stages)
-            if stages == project.stages and project.request["num_clusters"]:
+            is_whole = stages[-1] == project.stages[-1] and not is_rival(project)
+            if is_whole and project.request["num_clusters"]:
                 with display.stage("writing the report"):
                     found, scores = show(project)
                 project.write(result={"model": MODEL, "scores": scores, "verdict": verdict_of(found)})
     return True
+
+
+def is_rival(project: Project) -> bool:
+    """Whether a project is from scratch, beside one of pretrained features."""
+    return project.rival is not None and "candidates" not in project.stages
 
 
 def make_work(project: Project, stage: str) -> Work:
@@ -63,7 +69,12 @@ def make_work(project: Project, stage: str) -> Work:
     p = project.load(stage)
     folder = Path(p[f"{SETUPS[stage].stage}_dir"])
     number = f" (K = {project.request['num_clusters']})" if project.shared else ""
-    return Work(TITLES[stage] + number, folder, p.epochs or 1, project.facts["seconds"].get(stage, 0.0))
+    return Work(title_of(project, stage) + number, folder, p.epochs or 1, project.facts["seconds"].get(stage, 0.0))
+
+
+def title_of(project: Project, stage: str) -> str:
+    """What a stage of a project does, in words."""
+    return TITLES[stage] + (" from scratch" if is_rival(project) else "")
 
 
 def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
@@ -71,8 +82,8 @@ def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
     project = jobs[0][0]
     for reason in project.facts["reasons"]:
         display.line(reason)
-    trained = {stage: project.load(stage).epochs for project, stages in jobs for stage in stages}
-    epochs = ", ".join(TITLES[stage] + (f" {num} epochs" if num else "") for stage, num in trained.items())
+    trained = {title_of(project, stage): project.load(stage).epochs for project, stages in jobs for stage in stages}
+    epochs = ", ".join(title + (f" {num} epochs" if num else "") for title, num in trained.items())
     num = len({project.request["num_clusters"] for project, stages in jobs if stages == project.stages} - {None})
     each = f", for {num} numbers of clusters" if num > 1 else ""
     left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
@@ -94,11 +105,13 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
             except UserError as error:
                 message = in_context(str(error), work.folder)
                 may_end = isinstance(error, NothingConfidentError | TimeOverError)
-                if not may_end and not (stage == REFINING and "candidates" in project.stages):
+                has_clusters = is_rival(project) or (stage == REFINING and "candidates" in project.stages)
+                if not may_end and not has_clusters:
                     raise type(error)(message) from error
-                ended = message  # there are clusters already
+                ended = message
         if ended:
-            warn(f"refining ended early, and what there is competes: {ended}")
+            what = "training from scratch" if is_rival(project) else "refining"
+            warn(f"{what} ended early, and what there is competes: {ended}")
             return
         seconds = read_record(work.folder).get("seconds", 0.0)
         display.line(f"{number}/{total} {work.title}: done, {duration(seconds)}")
@@ -132,10 +145,9 @@ def warn_of_labels(output: Path) -> None:
 
 def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
     """Hand out the best model, write report.html and clusters.csv; returns it, and the scores by labels, if any."""
-    p = project.load(project.stages[-1])
+    found = deliver(project, Runtime.of(project.load(project.stages[-1])))
+    p = found.project.load(found.stage)
     dataset = get_val_dataset(p)
-    found = deliver(project, dataset, Runtime.of(p))
-    p = project.load(found.stage)
     scores = clusters.score_prediction(found.prediction, dataset)
     write_clusters(project.folder / "clusters.csv", dataset.paths, found.prediction)
     warn_of_labels(project.folder)

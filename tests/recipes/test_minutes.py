@@ -6,12 +6,13 @@ import pytest
 import torch
 import yaml
 
+from recipes.choose import choose
 from recipes.display import Work
-from recipes.minutes import take_minutes
+from recipes.minutes import may_compete, take_minutes, time_words
 from recipes.project import Project
 from system.files import write_text
 from system.runtime import Runtime
-from tests.recipes.test_refining import lite0
+from tests.recipes.test_refining import lite0, look
 
 
 @pytest.fixture
@@ -58,3 +59,31 @@ def test_minutes_take_no_epoch_away(project):
     path.write_text(path.read_text().replace("epochs: 3", "epochs: 50"))
     take_minutes(project, 5.0)
     assert epochs(project) == 50
+
+
+def test_all_training_from_scratch_shares_the_minutes_with_the_rest(project, tmp_path):
+    rival = Project(tmp_path / "scratch", {"num_clusters": 5, "words": []})
+    rival.configs.write_env(Runtime(torch.device("cpu"), torch.float32, torch.float32))
+    rival.configs.write(choose(look(), 5, "cpu"), [])
+    for one, stage, seconds in ((project, "pretext", 60.0), (project, "candidates", 30.0), (rival, "pretext", 90.0)):
+        folder = one.folder / "runs" / stage
+        folder.mkdir(parents=True)
+        write_text(folder / "run.json", json.dumps({"status": "finished", "seconds": seconds}), record=True)
+    project.rival, rival.rival = rival, project
+    project.facts["minutes"] = rival.facts["minutes"] = 6.0
+    assert time_words(project, "candidates") == []
+    assert time_words(rival, "simclr") == ["minutes=4.500"]  # its own seconds so far are no others'
+    assert time_words(rival, "scan") == time_words(project, "selflabel") == ["minutes=3.000"]
+    project.facts["minutes"] = 2.0
+    assert time_words(project, "selflabel") == ["minutes=0.001"]
+    rival.rival = None  # by itself, minutes are for refining
+    assert time_words(rival, "scan") == []
+
+
+@pytest.mark.parametrize(
+    ("features", "given", "competes"),
+    [("efficientnet_lite0", 6.0, True), ("efficientnet_lite0", 5.9, False), ("given/8", 60.0, False)],
+)
+def test_from_six_minutes_on_a_network_from_scratch_competes_with_pretrained_ones(features, given, competes):
+    assert may_compete(features, given) is competes
+    assert not may_compete(features, None)

@@ -1,0 +1,84 @@
+"""A network from scratch competes with pretrained features where minutes are given."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from recipes.choose import SCHEDULES, choose
+from recipes.deliver import support
+from recipes.rival import lengthen
+from tests.recipes.test_refining import look
+from tests.stage import command
+from tests.stages.test_cluster import fill, read
+
+
+def words_for(folder, num_clusters, *more):
+    words = [folder / "images", "--num_clusters", num_clusters, "--output", folder / "out"]
+    return [*words, "--features", "efficientnet_lite0", "selflabel.epochs=1", *more]
+
+
+def train_shortly(out, **more):
+    """Edit the configs that a dry run wrote."""
+    for stage, epochs in (("simclr", 1), ("scan", 20), ("selflabel", 1)):
+        path = out / f"scratch/configs/{stage}.yml"
+        content = yaml.safe_load(path.read_text()) | {"epochs": epochs, "confidence_threshold": 0.34}
+        content |= more if stage == "scan" else {}
+        path.write_text(yaml.safe_dump(content))
+
+
+def verdict(out):
+    return json.loads((out / "cluster.json").read_text())["result"]["verdict"]
+
+
+@pytest.mark.slow
+def test_both_ways_compete_and_the_one_with_more_support_is_handed_out(tmp_path, capsys, monkeypatch):
+    fill(tmp_path / "images", 36)
+    out = tmp_path / "out"
+    assert command("cluster", *words_for(tmp_path, 3, "--minutes", 6, "--dry_run")) == 0
+    train_shortly(out)
+    setups = set()
+    for taken in (False, True):  # whatever a network says after one epoch
+        shares = iter([0.5, 0.6 if taken else 0.4])
+        monkeypatch.setattr("recipes.deliver.support", lambda clusters, spaces, shares=shares: next(shares))
+        assert command("cluster", *words_for(tmp_path, 3, "--minutes", 1000 + taken, "--leave_out", 0.1)) == 0
+        shown, found = capsys.readouterr(), verdict(out)
+        assert "learning features from scratch 1 epochs" in shown.out and "ended early" not in shown.err
+        assert found["candidates"][-1]["name"] == "from scratch"
+        assert found["reason"].startswith("from scratch: ") is taken
+        assert ("0.600 and 0.500" if taken else "0.400 and 0.500") in found["reason"]
+        setups.add(yaml.safe_load((out / "config.yml").read_text())["backbone"])
+        assert command("predict", "--model", out, tmp_path / "images", "--output", tmp_path / "new.csv") == 0
+        pairs = zip(read(tmp_path / "new.csv"), read(out / "clusters.csv"), strict=True)
+        assert all(new["cluster"] == old["cluster"] for new, old in pairs)
+    assert setups == {"efficientnet_lite0", "resnet8"}
+
+
+@pytest.mark.slow
+def test_training_from_scratch_that_fails_leaves_the_other_clusterings(tmp_path, capsys):
+    fill(tmp_path / "images", 36)
+    out = tmp_path / "out"
+    assert command("cluster", *words_for(tmp_path, 3, "--minutes", 6, "--dry_run")) == 0
+    train_shortly(out, num_neighbors=30)
+    assert command("cluster", *words_for(tmp_path, 3)) == 0
+    shown = capsys.readouterr().err
+    assert "training from scratch ended early, and what there is competes" in shown
+    assert "20 neighbors per image, but 30 are asked for" in shown
+    assert read(out / "clusters.csv") and not any(row["name"] == "from scratch" for row in verdict(out)["candidates"])
+
+
+def test_more_minutes_are_more_epochs_up_to_those_of_a_gpu():
+    recipe = choose(look(), 10, "cpu", quick=True)  # 2,000 images: 80, 30 and 20 epochs
+    assert [config["epochs"] for config in lengthen(recipe, 2.0).configs.values()] == [160, 60, 40]
+    most = [SCHEDULES["gpu"][stage].highest for stage in ("simclr", "scan", "selflabel")]
+    assert [config["epochs"] for config in lengthen(recipe, 1e6).configs.values()] == most == [1000, 200, 200]
+
+
+def test_support_is_the_mean_over_kinds_of_neighbors():
+    clusters = torch.tensor([0, 0, 0, 1, 1, 1])
+    same = torch.tensor([[0, 1], [1, 0], [2, 0], [3, 4], [4, 3], [5, 3]])
+    other = torch.tensor([[0, 3], [1, 4], [2, 5], [3, 0], [4, 1], [5, 2]])
+    # Half of all pairs share a cluster by chance: all neighbors (1 - .5) / .5 = 1, no neighbor (0 - .5) / .5 = -1.
+    assert support(clusters, [same, same]) == 1.0
+    assert support(clusters, [same, other]) == 0.0
