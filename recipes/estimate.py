@@ -7,17 +7,18 @@ import torch
 from easydict import EasyDict
 
 from models.plain import is_given
+from models.pretrained import describe_pretrained
 from recipes.choose import STAGES, Recipe
 from recipes.look import Look
 from system.runtime import Runtime, generator
 from utils.common_config import get_model, get_train_transformations
 
-REFINING = 3.7  # an epoch, as often as the features of all images: two views, one with gradient, and the score
+# Guesses for two cores or a GPU, which are corrected while the stages run.
 COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1
-# Guesses, which are corrected while the stages run: features of an image on a CPU and on a GPU, and all clusterings of
-# some images and of one more.
-FEATURE_SECONDS = {"cpu": 0.006, "gpu": 0.001}
-CLUSTERING_SECONDS = (15.0, 0.008)
+SECONDS_PER_GFLOP = {"cpu": 0.006, "gpu": 0.0005}  # of features
+REFINING = 8.0  # an epoch, as often as the features of all images: two views, one with gradient, and the score
+MINING_SECONDS = 3e-8  # of a pair of images
+CLUSTERING_SECONDS = (20.0, 15.0, 0.005)  # in all, and for each network, and for each image
 NUM_TIMED = 3
 
 
@@ -27,13 +28,16 @@ def estimate(recipe: Recipe, look: Look, runtime: Runtime) -> dict[str, float]:
         p = EasyDict(recipe.configs["simclr"])
         second = time_step(p, runtime.place(get_model(p)), runtime) / p.batch_size * look.num_images
         return {stage: max(second * COST[stage], 1e-6) for stage in STAGES}
-    config = recipe.configs["pretrained"]
-    side = 0 if is_given(config["backbone"]) else config["transformation_kwargs"]["crop_size"]
-    each = FEATURE_SECONDS["cpu" if runtime.device.type == "cpu" else "gpu"] * (side / 128) ** 2
-    base, more = CLUSTERING_SECONDS
-    features = each * look.num_images
-    found = {"pretrained": features + 5, "candidates": base + more * look.num_images}
-    return {**found, "selflabel": REFINING * features}
+    name, device = recipe.configs["pretrained"]["backbone"], runtime.device.type
+    facts = None if is_given(name) else describe_pretrained(name, device=device, image_side=look.short_side)
+    device = "cpu" if device == "cpu" else "gpu"
+    features = SECONDS_PER_GFLOP[device] * facts.gflop * look.num_images if facts else 0.0
+    base, network, image = CLUSTERING_SECONDS
+    return {
+        "pretrained": 5 + features + MINING_SECONDS * look.num_images**2,
+        "candidates": base + network * (len(facts.dims) if facts else 1) + image * look.num_images,
+        "selflabel": REFINING * features,
+    }
 
 
 def time_step(p: EasyDict, model: Any, runtime: Runtime) -> float:
