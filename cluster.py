@@ -9,11 +9,12 @@
     python cluster.py photos --num_clusters 10 --features own.npy
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
     python cluster.py photos --num_clusters 10 --leave_out auto         # images far from all clusters are in none
-    python cluster.py photos --num_clusters 10 --minutes 20             # refine on until 20 minutes are over
+    python cluster.py photos --num_clusters 10 --minutes 20             # train and refine for 20 minutes
     python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder a cluster
 
 Takes features from pretrained networks, clusters them by several methods, refines one clustering where that takes
 minutes at most (not with --quick, and not for several numbers), and hands out the one that label-free scores prefer.
+From --minutes 6 on, for one number, a network trained on these images alone, in DIR/scratch, competes with them.
 --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be downloaded, else
 embedded), embedded (installed with the project), dinov2, timm/NAME, scratch, which trains a network on these images
 alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a .npy with a row an image in the

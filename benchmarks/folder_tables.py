@@ -70,6 +70,37 @@ def spaces(read: Read) -> str:
     return markdown(head, rows)
 
 
+def rivals(read: Read) -> str:
+    """Which of two ways label-free scores prefer, the pretrained or the one from scratch, and what both reach."""
+    try:
+        result = read("rivals.json")
+    except FileNotFoundError:
+        return "Not measured yet: `python -m benchmarks.rivals --data DIR`.\n"
+    rows = []
+    for case in sorted(result["cases"], key=lambda case: (case["data"], case["number"])):
+        sides = [case[side] for side in ("pretrained", "scratch")]
+        support = [f"{sum(side['neighbors']) / 2:.3f}" for side in sides]
+        name = f"{case['data']}, {case['num_images']:,} images, {len(case['classes'])} classes"
+        accs = [f"{side['acc']:.1f}" for side in sides]
+        rows.append([name, *accs, *support, case["handed_out"], f"{case['seconds']:.0f}"])
+    head = [
+        "folder",
+        "pretrained, ACC %",
+        "from scratch",
+        "support, pretrained",
+        "from scratch",
+        "handed out",
+        "seconds",
+    ]
+    found = [f"{name} {one['regret']:.1f} ({one['right']} right)" for name, one in result["rules"].items()]
+    held_out = [f"{one['data']} {one['regret']:.1f}" for one in result["held_out"]]
+    return (
+        markdown(head, rows)
+        + f"\nPoints lost by each rule over {len(rows)} cases: {'; '.join(found)}. By the rule that is best on the other "
+        f"data sets: {', '.join(held_out)}. {where(result['cases'][0]['machine'])}.\n"
+    )
+
+
 def orientation(read: Read) -> str:
     """In which data sets images are told from their mirror images, as the lowest and highest share of any choice."""
     result = read("orientation.json")

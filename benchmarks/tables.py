@@ -237,6 +237,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "spaces": folder_tables.spaces,
     "orientation": folder_tables.orientation,
     "folders": folder_tables.folders,
+    "rivals": folder_tables.rivals,
     "refining": folder_tables.refining,
     "number": number_tables.number_of_clusters,
     "number-speed": number_tables.speed,

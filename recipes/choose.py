@@ -67,7 +67,7 @@ SCHEDULES: dict[str, dict[str, Schedule]] = {
         "scan": Schedule(400_000, 10, 100),
         "selflabel": Schedule(400_000, 10, 100),
     },
-    # About two minutes on two cores; the epochs follow from the images, not from how busy the machine is.
+    # Two to three minutes on two cores; the epochs follow from the images, not from how busy the machine is.
     "quick": {
         "simclr": Schedule(160_000, 3, 100),
         "scan": Schedule(60_000, 3, 50),

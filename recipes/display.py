@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import re
 import sys
 import threading
@@ -76,11 +77,12 @@ class Clock:
     """Turns epochs done into seconds left.
 
     The seconds of each stage's epochs are estimated before. Once epochs of a stage were measured, the mean of the last
-    few replaces its estimate; stages to come are expected to miss theirs by as much as the measured ones did.
+    few replaces its estimate; stages to come are expected to miss theirs by as much as the measured ones did. Where all
+    of it `ends` at a time, no more is left than until then.
     """
 
-    def __init__(self, works: list[Work], now: float) -> None:
-        self.works = works
+    def __init__(self, works: list[Work], now: float, ends: float = math.inf) -> None:
+        self.works, self.ends = works, ends
         self.done = [work.epochs_done() for work in works]
         self.changed = now
         self.measured: list[deque[float]] = [deque(maxlen=NUM_MEASURED) for _ in works]
@@ -109,6 +111,9 @@ class Clock:
         at_work = next(unfinished, None)
         ahead = 0.0 if at_work is None else min(now - self.changed, 0.95 * seconds[at_work])  # within an epoch
         left = max(total - behind - ahead, 0.0)
+        if left:
+            left = min(left, max(self.ends - now, 1.0))
+        total = behind + ahead + left
         work = self.works[-1 if at_work is None else at_work]
         lines = work.lines()
         loss = lines[-1].get("loss") if lines else None
@@ -128,11 +133,11 @@ class Display:
     """A context in which stages run: they speak to a log file, a bar shows how far all of them are.
 
     A warning is shown too, each kind once, and at the end of the stage as it was said last. Without a terminal a line
-    is printed every half minute.
+    is printed every half minute. The stages take no more than `most` seconds.
     """
 
-    def __init__(self, works: list[Work], log: Path) -> None:
-        self.works, self.log_path = works, log
+    def __init__(self, works: list[Work], log: Path, most: float = math.inf) -> None:
+        self.works, self.log_path, self.most = works, log, most
         self.out, self.err = sys.stdout, sys.stderr
         self.title = ""
         self._ended = threading.Event()
@@ -142,7 +147,7 @@ class Display:
     def __enter__(self) -> Self:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log = self.log_path.open("a", encoding="utf-8", errors="backslashreplace")
-        self._clock = Clock(self.works, time.monotonic())
+        self._clock = Clock(self.works, time.monotonic(), time.monotonic() + self.most)
         # tqdm sets a comma before a postfix: the words stand where it has its unit.
         form = "{desc} {percentage:3.0f}%|{bar}| {unit}"
         tty = is_terminal(self.err)

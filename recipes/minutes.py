@@ -3,6 +3,7 @@
 From six minutes on, a network trained on the images alone competes with pretrained features, within the same minutes.
 """
 
+import math
 import re
 from pathlib import Path
 
@@ -92,7 +93,13 @@ def time_words(project: Project, stage: str) -> list[str]:
     return [f"minutes={max(minutes - _seconds_of_others(project, stage) / 60, SHORTEST):.3f}"]
 
 
-def _seconds_of_others(project: Project, stage: str) -> float:
+def seconds_left(project: Project) -> float:
+    """Seconds that are left of the minutes of a project, infinite where none were given."""
+    minutes: float | None = project.facts["minutes"]
+    return math.inf if minutes is None else max(60 * minutes - _seconds_of_others(project), 0.0)
+
+
+def _seconds_of_others(project: Project, stage: str = "") -> float:
     """Seconds that all stages but this one took so far, the search for the number of clusters among them."""
     found = [(one, name) for one in (project, project.rival) if one for name in one.stages]
     found += [(project.shared, project.shared.stages[0])] if project.shared else []

@@ -1,5 +1,6 @@
 """The stages of projects, one after another, and their results as files."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from data.folder import find_images
 from recipes.auto import for_page
 from recipes.deliver import Delivery, deliver, verdict_of
 from recipes.display import Display, Work, duration
-from recipes.minutes import time_words
+from recipes.minutes import seconds_left, time_words
 from recipes.preview import draw_images
 from recipes.project import Project
 from recipes.record import LOG, PICTURE, UNREADABLE
@@ -40,7 +41,10 @@ def run_all(jobs: list[tuple[Project, list[str]]], first: Project, args: Any) ->
 
     Returns False in a dry run, which only draws images.
     """
-    display = Display([make_work(project, stage) for project, stages in jobs for stage in stages], first.folder / LOG)
+    works = [make_work(project, stage) for project, stages in jobs for stage in stages]
+    numbers = {project.request["num_clusters"] for project, _ in jobs}
+    most = seconds_left(first) if len(numbers) == 1 else math.inf  # each number has minutes of its own
+    display = Display(works, first.folder / LOG, most)
     with display:
         say_plan(jobs, display)
         if args.dry_run:
@@ -86,7 +90,7 @@ def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
     epochs = ", ".join(title + (f" {num} epochs" if num else "") for title, num in trained.items())
     num = len({project.request["num_clusters"] for project, stages in jobs if stages == project.stages} - {None})
     each = f", for {num} numbers of clusters" if num > 1 else ""
-    left = sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works)
+    left = min(sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works), display.most)
     display.line(f"{epochs}{each}; about {duration(left)} left")
     display.line(f"configs: {project.configs.folder}; what the stages say: {display.log_path}")
 

@@ -65,7 +65,8 @@ def _parser(doc: str) -> cli.Parser:
         "--minutes",
         type=cli.minutes,
         metavar="M",
-        help="refine the clusters for at most M minutes of computing, while the score rises; more minutes later go on",
+        help="compute for at most M minutes: refine the clusters while the score rises, from 6 on also train a network "
+        "on these images alone, which competes; more minutes later go on",
     )
     parser.add_argument(
         "--leave_out",

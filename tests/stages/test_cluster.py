@@ -329,6 +329,14 @@ def test_time_left_follows_what_epochs_really_take(tmp_path):
     assert clock.look(160.0).words == "nearly done"
 
 
+def test_time_left_is_no_more_than_what_was_given(tmp_path):
+    clock = Clock([Work("a", tmp_path, 40, 1.0)], now=0.0, ends=10.0)
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n' * 4)
+    seen = clock.look(4.0)
+    assert seen.left == 6.0 and seen.share == 0.4
+    assert clock.look(11.0).left == 1.0  # it stops after a step
+
+
 def test_time_left_is_never_an_estimate_that_was_measured_once(tmp_path):
     clock = Clock([Work("a", tmp_path, 40, 1.0)], now=0.0)
     left, now = [], 0.0
