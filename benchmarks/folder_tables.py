@@ -96,8 +96,8 @@ def rivals(read: Read) -> str:
     held_out = [f"{one['data']} {one['regret']:.1f}" for one in result["held_out"]]
     return (
         markdown(head, rows)
-        + f"\nPoints lost by each rule over {len(rows)} cases: {'; '.join(found)}. By the rule that is best on the other "
-        f"data sets: {', '.join(held_out)}. {where(result['cases'][0]['machine'])}.\n"
+        + f"\nPoints lost by each rule over {len(rows)} cases: {'; '.join(found)}. By the rule that is best on the "
+        f"other data sets: {', '.join(held_out)}. {where(result['cases'][0]['machine'])}.\n"
     )
 
 
