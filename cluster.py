@@ -14,7 +14,8 @@
 
 Takes features from pretrained networks, clusters them by several methods, refines one clustering where that takes
 minutes at most (not with --quick, and not for several numbers), and hands out the one that label-free scores prefer.
-From --minutes 6 on, for one number, a network trained on these images alone, in DIR/scratch, competes with them.
+From --minutes 6 on, for the number that DIR begins with, a network that is trained on these images alone, in
+DIR/scratch, competes with them.
 --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be downloaded, else
 embedded), embedded (installed with the project), dinov2, timm/NAME, scratch, which trains a network on these images
 alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a .npy with a row an image in the
@@ -128,7 +129,7 @@ def cluster(project: Project, look: Look, args: Any, words: list[str], again: bo
     if args.link_to:  # what is in the way is said before anything runs
         find_sorter(project, args, args.link_to, project.request["num_clusters"])
     if open_project(project, look, args, words, again):
-        with rival_of(project, look, args, again):
+        with rival_of(project, look, args):
             if not run_all(jobs_of(project), project, args):
                 return 0
         if is_own(project.folder / INDEX):
@@ -169,8 +170,11 @@ def cluster_several(
                     project.write(number=found)
         left = [project for project in projects if not project.finished]
         if left:
-            jobs = [(project, project.stages) for project in left if project is not shared]
-            jobs.insert(0, (shared, shared.stages if shared in left else shared.stages[:1]))
+            first = [(shared, shared.stages[:1])]
+            if shared in left:
+                held.enter_context(rival_of(shared, look, args))
+                first = jobs_of(shared)
+            jobs = [*first, *((project, project.stages) for project in left if project is not shared)]
             if not run_all(jobs, shared, args):
                 return 0
         else:

@@ -29,8 +29,10 @@ from clustering.judge import generalisation_score, neighbor_agreement
 from clustering.kmeans import fit_kmeans
 from clustering.scores import score_clusters
 from recipes.deliver import from_features, from_scratch, neighbors_of
+from recipes.finalists import has_models
 from recipes.project import Project
-from recipes.rival import FOLDER
+from recipes.record import RIVAL
+from system.errors import UserError
 from system.runtime import Runtime, generator
 from utils import cli, pretext
 from utils.common_config import get_backbone, get_val_dataset
@@ -79,8 +81,10 @@ def run_case(case: dict[str, Any], images: Any, folder: Path) -> dict[str, Any]:
 
 def compare(output: Path) -> dict[str, Any]:
     """The label-free scores of what each way found, in its own features and in those of the other, and ACC in %."""
-    projects = [read_project(output), read_project(output / FOLDER)]
+    projects = [read_project(output), read_project(output / RIVAL)]
     datasets = [get_val_dataset(project.load(project.stages[-1])) for project in projects]
+    if not has_models(projects[1]):
+        raise UserError("the network from scratch did not end in time; run this on an idle machine")
     runtime = Runtime.of(projects[0].load(projects[0].stages[0]))
     ways = (from_features, from_scratch)
     found = [way(*one, runtime) for way, one in zip(ways, zip(projects, datasets, strict=True), strict=True)]

@@ -14,6 +14,7 @@ from recipes.choose import Recipe
 from recipes.configs import ALIAS, NUMBER
 from recipes.features import make_recipe
 from recipes.look import Look
+from recipes.minutes import may_compete
 from recipes.numbers import parse_numbers
 from recipes.project import Project
 from recipes.record import NUMBERS
@@ -101,9 +102,10 @@ def take_number(project: Project, look: Look, number: int, args: argparse.Namesp
     """Make a project that has only features one of a number of clusters, as if that number had been asked for."""
     first = project.stages[0]
     device = Runtime.of(project.load(first)).device.type
-    whole = make_recipe(look, number, device, args.quick, features_of(project), look.may_flip(args.flip, args.no_flip))
+    features = features_of(project)
+    whole = make_recipe(look, number, device, args.quick, features, look.may_flip(args.flip, args.no_flip))
     if project.facts["minutes"]:
-        whole = by_the_clock(whole)
+        whole = by_the_clock(whole, may_compete(features.name, project.facts["minutes"]))
     recipe = own_part(replace(whole, reasons=project.facts["reasons"]), project)
     project.request["num_clusters"] = number
     project.configs.write(recipe, words)

@@ -24,13 +24,14 @@ from utils.common_config import get_val_dataset
 from utils.saved import relative_config
 
 FROM_SCRATCH = "from scratch"  # of the candidates, what competes with pretrained features
+ADVICE = "try --features embedded, or more images"
 TRUST_IN_ONE = (
     (0.8, "similar images nearly always share a cluster: expect most clusters to hold one kind"),
     (
         0.5,
         "similar images often share a cluster: expect clusters that are split or mixed; try another number of clusters",
     ),
-    (-1.0, "similar images seldom share a cluster: take this as a guess; try --features embedded, or more images"),
+    (-1.0, f"similar images seldom share a cluster: take this as a guess; {ADVICE}"),
 )
 """From which agreement of neighbors on what to expect, where there is one way of clustering and not several."""
 
@@ -40,6 +41,7 @@ class Delivery:
     """What was handed out and why: whose stage, its prediction, all candidates with their scores, and the verdict."""
 
     project: Project
+    dataset: Any
     stage: str
     path: Path
     prediction: Prediction
@@ -87,13 +89,13 @@ def from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
     chosen, reason = choose_row(rows)
     if chosen >= len(result["candidates"]):
         winner = finalists[chosen - len(result["candidates"])]
-        return Delivery(project, winner.stage, winner.path, winner.prediction, rows, reason, result["trust"])
+        return Delivery(project, dataset, winner.stage, winner.path, winner.prediction, rows, reason, result["trust"])
     p = EasyDict({**p, "head_kwargs": clusters.read_head(p, path)})
     model, head = clusters.load_clustering(p, path)
     prediction = predict_features(model, head, pretext.load_features(p, "train", dataset))
     if finalists:
         reason += "; what refining made of it is no better by this rule, and is not used"
-    return Delivery(project, "candidates", path, prediction, rows, reason, result["trust"])
+    return Delivery(project, dataset, "candidates", path, prediction, rows, reason, result["trust"])
 
 
 def from_scratch(project: Project, dataset: Any, runtime: Any) -> Delivery:
@@ -105,16 +107,15 @@ def from_scratch(project: Project, dataset: Any, runtime: Any) -> Delivery:
     chosen, reason = choose_row(rows)
     winner = finalists[chosen]
     trust = trust_in_one(rows[chosen]["neighbors"], rows[chosen]["used"])
-    return Delivery(project, winner.stage, winner.path, winner.prediction, rows, reason, trust)
+    return Delivery(project, dataset, winner.stage, winner.path, winner.prediction, rows, reason, trust)
 
 
 def _between_spaces(found: Delivery, rival: Project, runtime: Any) -> Delivery:
     """What was found in pretrained features or by a network from scratch: what has more support in both spaces."""
-    datasets = [get_val_dataset(project.load(project.stages[-1])) for project in (found.project, rival)]
-    other = from_scratch(rival, datasets[1], runtime)
-    spaces = [neighbors_of(*one) for one in zip((found.project, rival), datasets, strict=True)]
+    other = from_scratch(rival, get_val_dataset(rival.load(REFINING)), runtime)
+    spaces = [neighbors_of(one.project, one.dataset) for one in (found, other)]
     finalists = [Finalist("", one.stage, one.path, one.prediction) for one in (found, other)]
-    scores = [score_finalist(finalist, spaces[0], datasets[0]) for finalist in finalists]
+    scores = [score_finalist(finalist, spaces[0], found.dataset) for finalist in finalists]
     supports = [support(one.prediction.clusters.cpu(), spaces) for one in (found, other)]
     kept = sound_of([row["used"] for row in scores], [row["evenness"] for row in scores])
     rows = [*found.candidates, {**scores[1], "name": FROM_SCRATCH}]
@@ -123,7 +124,8 @@ def _between_spaces(found: Delivery, rival: Project, runtime: Any) -> Delivery:
     more = f"neighbors share a cluster {{}} often ({now} and {before} in the mean of both kinds of features)"
     if max(kept, key=lambda i: supports[i]) == 1:
         why = f"{more.format('more')} than with {name}" if 0 in kept else f"{name} left clusters nearly empty"
-        return replace(other, candidates=rows, reason=f"{FROM_SCRATCH}: {why}")
+        trust = other.trust.replace(ADVICE, "try more images")  # those features were worse
+        return replace(other, candidates=rows, reason=f"{FROM_SCRATCH}: {why}", trust=trust)
     why = more.format("less") if 1 in kept else "clusters were left nearly empty"
     return replace(found, candidates=rows, reason=f"{found.reason}; {FROM_SCRATCH}, {why}")
 
@@ -153,7 +155,7 @@ def choose_row(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
 def trust_in_one(neighbors: float, used: int) -> str:
     """How far to trust one model of a network trained on these images alone, by the table TRUST_IN_ONE."""
     if used == 1:
-        return "all images are in one cluster, which says nothing about them; try --features embedded, or more images"
+        return f"all images are in one cluster, which says nothing about them; {ADVICE}"
     return next(sentence for least, sentence in TRUST_IN_ONE if neighbors >= least)
 
 

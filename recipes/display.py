@@ -8,8 +8,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -29,12 +29,16 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Work:
-    """A stage to come: what it does in words, its run folder, its epochs, and the estimated seconds of one."""
+    """A stage to come: what it does in words, its run folder, its epochs, and the estimated seconds of one.
+
+    A `timed` one ends when the minutes are over that were given.
+    """
 
     title: str
     folder: Path
     epochs: int
     seconds: float
+    timed: bool = False
 
     def lines(self) -> list[dict[str, Any]]:
         """What its metrics file holds so far, a mapping an epoch."""
@@ -51,6 +55,11 @@ class Work:
             if record["status"] == "finished" and (not num_lines or "ended" in (record.get("result") or {})):
                 return self.epochs
         return min(num_lines, self.epochs)
+
+
+def seconds_of(works: Iterable[Work]) -> float:
+    """The estimated seconds of what is left of some stages."""
+    return sum((work.epochs - work.epochs_done()) * work.seconds for work in works)
 
 
 @dataclass(frozen=True)
@@ -77,8 +86,8 @@ class Clock:
     """Turns epochs done into seconds left.
 
     The seconds of each stage's epochs are estimated before. Once epochs of a stage were measured, the mean of the last
-    few replaces its estimate; stages to come are expected to miss theirs by as much as the measured ones did. Where all
-    of it `ends` at a time, no more is left than until then.
+    few replaces its estimate; stages to come are expected to miss theirs by as much as the measured ones did. Timed
+    stages end at a time, `ends`.
     """
 
     def __init__(self, works: list[Work], now: float, ends: float = math.inf) -> None:
@@ -111,8 +120,12 @@ class Clock:
         at_work = next(unfinished, None)
         ahead = 0.0 if at_work is None else min(now - self.changed, 0.95 * seconds[at_work])  # within an epoch
         left = max(total - behind - ahead, 0.0)
-        if left:
-            left = min(left, max(self.ends - now, 1.0))
+        untimed = sum(
+            (work.epochs - done) * each
+            for work, done, each in zip(self.works, self.done, seconds, strict=True)
+            if not work.timed
+        )
+        left = min(left, max(self.ends - now, untimed))
         total = behind + ahead + left
         work = self.works[-1 if at_work is None else at_work]
         lines = work.lines()
@@ -133,7 +146,7 @@ class Display:
     """A context in which stages run: they speak to a log file, a bar shows how far all of them are.
 
     A warning is shown too, each kind once, and at the end of the stage as it was said last. Without a terminal a line
-    is printed every half minute. The stages take no more than `most` seconds.
+    is printed every half minute. After `most` seconds the timed stages end.
     """
 
     def __init__(self, works: list[Work], log: Path, most: float = math.inf) -> None:
@@ -176,6 +189,12 @@ class Display:
                 if text != self._shown[kind]:
                     print_line(f"{text} (the last of {times + 1} such warnings)", self.err)
             self._latest.clear()
+
+    def end(self, works: Collection[Work]) -> None:
+        """Count what is left of some stages as nothing."""
+        for number, work in enumerate(self.works):
+            if work in works:
+                self.works[number] = replace(work, epochs=work.epochs_done())
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""

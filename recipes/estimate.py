@@ -17,8 +17,8 @@ from utils.common_config import get_model, get_train_transformations
 COST = {"simclr": 1.0, "scan": 1.0, "selflabel": 0.75}  # of an image in a stage, two views with gradient being 1
 SECONDS_PER_GFLOP = {"cpu": 0.006, "gpu": 0.0005}  # of features
 REFINING = 8.0  # an epoch, as often as the features of all images: two views, one with gradient, and the score
-MINING_SECONDS = 3e-8  # of a pair of images
-CLUSTERING_SECONDS = (20.0, 15.0, 0.005)  # in all, and for each network, and for each image
+MINING_SECONDS = {"cpu": 3e-8, "gpu": 6e-11}  # of a pair of images
+CLUSTERING_SECONDS = {"cpu": (20.0, 15.0, 0.005), "gpu": (20.0, 10.0, 0.0005)}  # in all, for a network, for an image
 NUM_TIMED = 3
 
 
@@ -32,9 +32,9 @@ def estimate(recipe: Recipe, look: Look, runtime: Runtime) -> dict[str, float]:
     facts = None if is_given(name) else describe_pretrained(name, device=device, image_side=look.short_side)
     device = "cpu" if device == "cpu" else "gpu"
     features = SECONDS_PER_GFLOP[device] * facts.gflop * look.num_images if facts else 0.0
-    base, network, image = CLUSTERING_SECONDS
+    base, network, image = CLUSTERING_SECONDS[device]
     return {
-        "pretrained": 5 + features + MINING_SECONDS * look.num_images**2,
+        "pretrained": 5 + features + MINING_SECONDS[device] * look.num_images**2,
         "candidates": base + network * (len(facts.dims) if facts else 1) + image * look.num_images,
         "selflabel": REFINING * features,
     }

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from models.pretrained import is_pretrained
 from recipes.choose import STAGES
+from recipes.configs import ALIAS
 from recipes.project import Project
+from recipes.record import RIVAL
 from recipes.refining import MOST_BY_THE_CLOCK
 from recipes.refining import STAGE as REFINING
 from system.console import say
@@ -37,8 +39,12 @@ def take_minutes(project: Project, minutes: float | None) -> None:
     before = project.facts["minutes"] or 0.0
     if minutes is None or minutes <= before:
         return
-    competes = has_rival(project, minutes)
+    may_train = has_rival(project, minutes)
+    competes = may_train and not _has_trained(project.folder / RIVAL)
     if not (competes or _can_refine(project)):
+        if may_train:
+            say("the network from scratch is trained, and nothing else is: more minutes change nothing")
+            return
         raise ConfigError(f"--minutes is for refining, and nothing in {project.folder} can be refined; leave it out")
     if project.request["num_clusters"] and _can_refine(project):
         if ended := _ended(project):
@@ -57,6 +63,11 @@ def has_rival(project: Project, minutes: float | None) -> bool:
     if project.shared or not project.request["num_clusters"] or project.stages[0] != "pretrained":
         return False
     return may_compete(project.load("pretrained").backbone, minutes)
+
+
+def _has_trained(folder: Path) -> bool:
+    """Whether the last stage of a clustering from scratch is finished."""
+    return read_finished(folder / ALIAS / SETUPS[REFINING].stage) is not None
 
 
 def _can_refine(project: Project) -> bool:
@@ -82,15 +93,17 @@ def _take_most_epochs(project: Project) -> None:
         write_text(path, text, listed=True)
 
 
-def time_words(project: Project, stage: str) -> list[str]:
-    """The words for a stage that say how long it may take: what all others left of the minutes.
+def is_timed(project: Project, stage: str) -> bool:
+    """Whether a stage ends with the minutes: refining, and all training of a network that competes."""
+    return project.facts["minutes"] is not None and (stage == REFINING or (bool(project.rival) and stage in STAGES))
 
-    Only refining is timed, and all training of a network that competes with pretrained features.
-    """
-    minutes: float | None = project.facts["minutes"]
-    if minutes is None or not (stage == REFINING or (project.rival and stage in STAGES)):
+
+def time_words(project: Project, stage: str) -> list[str]:
+    """The words for a stage that say how long it may take: what all others left of the minutes."""
+    if not is_timed(project, stage):
         return []
-    return [f"minutes={max(minutes - _seconds_of_others(project, stage) / 60, SHORTEST):.3f}"]
+    left = project.facts["minutes"] - _seconds_of_others(project, stage) / 60
+    return [f"minutes={max(left, SHORTEST):.3f}"]
 
 
 def seconds_left(project: Project) -> float:

@@ -1,5 +1,6 @@
 """From a folder of images and what is asked to a project with configs, or to one that is there already."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from recipes.leave_out import take_leave_out
 from recipes.look import Look, look_at
 from recipes.minutes import may_compete, take_minutes
 from recipes.project import Project
-from recipes.record import RECORD
+from recipes.record import RECORD, RIVAL, ProjectRecord
 from recipes.refining import by_the_clock, stages_of
 from recipes.several import features_of, own_part, shared_part
+from system.bounded import read_json
 from system.errors import ConfigError, UserError
+from system.files import is_own, remove
 from system.runtime import Runtime
 from utils.overrides import apply_overrides, split_stage
 from utils.readings import note_look
@@ -75,7 +78,7 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
     most, flip = max(args.num_clusters), look.may_flip(args.flip, args.no_flip)
     recipe = make_recipe(look, number or most, runtime.device.type, args.quick, features, flip)
     if args.minutes:
-        recipe = by_the_clock(recipe, may_compete(features.name, args.minutes))
+        recipe = by_the_clock(recipe, not project.shared and may_compete(features.name, args.minutes))
     stages = stages_of(recipe, several=len(args.num_clusters) > 1 and not args.minutes)
     if project.shared:
         recipe = own_part(recipe, project)
@@ -98,8 +101,23 @@ def start_project(
     `again` removes what this program wrote there before.
     """
     project.begin(look.files, again)
+    if again:
+        _forget_rival(project, look)
     project.configs.write_env(runtime)
     project.configs.write(recipe, words)
     if not project.shared:
         note_look(project.folder, look.files.root, look.values, look.found)
     project.write(recipe=recipe.name, reasons=recipe.reasons, result=None, **facts)
+
+
+def _forget_rival(project: Project, look: Look) -> None:
+    """Remove what competed with a project's features, and no other clustering that somebody made in its folder."""
+    folder = project.folder / RIVAL
+    record = None
+    with contextlib.suppress(UserError):  # damaged, so nobody's to remove
+        record = read_json(folder / RECORD, ProjectRecord) if is_own(folder / RECORD) else None
+    if record and record.get("competes"):
+        rival = Project(folder, record["request"])
+        with rival.hold():
+            rival.begin(look.files, again=True)
+            remove(folder / RECORD)

@@ -62,6 +62,7 @@ class Project:
             "minutes": None,
             "number": None,
             "leave_out": None,
+            "competes": False,
         }
 
     @property
@@ -111,7 +112,9 @@ class Project:
         same_images = images["fingerprint"] == self.fingerprint
         differing = sorted(key for key in self.request if old.get(key) != self.request[key])
         if differing == ["folder"] and same_images and not sources.changes(self._noted, files):
-            say(f"the images are in {self.request['folder']} now, and were in {old.get('folder')}; they are the same")
+            now = f"the images are in {self.request['folder']} now, and were in {old.get('folder')}; they are the same"
+            if not self.rival:  # else the other one has said so
+                say(now)
         elif differing:
             raise ConfigError(
                 f"{self.folder} holds another clustering ({', '.join(f'{k} was {old.get(k)}' for k in differing)}); "
@@ -139,6 +142,8 @@ class Project:
 
     @property
     def _what_overwrite_does(self) -> str:
+        if self.rival:
+            return "move it away to have a network trained there"
         if self.shared:
             return f"overwrite=true starts everything in {self.shared.folder} again, not only this number of clusters"
         return "overwrite=true removes the runs here and starts again"

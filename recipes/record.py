@@ -20,6 +20,7 @@ PICTURE = "images.png"
 UNREADABLE = "unreadable.txt"
 RESULTS = ("report.html", "clusters.csv", UNREADABLE)
 INDEX = "index.html"  # compares several numbers of clusters
+RIVAL = "scratch"  # the folder of a network from scratch that competes with pretrained features
 NUMBERS = "numbers.html"  # shows every number that was tried where it was looked for
 DELIVERED = (MODEL, CONFIG, RUN)
 """The model that was chosen, as a run leaves it."""

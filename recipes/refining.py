@@ -71,7 +71,10 @@ def by_the_clock(recipe: Recipe, competes: bool = False) -> Recipe:
     if "candidates" not in recipe.configs or (competes and STAGE not in recipe.configs):
         return recipe
     if STAGE not in recipe.configs:
-        raise ConfigError("--minutes is for refining, which needs a network whose last layers are known; leave it out")
+        raise ConfigError(
+            "--minutes is for refining, which needs a network whose last layers are known; leave it out, or give 6 or "
+            "more for one number of clusters, which also train a network on the images alone"
+        )
     own = {**recipe.configs[STAGE], "epochs": MOST_BY_THE_CLOCK}
     return replace(recipe, configs={**recipe.configs, STAGE: own}, refines=True)
 

@@ -6,8 +6,9 @@ clock only ends it.
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from recipes.choose import SCHEDULES, STAGES, Recipe
 from recipes.estimate import estimate
@@ -16,56 +17,74 @@ from recipes.look import Look
 from recipes.minutes import has_rival
 from recipes.opening import start_project
 from recipes.project import Project
-from system.errors import UserError
+from recipes.record import RECORD, RIVAL
 from system.runtime import Runtime
 
-FOLDER = "scratch"
-SHORT = 4.5  # minutes for which the short schedule is: three of training on two cores, the others for the rest
+SHARE = 0.8  # of the minutes, at most
+SHORTEST = 0.25  # of the short schedule; less is not worth it
+SHORT = 4.5  # minutes: on two cores the short schedule takes three, and all that is not training half as long
 PASSED_ON = ("seed=", "device=", "precision=", "deterministic=")  # of the words, what is not of pretrained features
 
 
 @contextlib.contextmanager
-def rival_of(project: Project, look: Look, args: argparse.Namespace, again: bool) -> Iterator[Project | None]:
-    """The clustering from scratch that competes with a project, its folder held; None where none does.
+def rival_of(project: Project, look: Look, args: argparse.Namespace) -> Iterator[None]:
+    """Let the clustering from scratch that competes with a project be its rival, its folder held, if there is one.
 
-    `again` starts it again, as does a command that was another one when it began.
+    A command that gives minutes begins it. Raises ConfigError where somebody made another clustering in its folder.
     """
-    if not has_rival(project, project.facts["minutes"]):
-        yield None
+    rival = Project(project.folder / RIVAL, _request_of(project))
+    there = (rival.folder / RECORD).exists()
+    if not has_rival(project, project.facts["minutes"]) or not (there or args.minutes):
+        yield
         return
-    words = [word for word in project.request["words"] if word.startswith(PASSED_ON)]
-    rival = Project(project.folder / FOLDER, {**project.request, "features": SCRATCH, "words": words})
     rival.configs.offline = project.configs.offline
+    rival.rival = project
     with rival.hold():
-        if again or not _is_there(rival, look):
-            _start(rival, project, words, look, args)
+        if not rival.open(look.files):
+            _start(rival, project, look, args)
         rival.facts["minutes"] = project.facts["minutes"]
-        rival.rival, project.rival = project, rival
-        yield rival
+        project.rival = rival
+        yield
 
 
-def _is_there(rival: Project, look: Look) -> bool:
-    with contextlib.suppress(UserError):  # it began with what the project was asked before it was started again
-        return rival.open(look.files)
-    return False
+def _request_of(project: Project) -> dict[str, Any]:
+    """What a rival is asked for: what its project is, but for the features and what is said of them."""
+    words = [word for word in project.request["words"] if word.startswith(PASSED_ON)]
+    return {**project.request, "features": SCRATCH, "words": words}
 
 
-def _start(rival: Project, project: Project, words: list[str], look: Look, args: argparse.Namespace) -> None:
+def _start(rival: Project, project: Project, look: Look, args: argparse.Namespace) -> None:
     runtime = Runtime.of(project.load(project.stages[0]))
     features = Features(SCRATCH, "to compete with pretrained features")
     flip = look.may_flip(args.flip, args.no_flip)
     recipe = make_recipe(look, rival.request["num_clusters"], runtime.device.type, True, features, flip)
-    recipe = lengthen(recipe, project.facts["minutes"] / SHORT)
     seconds = estimate(recipe, look, runtime)
-    start_project(rival, recipe, words, look, runtime, again=True, seconds=seconds, stages=list(STAGES))
+    recipe = fit(recipe, seconds, project.facts["minutes"])
+    facts = {"seconds": seconds, "stages": list(STAGES), "competes": True}
+    start_project(rival, recipe, rival.request["words"], look, runtime, again=False, **facts)
+
+
+def fit(recipe: Recipe, seconds: Mapping[str, float], minutes: float) -> Recipe:
+    """The recipe with epochs for so many minutes, on a machine whose epochs take `seconds` a stage.
+
+    A slower machine than two cores of 2025 has half the epochs, or a quarter, and so on: a measurement decides no more
+    than that, and only because minutes were asked for.
+    """
+    factor = minutes / SHORT
+    while True:
+        found = lengthen(recipe, factor)
+        total = sum(config["epochs"] * seconds[stage] for stage, config in found.configs.items())
+        if total <= 60 * SHARE * minutes or factor < SHORTEST:
+            return found
+        factor /= 2
 
 
 def lengthen(recipe: Recipe, factor: float) -> Recipe:
-    """A recipe from scratch with more epochs, at most those of a recipe for GPUs."""
+    """A recipe from scratch with more epochs or fewer, at most those of a recipe for GPUs."""
     configs = {}
     for stage, config in recipe.configs.items():
         most = max(config["epochs"], SCHEDULES["gpu"][stage].highest)
-        configs[stage] = {**config, "epochs": min(round(config["epochs"] * factor), most)}
+        configs[stage] = {**config, "epochs": min(max(round(config["epochs"] * factor), 1), most)}
     return replace(recipe, configs=configs)
 
 

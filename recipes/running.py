@@ -7,8 +7,9 @@ from typing import Any
 from data.folder import find_images
 from recipes.auto import for_page
 from recipes.deliver import Delivery, deliver, verdict_of
-from recipes.display import Display, Work, duration
-from recipes.minutes import seconds_left, time_words
+from recipes.display import Display, Work, duration, seconds_of
+from recipes.finalists import has_models
+from recipes.minutes import is_timed, seconds_left, time_words
 from recipes.preview import draw_images
 from recipes.project import Project
 from recipes.record import LOG, PICTURE, UNREADABLE
@@ -22,7 +23,6 @@ from system.runtime import Runtime
 from system.text import escape
 from training.folder import MODEL, read_record
 from utils import clusters, saved
-from utils.common_config import get_val_dataset
 from utils.schema import SETUPS
 from utils.stage import main_of
 
@@ -73,7 +73,8 @@ def make_work(project: Project, stage: str) -> Work:
     p = project.load(stage)
     folder = Path(p[f"{SETUPS[stage].stage}_dir"])
     number = f" (K = {project.request['num_clusters']})" if project.shared else ""
-    return Work(title_of(project, stage) + number, folder, p.epochs or 1, project.facts["seconds"].get(stage, 0.0))
+    seconds = project.facts["seconds"].get(stage, 0.0)
+    return Work(title_of(project, stage) + number, folder, p.epochs or 1, seconds, is_timed(project, stage))
 
 
 def title_of(project: Project, stage: str) -> str:
@@ -86,11 +87,12 @@ def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
     project = jobs[0][0]
     for reason in project.facts["reasons"]:
         display.line(reason)
+    works = display.works
     trained = {title_of(project, stage): project.load(stage).epochs for project, stages in jobs for stage in stages}
     epochs = ", ".join(title + (f" {num} epochs" if num else "") for title, num in trained.items())
     num = len({project.request["num_clusters"] for project, stages in jobs if stages == project.stages} - {None})
     each = f", for {num} numbers of clusters" if num > 1 else ""
-    left = min(sum((work.epochs - work.epochs_done()) * work.seconds for work in display.works), display.most)
+    left = max(min(seconds_of(works), display.most), seconds_of(work for work in works if not work.timed))
     display.line(f"{epochs}{each}; about {duration(left)} left")
     display.line(f"configs: {project.configs.folder}; what the stages say: {display.log_path}")
 
@@ -98,8 +100,14 @@ def say_plan(jobs: list[tuple[Project, list[str]]], display: Display) -> None:
 def run_stages(project: Project, stages: list[str], display: Display, num_done: int) -> None:
     """Run what is left of the stages of a project, before which the display has `num_done` others."""
     root, total = Path(project.request["folder"]), len(display.works)
-    for number, stage in enumerate(stages, num_done + 1):
-        work = display.works[number - 1]
+    works = display.works[num_done : num_done + len(stages)]
+    if is_rival(project) and (seconds := seconds_of(works)) > (left := seconds_left(project)):
+        display.end(works)
+        warn(
+            f"no network from scratch competes: it takes about {duration(seconds)}, and about {duration(left)} are left"
+        )
+        return
+    for number, (stage, work) in enumerate(zip(stages, works, strict=True), num_done + 1):
         with display.stage(f"{number}/{total} {work.title}"):
             files = find_images(root, "images", None, quiet=True)
             project.check_unchanged(files)
@@ -114,8 +122,12 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
                     raise type(error)(message) from error
                 ended = message
         if ended:
-            what = "training from scratch" if is_rival(project) else "refining"
-            warn(f"{what} ended early, and what there is competes: {ended}")
+            display.end(works)
+            if is_rival(project):
+                competes = "what there is competes" if has_models(project) else "it found no clusters yet"
+                warn(f"training from scratch ended early, and {competes}: {ended}")
+            else:
+                warn(f"refining ended early, and what there is competes: {ended}")
             return
         seconds = read_record(work.folder).get("seconds", 0.0)
         display.line(f"{number}/{total} {work.title}: done, {duration(seconds)}")
@@ -150,8 +162,7 @@ def warn_of_labels(output: Path) -> None:
 def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
     """Hand out the best model, write report.html and clusters.csv; returns it, and the scores by labels, if any."""
     found = deliver(project, Runtime.of(project.load(project.stages[-1])))
-    p = found.project.load(found.stage)
-    dataset = get_val_dataset(p)
+    p, dataset = found.project.load(found.stage), found.dataset
     scores = clusters.score_prediction(found.prediction, dataset)
     write_clusters(project.folder / "clusters.csv", dataset.paths, found.prediction)
     warn_of_labels(project.folder)

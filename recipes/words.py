@@ -65,7 +65,7 @@ def _parser(doc: str) -> cli.Parser:
         "--minutes",
         type=cli.minutes,
         metavar="M",
-        help="compute for at most M minutes: refine the clusters while the score rises, from 6 on also train a network "
+        help="refine the clusters for what is left of M minutes, while the score rises; from 6 on also train a network "
         "on these images alone, which competes; more minutes later go on",
     )
     parser.add_argument(

@@ -96,6 +96,7 @@ class Run:
             if self.config["precision"] == "auto":
                 self.runtime.continue_in(old.get("precision"))
             self._noted = {key: old.get(key) for key in NOTED if key in old or not old}
+            self._seconds_before = old.get("seconds", 0.0)
             self._write_record("running")
         return result
 
@@ -288,6 +289,8 @@ class Run:
         late = not signalled and not last and self._time_is_over()
         if due or signalled or late:
             self.save()
+        if (signalled or late) and distributed.is_main():
+            self._write_record("running")  # how long it took so far counts in what others may take
         if signalled:
             self._stop()
         if late:

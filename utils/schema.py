@@ -221,7 +221,7 @@ class Config(Section):
     patience: Positive | None = None
     """Self-labeling ends after so many epochs without a lower validation loss, or with fewer clusters in use."""
     minutes: PositiveRate | None = None
-    """Self-labeling stops at a checkpoint after so many minutes, and may be continued; by default never."""
+    """Training stops at a checkpoint after so many minutes, and may be continued; by default never."""
     use_ema: bool = False
     """In self-labeling: after every step the weights become their running average."""
     ema_alpha: Fraction = 0.999

@@ -137,7 +137,7 @@ def test_trust_does_not_promise_fewer_clusters():
 def test_a_cluster_whose_images_are_all_left_out_is_not_in_use(tmp_path):
     left_out = torch.tensor([False, False, True])
     prediction = Prediction(torch.zeros(3, 2), torch.eye(4)[[0, 1, 2]], left_out)
-    found = verdict_of(Delivery(None, "candidates", tmp_path, prediction, [], "", ""))
+    found = verdict_of(Delivery(None, None, "candidates", tmp_path, prediction, [], "", ""))
     assert found["in_use"] == [2, 4] and found["left_out"] == 1
 
 

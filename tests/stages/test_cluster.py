@@ -330,11 +330,12 @@ def test_time_left_follows_what_epochs_really_take(tmp_path):
 
 
 def test_time_left_is_no_more_than_what_was_given(tmp_path):
-    clock = Clock([Work("a", tmp_path, 40, 1.0)], now=0.0, ends=10.0)
+    works = [Work("a", tmp_path / "a", 3, 1.0), Work("b", tmp_path, 40, 1.0, timed=True)]
+    clock = Clock(works, now=0.0, ends=10.0)
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n' * 4)
     seen = clock.look(4.0)
     assert seen.left == 6.0 and seen.share == 0.4
-    assert clock.look(11.0).left == 1.0  # it stops after a step
+    assert clock.look(9.0).left == 3.0  # what is not timed takes what it takes
 
 
 def test_time_left_is_never_an_estimate_that_was_measured_once(tmp_path):

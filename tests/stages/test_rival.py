@@ -8,7 +8,7 @@ import yaml
 
 from recipes.choose import SCHEDULES, choose
 from recipes.deliver import support
-from recipes.rival import lengthen
+from recipes.rival import fit, lengthen
 from tests.recipes.test_refining import look
 from tests.stage import command
 from tests.stages.test_cluster import fill, read
@@ -63,7 +63,7 @@ def test_training_from_scratch_that_fails_leaves_the_other_clusterings(tmp_path,
     train_shortly(out, num_neighbors=30)
     assert command("cluster", *words_for(tmp_path, 3)) == 0
     shown = capsys.readouterr().err
-    assert "training from scratch ended early, and what there is competes" in shown
+    assert "training from scratch ended early, and it found no clusters yet" in shown
     assert "20 neighbors per image, but 30 are asked for" in shown
     assert read(out / "clusters.csv") and not any(row["name"] == "from scratch" for row in verdict(out)["candidates"])
 
@@ -73,6 +73,15 @@ def test_more_minutes_are_more_epochs_up_to_those_of_a_gpu():
     assert [config["epochs"] for config in lengthen(recipe, 2.0).configs.values()] == [160, 60, 40]
     most = [SCHEDULES["gpu"][stage].highest for stage in ("simclr", "scan", "selflabel")]
     assert [config["epochs"] for config in lengthen(recipe, 1e6).configs.values()] == most == [1000, 200, 200]
+
+
+def test_a_slow_machine_has_half_the_epochs_or_a_quarter():
+    recipe = choose(look(), 10, "cpu", quick=True)
+    epochs = {}
+    for seconds in (1.5, 2.4, 60.0):  # an epoch of every stage; the minutes are 540 s, of which 432 may be trained
+        found = fit(recipe, dict.fromkeys(recipe.configs, seconds), 9.0)
+        epochs[seconds] = [config["epochs"] for config in found.configs.values()]
+    assert epochs == {1.5: [160, 60, 40], 2.4: [80, 30, 20], 60.0: [10, 4, 2]}  # the last one is not trained at all
 
 
 def test_support_is_the_mean_over_kinds_of_neighbors():
