@@ -60,6 +60,8 @@ def load_images(name: str, data: Path) -> tuple[list[Path] | np.ndarray, np.ndar
         return images[:NUM_IMAGES], targets[:NUM_IMAGES].astype(np.int64)
     if name == "cifar10":
         return _from_folder(data / "cifar10/test", NUM_IMAGES // 10)
+    if name == "cifar10 train":
+        return _from_folder(data / "cifar10/train", None)
     return _from_folder(data / "imagenette/val", None)
 
 
