@@ -4,9 +4,9 @@
     python -m benchmarks.folders --data DIR --only "cifar10 embedded"
 
 DIR holds cifar10/{train,test}/CLASS, imagenette/val/CLASS and mnist/ (idx.gz); digits come with scikit-learn. Every row
-is three calls, each on its own random images with its own seed, in a new process; that of 50,000 images is one. Writes benchmarks/results/folders.json
-after each call; calls that are in it already are not run again. Labels only score. Seconds count everything: starting
-Python, reading files, features, clustering, refining, the report.
+is three calls, each on its own random images with its own seed, in a new process; that of 50,000 images is one call.
+Writes benchmarks/results/folders.json after each call; calls that are in it already are not run again. Labels only
+score. Seconds count everything: starting Python, reading files, features, clustering, refining, the report.
 """
 
 import json
