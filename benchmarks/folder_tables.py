@@ -94,10 +94,11 @@ def rivals(read: Read) -> str:
     ]
     found = [f"{name} {one['regret']:.1f} ({one['right']} right)" for name, one in result["rules"].items()]
     held_out = [f"{one['data']} {one['regret']:.1f}" for one in result["held_out"]]
+    machines = ". ".join(dict.fromkeys(where(case["machine"]) for case in result["cases"]))
     return (
         markdown(head, rows)
         + f"\nPoints lost by each rule over {len(rows)} cases: {'; '.join(found)}. By the rule that is best on the "
-        f"other data sets: {', '.join(held_out)}. {where(result['cases'][0]['machine'])}.\n"
+        f"other data sets: {', '.join(held_out)}. {machines}.\n"
     )
 
 
