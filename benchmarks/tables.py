@@ -199,9 +199,9 @@ def streaming(read: Read) -> str:
     )
 
 
-def throughput(read: Read) -> str:
+def throughput(read: Read, file: str = "throughput.json") -> str:
     """How many times faster than the published way each part is."""
-    result = read("throughput.json")
+    result = read(file)
     rows = []
     for name, found in result["results"].items():
         old, new = (found["items"] / found[f"{way}_seconds"]["median"] for way in ("published", "ours"))
@@ -225,6 +225,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "digits-whole-method": partial(digits, names=["selflabel"]),
     "cifar10": cifar10,
     "throughput": throughput,
+    "throughput-avx512": partial(throughput, file="throughput-avx512.json"),
     "precision": precision,
     "streaming": streaming,
     "features": folder_tables.features,
