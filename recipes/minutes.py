@@ -112,6 +112,19 @@ def seconds_left(project: Project) -> float:
     return math.inf if minutes is None else max(60 * minutes - _seconds_of_others(project), 0.0)
 
 
+def seconds_to_train(project: Project) -> float:
+    """Seconds that the minutes of a project and its rival leave for training, by the estimates of all other stages."""
+    untimed = [
+        (one, stage) for one in (project, project.rival) if one for stage in one.stages if not is_timed(one, stage)
+    ]
+    waiting = [one.facts["seconds"].get(stage, 0.0) for one, stage in untimed if not _is_finished(one, stage)]
+    return max(seconds_left(project) - sum(waiting), 0.0)
+
+
+def _is_finished(project: Project, stage: str) -> bool:
+    return read_finished(Path(project.load(stage)[f"{SETUPS[stage].stage}_dir"])) is not None
+
+
 def _seconds_of_others(project: Project, stage: str = "") -> float:
     """Seconds that all stages but this one took so far, the search for the number of clusters among them."""
     found = [(one, name) for one in (project, project.rival) if one for name in one.stages]

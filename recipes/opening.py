@@ -78,7 +78,8 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
     most, flip = max(args.num_clusters), look.may_flip(args.flip, args.no_flip)
     recipe = make_recipe(look, number or most, runtime.device.type, args.quick, features, flip)
     if args.minutes:
-        recipe = by_the_clock(recipe, not project.shared and may_compete(features.name, args.minutes))
+        competes = asked and not project.shared and may_compete(features.name, args.minutes)
+        recipe = by_the_clock(recipe, competes)
     stages = stages_of(recipe, several=len(args.num_clusters) > 1 and not args.minutes)
     if project.shared:
         recipe = own_part(recipe, project)

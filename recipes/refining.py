@@ -8,6 +8,7 @@ clusterings that were there before, by the judge's rule (docs/measurements.md sa
 from dataclasses import replace
 from typing import Any
 
+from models.plain import is_given
 from models.pretrained import Pretrained
 from recipes.choose import JITTER, Recipe, batch_size, is_sign
 from recipes.look import Look
@@ -71,9 +72,10 @@ def by_the_clock(recipe: Recipe, competes: bool = False) -> Recipe:
     if "candidates" not in recipe.configs or (competes and STAGE not in recipe.configs):
         return recipe
     if STAGE not in recipe.configs:
+        more = ", or give 6 or more for one number of clusters, which also train a network on the images alone"
         raise ConfigError(
-            "--minutes is for refining, which needs a network whose last layers are known; leave it out, or give 6 or "
-            "more for one number of clusters, which also train a network on the images alone"
+            "--minutes is for refining, which needs a network whose last layers are known; leave it out"
+            + ("" if is_given(recipe.configs["pretrained"]["backbone"]) else more)
         )
     own = {**recipe.configs[STAGE], "epochs": MOST_BY_THE_CLOCK}
     return replace(recipe, configs={**recipe.configs, STAGE: own}, refines=True)

@@ -14,10 +14,12 @@ from recipes.choose import SCHEDULES, STAGES, Recipe
 from recipes.estimate import estimate
 from recipes.features import SCRATCH, Features, make_recipe
 from recipes.look import Look
-from recipes.minutes import has_rival
+from recipes.minutes import has_rival, seconds_to_train
 from recipes.opening import start_project
 from recipes.project import Project
 from recipes.record import RECORD, RIVAL
+from system.console import warn
+from system.errors import UserError
 from system.runtime import Runtime
 
 SHARE = 0.8  # of the minutes, at most
@@ -30,7 +32,8 @@ PASSED_ON = ("seed=", "device=", "precision=", "deterministic=")  # of the words
 def rival_of(project: Project, look: Look, args: argparse.Namespace) -> Iterator[None]:
     """Let the clustering from scratch that competes with a project be its rival, its folder held, if there is one.
 
-    A command that gives minutes begins it. Raises ConfigError where somebody made another clustering in its folder.
+    A command that gives minutes begins it. Another clustering that somebody made in its folder stays, and competes in
+    nothing.
     """
     rival = Project(project.folder / RIVAL, _request_of(project))
     there = (rival.folder / RECORD).exists()
@@ -40,10 +43,13 @@ def rival_of(project: Project, look: Look, args: argparse.Namespace) -> Iterator
     rival.configs.offline = project.configs.offline
     rival.rival = project
     with rival.hold():
-        if not rival.open(look.files):
-            _start(rival, project, look, args)
-        rival.facts["minutes"] = project.facts["minutes"]
-        project.rival = rival
+        try:
+            if not rival.open(look.files):
+                _start(rival, project, look, args)
+            rival.facts["minutes"] = project.facts["minutes"]
+            project.rival = rival
+        except UserError as error:
+            warn(f"no network from scratch competes: {error}")
         yield
 
 
@@ -59,13 +65,14 @@ def _start(rival: Project, project: Project, look: Look, args: argparse.Namespac
     flip = look.may_flip(args.flip, args.no_flip)
     recipe = make_recipe(look, rival.request["num_clusters"], runtime.device.type, True, features, flip)
     seconds = estimate(recipe, look, runtime)
-    recipe = fit(recipe, seconds, project.facts["minutes"])
+    minutes = project.facts["minutes"]
+    recipe = fit(recipe, seconds, minutes, min(60 * SHARE * minutes, seconds_to_train(project)))
     facts = {"seconds": seconds, "stages": list(STAGES), "competes": True}
     start_project(rival, recipe, rival.request["words"], look, runtime, again=False, **facts)
 
 
-def fit(recipe: Recipe, seconds: Mapping[str, float], minutes: float) -> Recipe:
-    """The recipe with epochs for so many minutes, on a machine whose epochs take `seconds` a stage.
+def fit(recipe: Recipe, seconds: Mapping[str, float], minutes: float, room: float) -> Recipe:
+    """The recipe with epochs for so many minutes, on a machine whose epochs take `seconds` a stage and have a `room`.
 
     A slower machine than two cores of 2025 has half the epochs, or a quarter, and so on: a measurement decides no more
     than that, and only because minutes were asked for.
@@ -74,7 +81,7 @@ def fit(recipe: Recipe, seconds: Mapping[str, float], minutes: float) -> Recipe:
     while True:
         found = lengthen(recipe, factor)
         total = sum(config["epochs"] * seconds[stage] for stage, config in found.configs.items())
-        if total <= 60 * SHARE * minutes or factor < SHORTEST:
+        if total <= room or factor < SHORTEST:
             return found
         factor /= 2
 

@@ -9,7 +9,7 @@ from recipes.auto import for_page
 from recipes.deliver import Delivery, deliver, verdict_of
 from recipes.display import Display, Work, duration, seconds_of
 from recipes.finalists import has_models
-from recipes.minutes import is_timed, seconds_left, time_words
+from recipes.minutes import is_timed, seconds_left, seconds_to_train, time_words
 from recipes.preview import draw_images
 from recipes.project import Project
 from recipes.record import LOG, PICTURE, UNREADABLE
@@ -101,11 +101,11 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
     """Run what is left of the stages of a project, before which the display has `num_done` others."""
     root, total = Path(project.request["folder"]), len(display.works)
     works = display.works[num_done : num_done + len(stages)]
-    if is_rival(project) and (seconds := seconds_of(works)) > (left := seconds_left(project)):
+    waits = is_rival(project) and not has_models(project)
+    if waits and (seconds := seconds_of(works)) > (left := seconds_to_train(project)):
         display.end(works)
-        warn(
-            f"no network from scratch competes: it takes about {duration(seconds)}, and about {duration(left)} are left"
-        )
+        takes = f"it takes about {duration(seconds)}, and of the minutes about {duration(left)} are left"
+        warn(f"no network from scratch competes: {takes}")
         return
     for number, (stage, work) in enumerate(zip(stages, works, strict=True), num_done + 1):
         with display.stage(f"{number}/{total} {work.title}"):

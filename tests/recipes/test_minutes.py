@@ -9,7 +9,7 @@ import yaml
 
 from recipes.choose import choose
 from recipes.display import Work
-from recipes.minutes import may_compete, seconds_left, take_minutes, time_words
+from recipes.minutes import may_compete, seconds_left, seconds_to_train, take_minutes, time_words
 from recipes.project import Project
 from system.files import write_text
 from system.runtime import Runtime
@@ -76,6 +76,12 @@ def test_all_training_from_scratch_shares_the_minutes_with_the_rest(project, tmp
     assert time_words(rival, "simclr") == ["minutes=4.500"]  # its own seconds so far are no others'
     assert time_words(rival, "scan") == time_words(project, "selflabel") == ["minutes=3.000"]
     assert seconds_left(project) == seconds_left(rival) == 180.0
+    project.facts["seconds"] = {
+        "pretrained": 50.0,
+        "candidates": 100.0,
+        "selflabel": 9.0,
+    }  # the first ones are finished
+    assert seconds_to_train(project) == seconds_to_train(rival) == 180.0
     project.facts["minutes"] = 2.0
     assert time_words(project, "selflabel") == ["minutes=0.001"] and seconds_left(project) == 0.0
     project.facts["minutes"] = None

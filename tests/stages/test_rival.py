@@ -78,8 +78,8 @@ def test_more_minutes_are_more_epochs_up_to_those_of_a_gpu():
 def test_a_slow_machine_has_half_the_epochs_or_a_quarter():
     recipe = choose(look(), 10, "cpu", quick=True)
     epochs = {}
-    for seconds in (1.5, 2.4, 60.0):  # an epoch of every stage; the minutes are 540 s, of which 432 may be trained
-        found = fit(recipe, dict.fromkeys(recipe.configs, seconds), 9.0)
+    for seconds in (1.5, 2.4, 60.0):  # an epoch of every stage; of nine minutes 432 s may be trained
+        found = fit(recipe, dict.fromkeys(recipe.configs, seconds), 9.0, 432.0)
         epochs[seconds] = [config["epochs"] for config in found.configs.values()]
     assert epochs == {1.5: [160, 60, 40], 2.4: [80, 30, 20], 60.0: [10, 4, 2]}  # the last one is not trained at all
 
