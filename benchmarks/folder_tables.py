@@ -1,5 +1,6 @@
 """Tables about folders of one's own: what comes out, the choice among clusterings, and how fast features are."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.markdown import Read, markdown, number, where
@@ -7,10 +8,7 @@ from benchmarks.markdown import Read, markdown, number, where
 
 def folders(read: Read) -> str:
     """What cluster.py makes of folders, and in what time."""
-    try:
-        cases = read("folders.json")["cases"]
-    except FileNotFoundError:
-        return "Not measured yet: `python -m benchmarks.folders --data DIR`.\n"
+    cases = read("folders.json")["cases"]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for case in cases:
         groups.setdefault((case["data"], case["way"]), []).append(case)
@@ -19,12 +17,13 @@ def folders(read: Read) -> str:
         accs = [f"{100 * case['acc_from_labels']:.1f}" for case in found]
         seconds = [f"{case['seconds']:.0f}" for case in found]
         rows.append([f"{data}, {found[0]['num_images']:,} images, {way}", ", ".join(accs), ", ".join(seconds)])
-    return (
-        markdown(["`cluster.py` on a folder", "ACC of each seed, %", "seconds, all included"], rows)
-        + "\n"
-        + ". ".join(dict.fromkeys(where(case["machine"]) for case in cases))
-        + ".\n"
-    )
+    head = ["`cluster.py` on a folder", "ACC of each seed, %", "seconds, all included"]
+    return markdown(head, rows) + f"\n{_machines(cases)}.\n"
+
+
+def _machines(cases: Sequence[dict[str, Any]]) -> str:
+    """Where cases were measured, each machine and commit once."""
+    return ". ".join(dict.fromkeys(where(case["machine"]) for case in cases))
 
 
 def refining(read: Read) -> str:
@@ -72,33 +71,22 @@ def spaces(read: Read) -> str:
 
 def rivals(read: Read) -> str:
     """Which of two ways label-free scores prefer, the pretrained or the one from scratch, and what both reach."""
-    try:
-        result = read("rivals.json")
-    except FileNotFoundError:
-        return "Not measured yet: `python -m benchmarks.rivals --data DIR`.\n"
+    result = read("rivals.json")
     rows = []
     for case in sorted(result["cases"], key=lambda case: (case["data"], case["number"])):
-        sides = [case[side] for side in ("pretrained", "scratch")]
-        support = [f"{sum(side['neighbors']) / 2:.3f}" for side in sides]
+        both = case["pretrained"], case["scratch"]
+        support = [f"{sum(side['neighbors']) / 2:.3f}" for side in both]
         name = f"{case['data']}, {case['num_images']:,} images, {len(case['classes'])} classes"
-        accs = [f"{side['acc']:.1f}" for side in sides]
+        accs = [f"{side['acc']:.1f}" for side in both]
         rows.append([name, *accs, *support, case["handed_out"], f"{case['seconds']:.0f}"])
-    head = [
-        "folder",
-        "pretrained, ACC %",
-        "from scratch",
-        "support, pretrained",
-        "from scratch",
-        "handed out",
-        "seconds",
-    ]
+    sides = ("pretrained", "from scratch")
+    head = ["folder", *(f"ACC %, {side}" for side in sides), *(f"support, {side}" for side in sides)]
     found = [f"{name} {one['regret']:.1f} ({one['right']} right)" for name, one in result["rules"].items()]
     held_out = [f"{one['data']} {one['regret']:.1f}" for one in result["held_out"]]
-    machines = ". ".join(dict.fromkeys(where(case["machine"]) for case in result["cases"]))
     return (
-        markdown(head, rows)
+        markdown([*head, "handed out", "seconds"], rows)
         + f"\nPoints lost by each rule over {len(rows)} cases: {'; '.join(found)}. By the rule that is best on the "
-        f"other data sets: {', '.join(held_out)}. {machines}.\n"
+        f"other data sets: {', '.join(held_out)}. {_machines(result['cases'])}.\n"
     )
 
 

@@ -82,29 +82,27 @@ def run_case(case: dict[str, Any], images: Any, folder: Path) -> dict[str, Any]:
 def compare(output: Path) -> dict[str, Any]:
     """The label-free scores of what each way found, in its own features and in those of the other, and ACC in %."""
     projects = [read_project(output), read_project(output / RIVAL)]
-    datasets = [get_val_dataset(project.load(project.stages[-1])) for project in projects]
     if not has_models(projects[1]):
         raise UserError("the network from scratch did not end in time; run this on an idle machine")
     runtime = Runtime.of(projects[0].load(projects[0].stages[0]))
-    ways = (from_features, from_scratch)
-    found = [way(*one, runtime) for way, one in zip(ways, zip(projects, datasets, strict=True), strict=True)]
-    clusters = [one.prediction.clusters.cpu() for one in found]
-    neighbors = [neighbors_of(*one) for one in zip(projects, datasets, strict=True)]
-    features = [
-        pretext.load_features(project.load(project.stages[0]), "train", dataset)
-        for project, dataset in zip(projects, datasets, strict=True)
+    found = [
+        way(project, get_val_dataset(project.load(project.stages[-1])), runtime)
+        for way, project in zip((from_features, from_scratch), projects, strict=True)
     ]
+    configs = [project.load(project.stages[0]) for project in projects]
+    features = [pretext.load_features(p, "train", one.dataset) for p, one in zip(configs, found, strict=True)]
+    neighbors = [neighbors_of(one.project, one.dataset) for one in found]
     number, scores = projects[0].request["num_clusters"], {}
     for place, side in enumerate(SIDES):
-        own, other = clusters[place], 1 - place
-        built = get_backbone(projects[place].load(projects[place].stages[0]))
+        own, both = found[place].prediction.clusters.cpu(), (place, 1 - place)
+        built = get_backbone(configs[place])
         dims = built["facts"].dims if "facts" in built else None
         simple = fit_kmeans(features[place], number, dims=dims).clusters
         scores[side] = {
-            "neighbors": [neighbor_agreement(own, neighbors[i]) for i in (place, other)],
-            "generalisation": [generalisation_score(features[i], own) for i in (place, other)],
+            "neighbors": [neighbor_agreement(own, neighbors[i]) for i in both],
+            "generalisation": [generalisation_score(features[i], own) for i in both],
             "kmeans": adjusted_rand(own, simple, number),
-            "acc": round(100 * score_clusters(own, datasets[place].targets, number, number)["acc"], 2),
+            "acc": round(100 * score_clusters(own, found[place].dataset.targets, number, number)["acc"], 2),
         }
     return scores
 

@@ -1,7 +1,7 @@
 """A network trained on a folder's images alone, which competes with pretrained features where minutes are given.
 
-It is a clustering of its own, in OUTPUT/scratch. How long it trains follows from the minutes that were given first; the
-clock only ends it.
+It is a clustering of its own, in OUTPUT/scratch. How long it trains follows from the minutes that were given first, by
+halves less where that does not fit into them on this machine; the clock then only ends it.
 """
 
 import argparse

@@ -8,7 +8,12 @@ import yaml
 
 from recipes.choose import SCHEDULES, choose
 from recipes.deliver import support
+from recipes.features import Features, make_recipe
+from recipes.look import look_at
+from recipes.opening import start_project
+from recipes.project import Project
 from recipes.rival import fit, lengthen
+from system.runtime import Runtime
 from tests.recipes.test_refining import look
 from tests.stage import command
 from tests.stages.test_cluster import fill, read
@@ -66,6 +71,25 @@ def test_training_from_scratch_that_fails_leaves_the_other_clusterings(tmp_path,
     assert "training from scratch ended early, and it found no clusters yet" in shown
     assert "20 neighbors per image, but 30 are asked for" in shown
     assert read(out / "clusters.csv") and not any(row["name"] == "from scratch" for row in verdict(out)["candidates"])
+
+
+@pytest.mark.parametrize("competes", [False, True])
+def test_another_clustering_in_its_folder_stays_and_its_own_is_forgotten_with_the_rest(tmp_path, capsys, competes):
+    fill(tmp_path / "images", 36)
+    out = tmp_path / "out"
+    if not competes:
+        words = [tmp_path / "images", "--num_clusters", 2, "--features", "scratch", "--output", out / "scratch"]
+        assert command("cluster", *words, "--dry_run") == 0
+    before = (out / "scratch/cluster.json").read_bytes() if not competes else b""
+    assert command("cluster", *words_for(tmp_path, 3, "--minutes", 6, "--dry_run")) == 0
+    assert ("no network from scratch competes" in capsys.readouterr().err) is not competes
+    found = look_at(tmp_path / "images", 3)
+    recipe = make_recipe(found, 3, "cpu", False, Features("efficientnet_lite0", "as asked"))
+    project = Project(out, {"folder": str(tmp_path / "images"), "num_clusters": 3, "words": []})
+    with project.hold():
+        start_project(project, recipe, [], found, Runtime.start("cpu"), again=True)
+    record = out / "scratch/cluster.json"
+    assert not record.exists() if competes else record.read_bytes() == before
 
 
 def test_more_minutes_are_more_epochs_up_to_those_of_a_gpu():
