@@ -5,8 +5,9 @@
 DIR of --data and --cache are those of benchmarks.judge. Writes benchmarks/results/leave_out.json. The foreign images
 are of all other data sets together (few of a kind), or of one (as many as a cluster has), and there are cases without
 any. Of those left out, how many are foreign, and how much of the foreign ones is left out: by the share that they are,
-by `auto`, and, to compare with the share, by the lowest confidence of K-means. Labels are not read: that an image is
-foreign only scores.
+by `auto`, and, to compare with the share, by the lowest confidence of K-means, by how little SCAN heads and K-means of
+several draws agree on an image, and by the mean rank in that and in the distance. Labels are not read: that an image
+is foreign only scores.
 """
 
 import sys
@@ -21,13 +22,17 @@ from benchmarks import common
 from benchmarks.judge_data import NETWORKS, SIDES, load_features
 from clustering.candidate import Embedding, predict
 from clustering.leave_out import fit_leave_out
+from clustering.mining import mine_neighbors
+from clustering.vote import vote
+from methods import scan_heads
 from methods.candidates import kmeans_candidate
 from system.runtime import generator, one_thread
 
 COMMAND = "python -m benchmarks.leave_out --data DIR --cache DIR"
-NUM_IMAGES, NUM_CLUSTERS = 1500, 10
+NUM_IMAGES, NUM_CLUSTERS, NUM_NEIGHBORS = 1500, 10, 20
 SHARE = 0.1  # of all images that are foreign
 MIXED, NONE = "all others", "none"
+COMPARED = ("confidence", "agreement", "both")
 
 
 def draw(data: Path, cache: Path, own: str, foreign: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,9 +61,26 @@ def run_case(features: torch.Tensor, foreign: torch.Tensor, seed: int, compare: 
         found["share"] = score(fit_leave_out(features, NUM_CLUSTERS, share, seed)(features), foreign)
     if compare:
         head = kmeans_candidate(Embedding(features), NUM_CLUSTERS, seed, num_draws=1).head
-        least = predict(head, features).max(1).values.argsort()[:num]
-        found["confidence"] = score(torch.zeros_like(foreign).index_fill(0, least, True), foreign)
+        agreement = agreement_of_heads(features, seed)
+        distances = fit_leave_out(features, NUM_CLUSTERS, seed=seed).distances(features)
+        sureness = {
+            "confidence": predict(head, features).max(1).values,
+            "agreement": agreement,
+            "both": agreement.argsort().argsort() - distances.argsort().argsort(),
+        }
+        for way, sure in sureness.items():
+            left = torch.zeros_like(foreign).index_fill(0, sure.argsort()[:num], True)
+            found[way] = score(left, foreign)
     return {"num_images": len(features), "num_foreign": num, **found}
+
+
+def agreement_of_heads(features: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return the largest mean probability [N] of matched clusters over the heads of SCAN and of K-means."""
+    embedding = Embedding(features, torch.from_numpy(mine_neighbors(features, NUM_NEIGHBORS)))
+    scan = scan_heads.fit(embedding, NUM_CLUSTERS, seed)
+    kmeans = kmeans_candidate(embedding, NUM_CLUSTERS, seed, num_draws=len(scan.heads))
+    heads = [candidate.with_best(best) for candidate in (scan, kmeans) for best in range(len(candidate.heads))]
+    return predict(vote(heads, features, NUM_CLUSTERS).head, features).max(1).values
 
 
 def summarise(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -68,7 +90,7 @@ def summarise(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         of_kind = [case for case in cases if case["data"] == own and kind == _kind(case)]
         row: dict[str, Any] = {"data": own, "foreign": kind, "num_cases": len(of_kind)}
         row |= {key: sum(case[key] for case in of_kind) for key in ("num_images", "num_foreign")}
-        for way in ("share", "auto", "confidence"):
+        for way in ("share", "auto", *COMPARED):
             if way in of_kind[0]:
                 row[way] = {key: sum(case[way][key] for case in of_kind) for key in of_kind[0][way]}
         rows.append(row)

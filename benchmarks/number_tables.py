@@ -9,6 +9,8 @@ COLUMNS = {
     "within 1 where sure": ("sure_and_within_1", "sure"),
     "sure where it can be found": ("sure_where_good", "good"),
 }
+WAYS = ("share", "auto", "confidence", "agreement", "both")
+"""Of leaving images out; the last three are only compared with the first."""
 
 
 def number_of_clusters(read: Read) -> str:
@@ -47,16 +49,19 @@ def leave_out(read: Read) -> str:
     result = read("leave_out.json")
     rows = []
     for row in result["summary"]:
+        auto = row["auto"]
+        of_those_left = {way: share(row[way]["foreign_left_out"], row[way]["left_out"]) for way in WAYS if way in row}
         cells = [
-            [share(row[way]["foreign_left_out"], row[way]["left_out"]), share(row[way]["foreign_left_out"], of)]
-            if way in row
-            else ["", ""]
-            for way, of in (("share", row["num_foreign"]), ("auto", row["num_foreign"]), ("confidence", 0))
+            of_those_left.get("share", ""),
+            of_those_left["auto"],
+            share(auto["foreign_left_out"], row["num_foreign"]),
+            share(auto["left_out"], row["num_images"]),
+            *(of_those_left.get(way, "") for way in WAYS[2:]),
         ]
-        left = share(row["auto"]["left_out"], row["num_images"])
-        rows.append([f"{row['data']}, foreign: {row['foreign']}", cells[0][0], *cells[1], left, cells[2][0]])
-    heads = ["foreign, by the share", "foreign, by auto", "of the foreign ones", "of all, by auto", "by confidence"]
-    return markdown(["%", *heads], rows) + f"\n{where(result['machine'])}.\n"
+        rows.append([f"{row['data']}, foreign: {row['foreign']}", *cells])
+    heads = ["foreign, by the share", "foreign, by auto", "of the foreign ones", "of all, by auto"]
+    compared = ["by confidence", "by agreement", "by distance and agreement"]
+    return markdown(["%", *heads, *compared], rows) + f"\n{where(result['machine'])}.\n"
 
 
 def share(part: int, whole: int) -> str:
