@@ -1,4 +1,4 @@
-"""Views for small images of signs, such as digits: one affine warp, blur, contrast, noise, erasing; no flip."""
+"""Views for small images of signs, such as digits: an affine warp, strokes, blur, contrast, noise, erasing; no flip."""
 
 import math
 from typing import Annotated
@@ -16,7 +16,7 @@ BLUR_KERNEL = (0.25, 0.5, 0.25)
 
 
 class Affine(Strategy):
-    """One bilinear warp per image, black outside, then blur, contrast, noise and erasing, normalise.
+    """One bilinear warp per image, black outside, then strokes, blur, contrast, noise and erasing, normalise.
 
     Args:
         crop_size: side of the views, in pixels.
@@ -30,6 +30,8 @@ class Affine(Strategy):
         noise: largest standard deviation, a share of full brightness.
         erasing: probability.
         erasing_side: largest side of the erased square, a share of the view's.
+        stroke: how far pixels go at most towards the brightest of the 3 x 3 around them, or the darkest, which makes
+            bright lines thicker or thinner, by up to a pixel on each side.
     """
 
     def __init__(
@@ -46,11 +48,12 @@ class Affine(Strategy):
         noise: Fraction = 0.1,
         erasing: Fraction = 0.5,
         erasing_side: Fraction = 0.5,
+        stroke: Fraction = 0.0,
     ):
         super().__init__(crop_size, normalize)
         self.scale = tuple(scale)
         self.aspect, self.rotation, self.shear, self.shift = aspect, rotation, shear, shift
-        self.blur, self.contrast, self.noise, self.erasing = blur, contrast, noise, erasing
+        self.blur, self.contrast, self.noise, self.erasing, self.stroke = blur, contrast, noise, erasing, stroke
         self.longest = max(1, round(erasing_side * crop_size))
 
     def draw(self, num_images: int, generator: torch.Generator | None = None) -> Params:
@@ -59,13 +62,17 @@ class Affine(Strategy):
         erased = draws[9] < self.erasing
         length = torch.randint(1, self.longest + 1, (num_images,), generator=generator)
         noise = torch.randn(num_images, 1, self.size, self.size, generator=generator)
+        centers = torch.randint(self.size, (num_images, 1, 2), generator=generator)
+        # Drawn last and only where wanted, so that other runs keep their draws.
+        strokes = torch.rand(num_images, generator=generator) if self.stroke else torch.full([num_images], 0.5)
         return {
             "matrix": self.matrices(2 * draws[:6] - 1),
             "blur": draws[6] < self.blur,
             "contrast": uniform(draws[7], 1 - self.contrast, 1 + self.contrast),
             "noise": noise * (255 * self.noise * draws[8])[:, None, None, None],
             "length": length * erased,
-            "centers": torch.randint(self.size, (num_images, 1, 2), generator=generator),
+            "centers": centers,
+            "stroke": self.stroke * (2 * strokes - 1),
         }
 
     def matrices(self, draws: Tensor) -> Tensor:
@@ -100,14 +107,22 @@ class Affine(Strategy):
         return geometry.crop_resize(images, box, self.size)
 
     def finish(self, cropped: Tensor, params: Params) -> Tensor:
-        """Warp, blur, contrast about the mean, noise, clip, normalise, erase."""
+        """Warp, thicken or thin, blur, contrast about the mean, noise, clip, normalise, erase."""
         images = geometry.affine_bilinear(cropped, params["matrix"], self.size)
+        images = thicken(images, params["stroke"]) if self.stroke else images
         images = color.apply_where(params["blur"], blur, images)
         mean = images.mean((1, 2, 3), keepdim=True)
         images = torch.addcmul(mean, images - mean, params["contrast"][:, None, None, None])
         images = images.add_(params["noise"]).clamp_(0, 255)
         holes = geometry.hole_mask(params["length"], params["centers"], self.size)
         return self.normalize(images).masked_fill(holes, 0)
+
+
+def thicken(images: Tensor, amount: Tensor) -> Tensor:
+    """Go so far towards the brightest pixel of the 3 x 3 around each, or by amounts [B] below 0 towards the darkest."""
+    brightest, darkest = functional.max_pool2d(images, 3, 1, 1), -functional.max_pool2d(-images, 3, 1, 1)
+    towards = torch.where(amount[:, None, None, None] > 0, brightest, darkest)
+    return torch.lerp(images, towards, amount.abs()[:, None, None, None])
 
 
 def blur(images: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from methods import scan_heads, temi, turtle
-from tests.methods.test_methods import QUICK, blobs
+from tests.methods.test_methods import blobs
 from tests.stage import command
 
 pytestmark = pytest.mark.slow
@@ -24,15 +23,6 @@ ROWS, TRUTH = (part.numpy() for part in blobs(NUM_IMAGES, 8, K))
 
 def run(script, *words):
     return command(script, *words)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    with pytest.MonkeyPatch.context() as patch:
-        for method in (scan_heads, temi, turtle):
-            fit, options = method.fit, QUICK[method]
-            patch.setattr(method, "fit", lambda *a, fit=fit, options=options, **own: fit(*a, **{**options, **own}))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import yaml
 from tests.stage import command, stage
 from tests.stages.test_cluster import fill, read
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("empty_pictures")]
 
 
 @pytest.fixture(scope="module")

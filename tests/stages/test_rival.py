@@ -18,6 +18,8 @@ from tests.recipes.test_refining import look
 from tests.stage import command
 from tests.stages.test_cluster import fill, read
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 
 def words_for(folder, num_clusters, *more):
     words = [folder / "images", "--num_clusters", num_clusters, "--output", folder / "out"]

@@ -15,9 +15,8 @@ from methods import number as number_stage
 from recipes import running
 from tests.methods.test_methods import blobs
 from tests.stage import command
-from tests.stages.test_given import quick  # noqa: F401  # a fixture that is used by itself
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("empty_pictures")]
 NUM_IMAGES = 48
 OWN = (".lock", "manifest.json")  # what any look at an output may write
 ROWS, TRUTH = (part.numpy() for part in blobs(NUM_IMAGES, 8, 4, 0.1))

@@ -1,12 +1,15 @@
 import random
 
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms as reference
 from easydict import EasyDict
+from scipy.ndimage import grey_dilation, grey_erosion
 from torch import Tensor
 
 from data.augment import AUGMENTATIONS, Evaluation, Normalize, build_augmentation, build_evaluation
+from data.augment.affine import thicken
 from data.augment.color import HUE
 from system.errors import ConfigError, UserError
 from system.sections import Fraction, check, section_of
@@ -232,6 +235,25 @@ def test_affine_without_any_change_is_the_normalised_image():
     none = dict.fromkeys(["aspect", "rotation", "shear", "shift", "blur", "contrast", "noise", "erasing"], 0.0)
     images = textured(6, 24, 24)
     assert torch.allclose(build("affine", scale=[1, 1], **none)(images), normalized(images), atol=1e-4)
+
+
+def test_strokes_go_towards_gray_dilation_and_erosion():
+    strategy = build("affine", stroke=0.5)
+    images, amounts = textured(5, 24, 24).float(), [-1.0, -0.25, 0.0, 0.5, 1.0]
+    found = thicken(images, torch.tensor(amounts)).numpy()
+    for image, amount, thickened in zip(images.numpy(), amounts, found, strict=True):
+        morphology = grey_dilation if amount > 0 else grey_erosion
+        extreme = morphology(image, size=(1, 3, 3), mode="nearest")
+        np.testing.assert_allclose(thickened, image + abs(amount) * (extreme - image), atol=1e-3)
+    params, without = strategy.draw(5000, seeded(19)), build("affine").draw(5000, seeded(19))
+    assert params["stroke"].min() == pytest.approx(-0.5, abs=0.01)
+    assert params["stroke"].max() == pytest.approx(0.5, abs=0.01)
+    assert not without["stroke"].any()
+    assert all(torch.equal(params[key], without[key]) for key in params.keys() - {"stroke"})
+    params = {key: value[:5] for key, value in params.items()} | {"stroke": torch.tensor(amounts)}
+    params |= {"matrix": torch.eye(2, 3).expand(5, 2, 3), "blur": torch.zeros(5, dtype=torch.bool)}
+    params |= {"contrast": torch.ones(5), "noise": torch.zeros(5, 1, 24, 24), "length": torch.zeros(5, dtype=int)}
+    assert torch.allclose(strategy.finish(images, params), normalized(torch.from_numpy(found)), atol=1e-4)
 
 
 def test_affine_matrices_stay_in_their_ranges():
