@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             targets = load_images(name, args.data)[1]
             case = draw_case(name, number, targets)
             spaces = [
-                from_scratch(args.scratch)
+                from_scratch("digits", args.scratch)
                 if network == "simclr"
                 else load_features(name, network, args.data, args.cache)
                 for network in case["networks"]

@@ -91,6 +91,12 @@ def load_features(name: str, network: str, data: Path, cache: Path) -> np.ndarra
     return np.load(path)
 
 
-def from_scratch(run: Path) -> np.ndarray:
-    """Return features float32 `[1797, D]` of digits that simclr.py left in a pretext folder, in the order of digits."""
-    return np.concatenate([np.load(run / f"features-{split}.npy") for split in ("train", "val")]).astype(np.float32)
+def from_scratch(name: str, run: Path) -> np.ndarray:
+    """Return features float32 `[N, D]` that simclr.py left in a pretext folder, in the order of `load_images`.
+
+    Of digits, whose two splits are its images, or of CIFAR-10's test images, which lie in folders of equal size.
+    """
+    train, val = (np.load(run / f"features-{split}.npy").astype(np.float32) for split in ("train", "val"))
+    if name == "digits":
+        return np.concatenate([train, val])
+    return val.reshape(10, -1, val.shape[1])[:, : NUM_IMAGES // 10].reshape(NUM_IMAGES, -1)

@@ -1,12 +1,13 @@
 """How many clusters does `methods.number` find, and is it sure where it is right? On subsets of four data sets.
 
     python -m benchmarks.number --data DIR --cache DIR                # about a minute a case on one core
-    python -m benchmarks.number --data DIR --cache DIR --scratch RUN  # digits as well with features from scratch
+    python -m benchmarks.number --data DIR --cache DIR --scratch RUN --scratch_cifar10 RUN   # as well from scratch
     python -m benchmarks.number --summary                             # apply the rules again to what is in the file
 
-DIR of --data and --cache, and RUN, are those of benchmarks.judge. Writes benchmarks/results/number.json; cases that are
-in it already are not run again. Case 0 of a data set is all its classes (at most 5,000 images), with each of two
-networks; the others are random choices of 3 to 10 classes, of equal sizes (even numbers) or falling to a fifth (odd).
+DIR of --data and --cache are those of benchmarks.judge, and a RUN the pretext folder of digits or of CIFAR-10. Writes
+benchmarks/results/number.json; cases that are in it already are not run again. Case 0 of a data set is all its classes
+(at most 5,000 images), with each of two networks and, where there is a RUN, with SimCLR's; the others are random
+choices of 3 to 10 classes, of equal sizes (even numbers) or falling to a fifth (odd).
 
 Labels only score. The kind of rule (a peak of the silhouette on a map with a tenth of the agreement, sure from a
 silhouette of .5 on) was found while looking at the labels of 29 other random subsets of these data sets, and of the
@@ -32,10 +33,9 @@ from clustering.scores import score_clusters
 from methods.number import cluster, measure, prepare
 from system.runtime import generator, one_thread
 
-COMMAND = "python -m benchmarks.number --data DIR --cache DIR --scratch RUN"
+COMMAND = "python -m benchmarks.number --data DIR --cache DIR --scratch RUN --scratch_cifar10 RUN"
 SUBSETS = 15  # a data set
 SEEN = 10  # the rule was made with the results of the subsets up to this one in sight
-SCRATCH = "simclr on digits"
 FALL = 5  # the largest class of an unequal case has so many times the images of the smallest
 GOOD = 80  # ACC in % at the true number from which on a case counts as one whose clusters can be found
 SURE_AND_RIGHT, SURE_WHERE_GOOD = 0.8, 0.5  # what is required
@@ -158,18 +158,25 @@ def summarise(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def networks_of(name: str, number: int, scratch: bool) -> list[Sequence[str]]:
-    """Return the feature spaces that a case is run with."""
+def networks_of(name: str, number: int, has_scratch: bool) -> list[Sequence[str]]:
+    """Return the feature spaces that a case is run with; those of SimCLR on the data set itself for all its classes."""
     if number:
         return [NETWORKS[number // 2 % 2 :][:1]]
-    return [NETWORKS[:1], NETWORKS[1:], *([(SCRATCH,)] if scratch and name == "digits" else [])]
+    return [NETWORKS[:1], NETWORKS[1:], *([(scratch(name),)] if has_scratch else [])]
+
+
+def scratch(name: str) -> str:
+    """What the features of a network from scratch are called."""
+    return f"simclr on {name}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     parser = common.case_parser(__doc__, "number.json")
     parser.add_argument("--scratch", type=Path, metavar="RUN", help="the pretext folder of digits")
+    parser.add_argument("--scratch_cifar10", type=Path, metavar="RUN", help="that of CIFAR-10 (JPEG copy)")
     args = parser.parse_args(argv)
+    runs = {"digits": args.scratch, "cifar10": args.scratch_cifar10}
     result = common.read_cases(args.out)
     done = {(case["data"], case["number"], *case["networks"]) for case in result["cases"]}
     if not args.summary:
@@ -178,12 +185,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # All data sets early, and the large cases last, so that a run cut short is still of use.
         for number, name in product([*range(1, SUBSETS + 1), 0], SIDES):
             targets = load_images(name, args.data)[1]
-            for networks in networks_of(name, number, bool(args.scratch)):
+            for networks in networks_of(name, number, bool(runs.get(name))):
                 if (name, number, *networks) not in done:
                     case = {**draw_case(name, number, targets), "networks": list(networks)}
                     spaces = [
-                        from_scratch(args.scratch)
-                        if network == SCRATCH
+                        from_scratch(name, runs[name])
+                        if network == scratch(name)
                         else load_features(name, network, args.data, args.cache)
                         for network in networks
                     ]
