@@ -120,8 +120,14 @@ def find_number(
     if project.request["num_clusters"] is None and not there:
         take_number(project, look, number, args, words)
     if project.request["num_clusters"] == number:
-        project.write(number=found)
+        take_found(project, found)
     return found
+
+
+def take_found(project: Project, found: dict[str, Any]) -> None:
+    """Record how the number of clusters of a project was found; its report is to show that, also where it is there."""
+    if project.facts["number"] != found:
+        project.write(number=found, result=None)
 
 
 def cluster(project: Project, look: Look, args: Any, words: list[str], again: bool) -> int:
@@ -167,7 +173,7 @@ def cluster_several(
             if project is not shared:
                 open_project(project, look, args, words, again)
                 if found:
-                    project.write(number=found)
+                    take_found(project, found)
         left = [project for project in projects if not project.finished]
         if left:
             first = [(shared, shared.stages[:1])]

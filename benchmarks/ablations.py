@@ -35,6 +35,7 @@ from utils.overrides import words_of
 from utils.schema import SETUPS
 
 STOPPED = (130, 143, -2, -15)  # by a signal, after a checkpoint or before there was anything to write
+STOPPED_BY = "warning: stopped by a signal"  # a log of a row that went on has it
 
 
 class OutOfTimeError(Exception):
@@ -74,7 +75,9 @@ class Bench:
                 continue
             p = load_config(words[1], words[3], words[4:])
             stage = SETUPS[step.setup].stage
-            found["seconds"][step.setup] = read_record(Path(p[f"{stage}_dir"])).get("seconds")
+            record = read_record(Path(p[f"{stage}_dir"]))
+            found["seconds"][step.setup] = record.get("seconds")
+            found["scores"] |= {name: round(record["result"][name], 6) for name in step.recorded}
             found["warnings"][step.setup] = warnings_of(log)
             found["scores"] |= self.scores(step, words, stage)
         return found | {"overrides": self.overrides, "machine": common.machine()}
@@ -149,11 +152,11 @@ class Bench:
 
 
 def warnings_of(log: Path) -> list[str]:
-    """What a program warned of, as its log has it; those that differ in numbers only are one."""
+    """What a program warned of by its log, but that it was stopped; warnings that differ in numbers only are one."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     found: dict[str, str] = {}
     for line in lines:
-        if line.startswith("warning: "):
+        if line.startswith("warning: ") and not line.startswith(STOPPED_BY):
             found.setdefault(re.sub(r"[\d.,]+", "", line), line.removeprefix("warning: "))
     return list(found.values())
 

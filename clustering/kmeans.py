@@ -184,20 +184,14 @@ def kmeans_head(features: Tensor | np.ndarray, num_clusters: int, seed: int = 0)
     """K-means on features [N, J] as they are, as a linear layer: weight [K, J] and bias [K].
 
     Its largest output is the nearest centroid, exactly; its softmax is what equal round Gaussians at the centroids
-    give, of K-means' own mean squared distance: s · (2 c·f - |c|²) with s = N J / (2 inertia). Raises UserError for
-    fewer samples than clusters.
+    give, of K-means' own mean squared distance: s · (2 c·f - |c|²) with s = N J / (2 inertia). Raises UserError as
+    `run_kmeans` does.
     """
-    from sklearn.cluster import KMeans as Lloyd  # slow to import
-
-    given = torch.as_tensor(features).cpu().float().numpy()
-    if len(given) < num_clusters:
-        raise UserError(
-            f"K-means cannot make {num_clusters} clusters of {len(given)} images; lower num_classes or use more images"
-        )
-    model = Lloyd(num_clusters, n_init=NUM_STARTS, random_state=seed).fit(given)
-    centroids = torch.from_numpy(model.cluster_centers_).float()
-    scale = given.size / (2 * max(float(model.inertia_), 1e-6 * given.size))
-    return scale * 2 * centroids, -scale * centroids.square().sum(1)
+    points = torch.as_tensor(features).cpu().float()
+    found = run_kmeans(points, num_clusters, seed)
+    scale = points.numel() / (2 * max(found.inertia, 1e-6 * points.numel()))
+    weight, bias = linear_form(found.centroids)
+    return scale * weight, scale * bias
 
 
 def _unit(features: Tensor | np.ndarray) -> np.ndarray:

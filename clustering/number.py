@@ -64,8 +64,15 @@ def check_range(low: int, high: int | None, num_images: int, name: str) -> tuple
     """Return the smallest and largest number to try; raises ConfigError, which calls the range `name`."""
     if low < SMALLEST:
         raise ConfigError(f"{name} begins at {low}, but grouping needs at least {SMALLEST} clusters")
+    if num_images < SMALLEST * FEWEST_PER_CLUSTER:
+        raise ConfigError(
+            f"{num_images} images are too few to look for a number of clusters in; {SMALLEST * FEWEST_PER_CLUSTER} are "
+            "the least"
+        )
     if high is None:
-        high = max(low, min(LARGEST, num_images // IMAGES_PER_CLUSTER))
+        high = max(SMALLEST, min(LARGEST, num_images // IMAGES_PER_CLUSTER))
+        if low > high:
+            raise ConfigError(f"{name} begins at {low}, and of {num_images:,} images ends at {high}; give its end too")
     if low > high:
         raise ConfigError(f"{name} begins at {low} and ends at {high}; give the smaller number first")
     if high > num_images / FEWEST_PER_CLUSTER:
@@ -145,8 +152,9 @@ def choose(points: Sequence[Point], low: int, high: int, rule: Rule = RULE) -> C
     runner = numbers[peaks[1]] if len(peaks) > 1 else None
     if not sure and runner is not None:
         near.append(runner)
-    ends = [0] if inside[0] == 0 and values[:1] > values[1:2] else []
-    told = sorted(numbers[i] for i in [*ends, *peaks] if values[i] >= values[best] - OTHER_PEAKS)
+    if not sure and len(near) == 1:  # what is not sure is a range
+        near += [numbers[i] for i in inside if abs(i - best) == 1]
+    told = sorted(numbers[i] for i in peaks if values[i] >= values[best] - OTHER_PEAKS)
     found = Choice(numbers[best], runner, min(near), max(near), sure, told, "")
     return found._replace(sentence=in_words(found))
 
@@ -162,6 +170,6 @@ def in_words(choice: Choice) -> str:
     if choice.runner_up is not None:
         text += f"; the next best number is {choice.runner_up}"
     more = [k for k in choice.peaks if k not in (choice.num_clusters, choice.runner_up)]
-    if more:
+    if more and choice.sure:
         text += f"; there are groups within groups, also at {' and '.join(map(str, more))}"
     return text

@@ -1,6 +1,5 @@
 """Watching a clustering stage without labels: the SCAN validation loss of every head, and warnings of a collapse."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,15 +102,14 @@ class Validator:
 def warn_of_collapse(sizes: Tensor, num_clusters: int, cluster_prior: str | Sequence[float] = UNIFORM) -> None:
     """Say, while it happens, when clusters die out or everything falls into one; `sizes` is int64 `[C]`.
 
-    What is warned of is how far the sizes are from those that the prior expects, on the way to all images in one.
+    What is warned of is an entropy of the sizes far below the one of the sizes that the prior expects.
     """
     if num_clusters == 1:
         return
     used = int((sizes > 0).sum())
     share = sizes.double() / sizes.sum()
-    expected = expected_sizes(cluster_prior, share)
-    divergence = float(torch.special.xlogy(share, share * num_clusters / expected).sum())
-    evenness = 1 - divergence / math.log(num_clusters / float(expected.max()))  # 1: all of the size that is expected
+    expected = expected_sizes(cluster_prior, share) / num_clusters
+    evenness = float(torch.special.entr(share).sum() / torch.special.entr(expected).sum())
     if evenness < 0.2:
         warn(
             f"{100 * float(share.max()):.0f} % of the validation images are in one cluster: training has collapsed. A "

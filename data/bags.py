@@ -18,7 +18,8 @@ class Bags:
     """Draws bags: bag g holds 1 + g mod `most` classes, its images shared out evenly among them.
 
     Which classes is cycled: every subset of a size is used once, in random order, before one comes again. Raises
-    UserError for images without labels, for fewer classes than `most`, a class without images, too few images.
+    UserError for images without labels, for fewer classes than `most`, a class without images, too few images, and
+    ConfigError for bags that are too small for their classes.
     """
 
     def __init__(self, dataset: Any, bag_size: int, most: int, key: tuple[Any, ...]) -> None:
@@ -30,7 +31,11 @@ class Bags:
         for label, members in enumerate(self.members):
             if not len(members):
                 word = dataset.classes[label] if dataset.classes else label
-                raise UserError(f"{name} has no training image of the class {word}; leave the class out or add images")
+                raise UserError(f"{name} has no image of the class {word}; leave the class out or add images")
+        if bag_size < most:
+            raise ConfigError(
+                f"method_kwargs.bag_size is {bag_size}, but a bag of up to {most} classes holds at least {most} images"
+            )
         if num_labels < most:
             raise UserError(f"{name} has {num_labels} classes, but bags hold up to {most}; lower method_kwargs.most")
         if len(targets) < bag_size:

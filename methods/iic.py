@@ -36,7 +36,7 @@ from utils.common_config import (
 )
 from utils.stage import run_stage
 
-LITTLE = 0.02  # of log K: a mutual information below it is as good as none
+LITTLE = 0.02  # of log K: a mutual information that is above the one by chance by less is as good as none
 
 
 def step(
@@ -45,19 +45,23 @@ def step(
     trained: slice,
     plain: Tensor,
     *transformed: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The mean loss of the heads in `trained`, and the losses of all, `[heads]`.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean loss of the heads in `trained`, the losses of all, `[heads]`, and the one that chance gives.
 
     The plain views count once for each transform. Heads that are not trained take part with a zero gradient, since
-    all ranks must send the same ones.
+    all ranks must send the same ones. The loss by chance is that of the first trained head with each image paired with
+    the transform of another: in a batch, unrelated clusters too seem to tell something.
     """
-    outputs = zip(forward(plain), forward(torch.cat(transformed)), strict=True)
-    losses = []
-    for logits, others in outputs:
-        views = [gather(view) for view in others.chunk(len(transformed))]
-        losses.append(criterion(gather(logits).repeat(len(views), 1), torch.cat(views)))
+    outputs = list(zip(forward(plain), forward(torch.cat(transformed)), strict=True))
+    losses, first, by_chance = [], range(len(outputs))[trained][0], torch.zeros(())
+    for head, (logits, others) in enumerate(outputs):
+        views = torch.cat([gather(view) for view in others.chunk(len(transformed))])
+        plain_views = gather(logits).repeat(len(transformed), 1)
+        losses.append(criterion(plain_views, views))
+        if head == first:
+            by_chance = criterion(plain_views.detach(), views.detach().roll(1, 0))
     every = torch.stack(losses)
-    return every[trained].mean() + 0 * every.sum(), every.detach()
+    return every[trained].mean() + 0 * every.sum(), every.detach(), by_chance
 
 
 def train(
@@ -97,28 +101,28 @@ def train(
         trained = slice(0, num_over_heads) if is_over else slice(num_over_heads, None)
         model.train()
         for batch in run.steps(loader):
-            loss, losses = step(forward, criterion, trained, *batch.views)
+            loss, losses, by_chance = step(forward, criterion, trained, *batch.views)
             named = {f"head_{i}": loss for i, loss in enumerate(losses[num_over_heads:])}
-            run.step(loss, over_loss=losses[:num_over_heads].mean(), **named)
+            run.step(loss, over_loss=losses[:num_over_heads].mean(), by_chance=by_chance, **named)
         means = run.totals.metrics(len(loader))
         best = min(range(p.num_heads), key=lambda head: means[f"head_{head}"])
         if run.improved(means[f"head_{best}"]):
             run.values["best_loss_head"] = best
             save_weights(p.iic_model, {"model": model.clustering.state_dict(), "head": best}, setup="iic")
         run.end_epoch(trained="A" if is_over else "B", head=best)
-        warn_of_no_information(-means["loss"], over_clusters if is_over else p.num_classes, epoch)
+        warn_of_no_information(means["by_chance"] - means["loss"], over_clusters if is_over else p.num_classes, epoch)
 
     return clusters.final_scores(p, p.iic_model, val_set, run.runtime) | run.values
 
 
 def warn_of_no_information(information: float, num_clusters: int, epoch: int) -> None:
-    """Say when an epoch's mutual information stayed near 0, and what usually is the cause."""
+    """Say when an epoch's mutual information stayed near that of unrelated views, and what usually is the cause."""
     if information < LITTLE * math.log(num_clusters):
         warn(
-            f"in epoch {epoch + 1} the views told {information:.4f} of {math.log(num_clusters):.2f} nats about each "
-            "other's cluster, so as good as nothing is learned; if that stays so, likely causes are a learning rate "
-            "that is too high or too low, views that have too little in common (augmentation_kwargs), batches that are "
-            "small for so many clusters, or colors that give the images away (backbone=sobel/NAME)"
+            f"in epoch {epoch + 1} the views told {max(information, 0):.4f} of {math.log(num_clusters):.2f} nats about "
+            "each other's cluster beyond chance, so as good as nothing is learned; if that stays so, likely causes are "
+            "a learning rate that is too high or too low, views that have too little in common (augmentation_kwargs), "
+            "batches that are small for so many clusters, or colors that give the images away (backbone=sobel/NAME)"
         )
 
 

@@ -112,6 +112,7 @@ def train(p: Any, run: Run, label_fraction: Share = 1.0, start: GivenPath | None
             run.step(loss, train_acc=train_acc)
         run.end_epoch(knn_acc=monitor.accuracy() if monitor.due(epoch) else None)
 
+    run.describe(class_names=list(train_set.classes))  # the order of the outputs, also for a folder that lacks a class
     return pretext.save_and_mine(p, run.model, run, train_set, val_set)
 
 

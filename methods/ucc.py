@@ -20,9 +20,9 @@ from clustering.kmeans import kmeans_head
 from data.bags import BagLoader, Bags
 from models.ucc import Encoder, UCCModel, standardize
 from models.weights import save_weights
-from system.console import say
-from system.distributed import from_main, gather, is_main
-from system.errors import ConfigError
+from system.console import say, warn
+from system.distributed import gather, on_main
+from system.errors import ConfigError, UserError
 from training.run import Run
 from utils import cli, clusters
 from utils.common_config import (
@@ -62,11 +62,13 @@ def train(
         most: classes that a bag holds at most.
     """
     train_set, val_set = get_splits(p, run)
-    loader = _bag_loader(p, run, train_set, get_train_transformations(p), bag_size, most)
+    views = get_train_transformations(p)
+    loader = _bag_loader(p, run, train_set, views, bag_size, most)
+    unseen = _unseen_bags(p, run, val_set, bag_size, most) if val_set is not train_set else None
     criterion = get_criterion(p)
     clustering = get_model(p)
-    if not isinstance(clustering.backbone, Encoder):
-        raise ConfigError(f"backbone is {p.backbone}, but UCC's is ucc/SIDE, SIDE being that of its views")
+    if not isinstance(clustering.backbone, Encoder) or clustering.backbone.side != views.size:
+        raise ConfigError(f"backbone is {p.backbone}, but for views of {views.size} pixels UCC's is ucc/{views.size}")
     model = run.runtime.place(UCCModel(clustering.backbone, bag_size, most))
     forward = run.prepare(model, get_optimizer(p, model), loader)
     counts = loader.counts.to(run.runtime.device)
@@ -79,22 +81,25 @@ def train(
             run.step(loss, bag_acc=right)
         run.end_epoch()
 
-    return finish(p, run, model, clustering, train_set, val_set)
-
-
-def finish(p: Any, run: Run, model: UCCModel, clustering: Any, train_set: Any, val_set: Any) -> dict[str, Any]:
-    """Write the model, with centroids as its head; returns the scores of its clusters and of unseen bags."""
     features = get_embedder(p, run.runtime).embed(model.encoder, train_set)
-    weight, bias = from_main(kmeans_head(features, p.num_classes, p.seed) if is_main() else None)
+    weight, bias = on_main(lambda: kmeans_head(features, p.num_classes, p.seed))
     head = clustering.cluster_head[0]
     head.weight, head.bias = nn.Parameter(weight), nn.Parameter(bias)
     save_weights(p.ucc_model, {"model": clustering.state_dict(), "head": 0}, setup="ucc")
-    unseen = {}
-    if val_set.has_labels and len(val_set) >= p.batch_size:
-        loader = _bag_loader(p, run, val_set, get_val_transformations(p), model.bag_size, model.most)
-        unseen["unseen_bag_acc"] = count_accuracy(model, loader, run.runtime)
+    counted = {"unseen_bag_acc": count_accuracy(model, unseen, run.runtime)} if unseen else {}
     scores = clusters.final_scores(p, p.ucc_model, val_set, run.runtime)
-    return {"loss": run.metrics[-1]["loss"]} | unseen | scores
+    return {"loss": run.metrics[-1]["loss"]} | counted | scores
+
+
+def _unseen_bags(p: Any, run: Run, val_set: Any, bag_size: int, most: int) -> BagLoader | None:
+    """Bags of validation images, whose counts are predicted in the end; None, which is said, where none can be made."""
+    try:
+        if len(val_set) < p.batch_size:
+            raise UserError(f"there are {len(val_set)} validation images, fewer than batch_size {p.batch_size}")
+        return _bag_loader(p, run, val_set, get_val_transformations(p), bag_size, most)
+    except UserError as error:
+        warn(f"counts of unseen bags will not be predicted: {error}")
+        return None
 
 
 @torch.no_grad()

@@ -65,8 +65,9 @@ class Encoder(nn.Module):
         _start(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features."""
-        return torch.sigmoid(self.linear(torch.flatten(self.convolutions(standardize(x)), 1)))
+        """Return the features, float32 or wider: with 8 bits of mantissa those near 1 would be 1, without gradients."""
+        logits = self.linear(torch.flatten(self.convolutions(standardize(x)), 1))
+        return torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
 
 def encoder(side: str, /, width: Width = 16) -> dict[str, Any]:
@@ -139,6 +140,4 @@ class UCCModel(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return logits `[B / bag_size, most]` and decoded images."""
         features = self.encoder(images)
-        # 8 bits of mantissa are too few for the distance to a bin.
-        bags = features.to(torch.promote_types(features.dtype, torch.float32)).unflatten(0, (-1, self.bag_size))
-        return [self.counter(bags), self.decoder(features)]
+        return [self.counter(features.unflatten(0, (-1, self.bag_size))), self.decoder(features)]

@@ -209,7 +209,8 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
     best = {"best_loss", "best_epoch"} <= result.keys()
     if best and "scan_loss" not in result:
         path = Path(folder) / MODEL
-        say(f"lowest validation loss {result['best_loss']:.4f} at epoch {result['best_epoch']}: {path}")
+        kind = "validation loss" if SETUPS[p.setup].starts_from else "loss of an epoch"
+        say(f"lowest {kind} {result['best_loss']:.4f} at epoch {result['best_epoch']}: {path}")
     elif best and "last_loss" in result:
         say(
             f"validation loss (no labels, lower is better; negative is normal): {p.starts_from} "

@@ -130,6 +130,9 @@ def how_to_run(stage: str) -> str:
 
 def get_criterion(p: Any) -> Any:
     """The loss of a config's stage."""
+    setup = SETUPS.get(p.get("setup") or "")
+    if setup and p["criterion"] in CRITERIA and p["criterion"] not in setup.criteria:
+        raise ConfigError(f"criterion is {p['criterion']}, but {setup.script} trains by {' or '.join(setup.criteria)}")
     kwargs = dict(p.get("criterion_kwargs") or {})
     if p["criterion"] in WITH_THRESHOLD:
         kwargs["threshold"] = p["confidence_threshold"]

@@ -73,6 +73,8 @@ class Setup(NamedTuple):
     """Whether a finished run leaves a model."""
     averages: bool = False
     """Whether its model may be the running average of the weights."""
+    criteria: tuple[str, ...] = ()
+    """The losses that it can be trained by."""
 
     @property
     def script(self) -> str:
@@ -81,15 +83,24 @@ class Setup(NamedTuple):
 
 
 SETUPS = {
-    "simclr": Setup("simclr", "pretext", TRAINING_KEYS, num_mined=20, averages=True),
+    "simclr": Setup("simclr", "pretext", TRAINING_KEYS, num_mined=20, averages=True, criteria=("simclr",)),
     "moco": Setup("moco", "pretext", ("transformation_kwargs",), num_mined=50, mined="backbone"),
     "pretrained": Setup("methods.pretrained", "pretext", (), num_mined=50, mined="backbone", has_head=False),
     "candidates": Setup("methods.candidates", "candidates", ("num_classes",), starts_from="pretext"),
     "number": Setup("methods.number", "number", (), starts_from="pretext", has_model=False),
     "rotnet": Setup(
-        "methods.rotnet", "pretext", TRAINING_KEYS, num_mined=20, mined="backbone", num_outputs=4, averages=True
+        "methods.rotnet",
+        "pretext",
+        TRAINING_KEYS,
+        num_mined=20,
+        mined="backbone",
+        num_outputs=4,
+        averages=True,
+        criteria=("cross-entropy",),
     ),
-    "instdisc": Setup("methods.instdisc", "pretext", TRAINING_KEYS, num_mined=20, averages=True),
+    "instdisc": Setup(
+        "methods.instdisc", "pretext", TRAINING_KEYS, num_mined=20, averages=True, criteria=("instdisc", "instdisc-nce")
+    ),
     "supervised": Setup(
         "methods.supervised",
         "pretext",
@@ -98,12 +109,22 @@ SETUPS = {
         mined="backbone",
         num_outputs="num_classes",
         averages=True,
+        criteria=("cross-entropy",),
     ),
-    "byol": Setup("methods.byol", "pretext", TRAINING_KEYS, num_mined=20),
-    "scan": Setup("scan", "scan", (*TRAINING_KEYS, "num_classes"), starts_from="pretext", averages=True),
-    "selflabel": Setup("selflabel", "selflabel", (*TRAINING_KEYS, "num_classes"), starts_from="scan", averages=True),
-    "iic": Setup("methods.iic", "iic", (*TRAINING_KEYS, "num_classes")),
-    "ucc": Setup("methods.ucc", "ucc", (*TRAINING_KEYS, "num_classes")),
+    "byol": Setup("methods.byol", "pretext", TRAINING_KEYS, num_mined=20, criteria=("byol",)),
+    "scan": Setup(
+        "scan", "scan", (*TRAINING_KEYS, "num_classes"), starts_from="pretext", averages=True, criteria=("scan",)
+    ),
+    "selflabel": Setup(
+        "selflabel",
+        "selflabel",
+        (*TRAINING_KEYS, "num_classes"),
+        starts_from="scan",
+        averages=True,
+        criteria=("confidence-cross-entropy", "fixmatch"),
+    ),
+    "iic": Setup("methods.iic", "iic", (*TRAINING_KEYS, "num_classes"), criteria=("iic",)),
+    "ucc": Setup("methods.ucc", "ucc", (*TRAINING_KEYS, "num_classes"), criteria=("ucc",)),
     "kmeans": Setup("methods.kmeans", "kmeans", ("num_classes",)),
 }
 

@@ -56,12 +56,12 @@ def test_agreement_is_the_mean_over_pairs():
 
 
 def test_the_best_peak_is_chosen_and_others_are_told():
-    found = choose(curve([0.7, 0.4, 0.5, 0.49, 0.42, 0.46, 0.3]), 2, 8, RULE)
+    found = choose(curve([0.7, 0.4, 0.5, 0.49, 0.42, 0.46, 0.3, 0.45, 0.2]), 2, 10, RULE)
     assert (found.num_clusters, found.runner_up, found.sure) == (4, 7, True)
-    assert (found.low, found.high) == (4, 5) and found.peaks == [2, 4, 7]
+    assert (found.low, found.high) == (4, 5) and found.peaks == [4, 7, 9]  # 2 is high for nearly all images
     assert found.sentence == (
         "4 clusters: images form groups that are apart; 4 to 5 are nearly as good; the next best number is 7; "
-        "there are groups within groups, also at 2"
+        "there are groups within groups, also at 9"
     )
 
 
@@ -77,7 +77,8 @@ def test_the_best_peak_is_chosen_and_others_are_told():
 def test_without_a_high_peak_the_answer_is_not_sure(points, num_clusters):
     found = choose(points, 2, 9, RULE)
     assert (found.num_clusters, found.sure) == (num_clusters, False)
-    assert found.low <= num_clusters <= found.high
+    assert found.low <= num_clusters <= found.high and found.low < found.high
+    assert "groups within groups" not in found.sentence
     assert found.sentence.startswith("not sure: ") and f"; {num_clusters} is taken" in found.sentence
 
 
@@ -119,11 +120,17 @@ def test_nothing_outside_the_range_is_chosen_or_told():
         (9, 5, "begins at 9 and ends at 5"),
         (1, 5, "begins at 1, but grouping needs at least 2"),
         (2, 41, "ends at 41, but 200 images can be asked for at most 40 clusters"),
+        (11, None, "begins at 11, and of 200 images ends at 10; give its end too"),
     ],
 )
 def test_a_range_that_makes_no_sense_is_one_sentence(low, high, words):
     with pytest.raises(ConfigError, match=words):
         check_range(low, high, 200, "auto:LO-HI")
+
+
+def test_too_few_images_for_any_number():
+    with pytest.raises(ConfigError, match="9 images are too few"):
+        check_range(2, 3, 9, "auto:LO-HI")
 
 
 @pytest.mark.parametrize(("num_images", "high"), [(10_000, 50), (400, 20), (30, 2)])

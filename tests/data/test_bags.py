@@ -61,7 +61,7 @@ def test_a_class_of_few_images_gives_them_again():
 
 BAD = {
     "no labels": (dataset(targets=torch.full((40,), -1)), 10, 4, "has no labels"),
-    "a class without images": (dataset(targets=torch.arange(40) % 5), 10, 4, "no training image of the class 5"),
+    "a class without images": (dataset(targets=torch.arange(40) % 5), 10, 4, "no image of the class 5"),
     "fewer images than a bag": (dataset(12), 13, 4, "12 images, fewer than a bag of 13"),
     "fewer classes than counts": (dataset(60), 10, 7, "6 classes, but bags hold up to 7"),
 }

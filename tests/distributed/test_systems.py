@@ -21,7 +21,7 @@ def informed(trained):
     model = TwoHeads(clustering, 5, 2).to(DOUBLE)
     forward = prepare(model)  # held until the gradients are there
     views = [own(images(seed, DOUBLE)) for seed in (0, 1, 2)]
-    loss, losses = iic.step(forward, CRITERIA["iic"](), trained, *views)
+    loss, losses, _ = iic.step(forward, CRITERIA["iic"](), trained, *views)
     loss.backward()
     return gradients(model) | {"loss": loss.detach(), "losses": losses}
 

@@ -12,6 +12,10 @@ from sklearn.cluster import KMeans
 import eval as evaluation
 import predict
 from data import digits
+from data.augment import Normalize, build_evaluation
+from data.bags import BagLoader, Bags
+from methods import ucc
+from system.runtime import Runtime
 from tests.stage import few_digits
 from tests.stages.test_resume import Killed, before, kill, outcome
 from training.run import Run
@@ -24,6 +28,7 @@ TINY = {
     "iic": ["epochs=3", "batch_size=64", "width=2", "method_kwargs.over_clusters=15", "num_heads=2"],
     "ucc": ["epochs=3", "batch_size=64", "width=2", "method_kwargs.bag_size=8"],
 }
+EVERY_STEP = "checkpoint_every={minutes: 1e-9}"
 
 
 def config(name):
@@ -80,8 +85,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(finished, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         before(patch, Run, "step", 5, kill)
         with pytest.raises(Killed):
-            stage(name, tmp_path)
-    assert stage(name, tmp_path) == 0
+            stage(name, tmp_path, EVERY_STEP)
+    assert torch.load(tmp_path / "digits" / name / "checkpoint.pth.tar")["step"] > 0  # within an epoch
+    assert stage(name, tmp_path, EVERY_STEP) == 0
     assert outcome(tmp_path / "digits" / name) == outcome(root / "digits" / name)
 
 
@@ -100,7 +106,6 @@ def test_the_epochs_of_iic_take_turns_and_its_best_head_is_kept(finished):
 @pytest.mark.parametrize("finished", ["ucc"], indirect=True)
 def test_the_head_of_ucc_is_k_means_on_its_features(finished):
     _, root = finished
-    from system.runtime import Runtime
     from utils.clusters import load_clustering
     from utils.common_config import get_embedder
     from utils.config import load_config
@@ -110,7 +115,33 @@ def test_the_head_of_ucc_is_k_means_on_its_features(finished):
     features = get_embedder(p, Runtime.of(p)).embed(model.backbone, digits.build(root, "train", 16, num_images=200))
     expected = KMeans(10, n_init=10, random_state=0).fit(features.numpy())
     assert model.cluster_head[head](features).argmax(1).tolist() == expected.labels_.tolist()
-    assert json.loads((root / "digits/ucc/run.json").read_text())["result"]["unseen_bag_acc"] >= 0
+
+
+class Told(torch.nn.Module):
+    """Logits of bags that say `counts`, whatever the images are."""
+
+    def __init__(self, counts, most):
+        super().__init__()
+        self.logits = torch.nn.functional.one_hot(torch.as_tensor(counts), most).float()
+
+    def forward(self, images):
+        return [self.logits, images]
+
+
+@pytest.mark.parametrize(("counts", "share"), [([0, 1, 2, 3, 0, 1, 2, 3], 1.0), ([0] * 8, 0.25), ([3, 0] * 4, 0.0)])
+def test_counts_of_unseen_bags_are_scored(counts, share, tmp_path):
+    runtime = Runtime.start("cpu")
+    unseen = digits.build(tmp_path, "val", 16)
+    strategy = build_evaluation(16, Normalize(mean=[0.0] * 3, std=[1.0] * 3))
+    loader = BagLoader(Bags(unseen, 8, 4, ("unseen",)), unseen, [strategy], 64, runtime, ("unseen",), num_workers=0)
+    assert ucc.count_accuracy(Told(counts, 4), loader, runtime) == share
+
+
+def test_what_bags_of_validation_images_lack_is_said_before_training(tmp_path, capsys):
+    assert stage("ucc", tmp_path, *few_digits(200, 40), "epochs=1") == 0
+    shown = capsys.readouterr()
+    assert "counts of unseen bags will not be predicted: there are 40 validation images" in shown.err
+    assert "unseen_bag_acc" not in json.loads((tmp_path / "digits/ucc/run.json").read_text())["result"]
 
 
 REFUSED = {
@@ -120,7 +151,10 @@ REFUSED = {
     "a value out of range": ("ucc", ["method_kwargs.most=1"], 2, "method_kwargs.most is 1"),
     "fewer images than a bag": ("ucc", ["method_kwargs.bag_size=201", "batch_size=804"], 1, "fewer than a bag of 201"),
     "a batch of broken bags": ("ucc", ["batch_size=60"], 2, "multiple of 32"),
-    "another network": ("ucc", ["backbone=resnet8"], 2, "ucc/SIDE"),
+    "another network": ("ucc", ["backbone=resnet8"], 2, "for views of 16 pixels UCC's is ucc/16"),
+    "a network of another side": ("ucc", ["backbone=ucc/28"], 2, "for views of 16 pixels UCC's is ucc/16"),
+    "another method's loss": ("ucc", ["criterion=scan", "criterion_kwargs={}"], 2, "methods.ucc trains by ucc"),
+    "bags smaller than their classes": ("ucc", ["method_kwargs.bag_size=2"], 2, "holds at least 4 images"),
 }
 
 
