@@ -94,6 +94,10 @@ def test_warnings_know_what_is_expected(capsys):
     assert "very unequal size" in capsys.readouterr().err
     warn_of_collapse(torch.tensor([88, 8, 4]), 3, [0.85, 0.1, 0.05])
     assert capsys.readouterr().err == ""
+    for prior in ([0.8, 0.05, 0.05, 0.05, 0.05], "power:1"):  # more even than expected is neither
+        warn_of_collapse(torch.tensor([20] * 5), 5, prior)
+        warn_of_collapse(torch.tensor([60, 10, 10, 10, 10]), 5, prior)
+    assert capsys.readouterr().err == ""
     warn_of_collapse(torch.tensor([0, 100, 0]), 3, "power:1")
     assert "training has collapsed" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
-from models.models import ClusteringModel, ContrastiveModel
+from models.models import ClassifierModel, ClusteringModel, ContrastiveModel
 from models.resnet_cifar import resnet8, resnet18
 from tests import published
 from tests.stage import command
@@ -327,6 +327,22 @@ def test_a_validation_folder_that_lacks_a_class(tmp_path):
     code, scores = digits(tmp_path, "pretext/simclr", "--knn", "--model", tmp_path / "model.pth.tar", *roots, *names)
     assert code == 0
     assert scores["knn_acc"] == 1
+
+
+def test_a_classifier_knows_the_classes_of_its_training(tmp_path):
+    """All images are called the second of three classes, which three of four are; by its own names one would be."""
+    for name, num_images in (("b", 3), ("c", 1)):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        for i in range(num_images):
+            Image.fromarray(np.full((16, 16, 3), 60 * i, dtype=np.uint8)).save(tmp_path / "val" / name / f"{i}.png")
+    model = ClassifierModel(resnet8(width=4, stem="cifar_s2"), 3)
+    torch.nn.init.zeros_(model.classifier.weight)
+    model.classifier.bias.data = torch.tensor([0.0, 1.0, 0.5])
+    torch.save(model.state_dict(), tmp_path / "model.pth.tar")
+    (tmp_path / "config.yml").write_text("class_names: [a, b, c]\n")
+    words = [f"val_db_kwargs.root={tmp_path / 'val'}", "val_db_name=folder", "num_classes=3"]
+    code, scores = digits(tmp_path, "pretext/supervised", "--model", tmp_path / "model.pth.tar", *words)
+    assert (code, scores["acc"]) == (0, 0.75)
 
 
 @pytest.mark.parametrize("flag", ["--kmeans", "--knn"])

@@ -186,6 +186,7 @@ def test_auto_takes_the_folder_of_the_number_that_is_there(base, finished, tmp_p
     clustered = counted(monkeypatch, candidates)
     assert run(base, "auto:4-4", output) == 0
     assert clustered == [] and not (output / "clusters.csv").exists()
+    assert "How many clusters: " in (output / "k04/report.html").read_text(encoding="utf-8")  # which was there before
     record = json.loads((output / "k04/cluster.json").read_text())
     assert record["number"]["run"] == "4-4" and record["number"]["seconds"] > 0
     assert run(base, "auto:5-5", output) == 0  # now the output's own number
