@@ -1,5 +1,8 @@
 """The tables of how many clusters there are, of classes of unequal size, and of what belongs in no cluster."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from benchmarks.markdown import Read, markdown, where
 
 COLUMNS = {
@@ -17,13 +20,15 @@ def number_of_clusters(read: Read) -> str:
     """Whether the number of clusters was found, and how often the answer is sure, by data set."""
     result = read("number.json")
     summary = result["summary"]
+    unsure = [case for case in summary["cases"] if not case["sure"]]
+    groups = [
+        *((name, row, [case for case in unsure if case["data"] == name]) for name, row in summary["held_out"].items()),
+        ("together", summary["together"], unsure),
+        ("the shipped rule, on choices that it has not seen", summary["unseen"], []),
+    ]
     rows = [
-        [title, *(f"{row[key]} of {row[of]}" for key, of in COLUMNS.values())]
-        for title, row in [
-            *summary["held_out"].items(),
-            ("together", summary["together"]),
-            ("the shipped rule, on choices that it has not seen", summary["unseen"]),
-        ]
+        [title, *(f"{row[key]} of {row[of]}" for key, of in COLUMNS.values()), mean_width(cases)]
+        for title, row, cases in groups
     ]
     wrong = ", ".join(
         f"{case['data']} {case['num_classes']} as {case['found']}"
@@ -31,8 +36,15 @@ def number_of_clusters(read: Read) -> str:
         if case["sure"] and abs(case["found"] - case["num_classes"]) > 1
     )
     return (
-        markdown(["data set", *COLUMNS], rows) + f"\nSure and wrong: {wrong or 'none'}. {where(result['machine'])}.\n"
+        markdown(["data set", *COLUMNS, "numbers in the range, not sure"], rows)
+        + f"\nSure and wrong: {wrong or 'none'}. {where(result['machine'])}.\n"
     )
+
+
+def mean_width(cases: Sequence[Mapping[str, Any]]) -> str:
+    """How many numbers are in the ranges that are told, on average; empty without any."""
+    widths = [case["high"] - case["low"] + 1 for case in cases]
+    return f"{sum(widths) / len(widths):.1f}" if widths else ""
 
 
 def speed(read: Read) -> str:
