@@ -14,12 +14,13 @@ from torch import Tensor
 from clustering.agreement import adjusted_rand
 from clustering.candidate import Candidate
 from clustering.pca import fit_pca
+from losses.scan import UNIFORM, expected_sizes
 
 NEAREST = 5  # neighbors of each image that are asked for their cluster
 FOLDS = 10
 FOLD_DIMS = 50
 FOLD_IMAGES = 2000
-SMALLEST_EVENNESS = 0.5  # exp(entropy of the sizes) / K; below it a clustering counts as collapsed
+SMALLEST_EVENNESS = 0.5  # a clustering that is less even, by what is expected, counts as collapsed
 VOTE = "vote"
 RULE = "neighbors, the vote ahead"  # of RULES; neighbors alone prefer spectral clustering, which is made of them
 AHEAD = 0.02  # by how much neighbors must speak for another clustering before the vote, the steadiest, is left
@@ -41,7 +42,7 @@ class Scores(NamedTuple):
     agreement: mean adjusted Rand index with the finalists of the other methods. seeds: the same among the method's own
     draws (1 where there is one). neighbors: share of nearest neighbors in the same cluster, 0 by chance and 1 at best.
     generalisation: how often a linear classifier is right about unseen images' clusters; collapse has nearly 1.
-    evenness: exp(entropy of the sizes) / K. used: clusters with an image. smallest: the size of the smallest one.
+    evenness: of the sizes, 1 where as expected. used: clusters with an image. smallest: the size of the smallest one.
     """
 
     name: str
@@ -64,10 +65,14 @@ class Verdict(NamedTuple):
     consensus: float
 
 
-def evenness(sizes: Tensor) -> float:
-    """Return exp(entropy) / K of cluster sizes [K]: 1 for equal sizes, 1/K for all images in one."""
+def evenness(sizes: Tensor, cluster_prior: str | Sequence[float] = UNIFORM) -> float:
+    """Return exp(entropy) of cluster sizes [K] by that of the expected ones, which is K unless a prior says otherwise.
+
+    1 for sizes as even as expected, 1/K for all images in one cluster of equal ones; above 1 for more even ones.
+    """
     share = sizes.double() / sizes.sum()
-    return float(torch.exp(-torch.special.xlogy(share, share).sum()) / len(sizes))
+    expected = expected_sizes(cluster_prior, share) / len(sizes)
+    return float((torch.special.entr(share).sum() - torch.special.entr(expected).sum()).exp())
 
 
 def neighbor_agreement(clusters: Tensor, neighbors: Tensor) -> float:
@@ -128,7 +133,13 @@ def with_most_agreeing_heads(candidates: Sequence[Candidate], num_clusters: int)
     return found
 
 
-def score(candidates: Sequence[Candidate], features: Tensor, neighbors: Tensor, num_clusters: int) -> list[Scores]:
+def score(
+    candidates: Sequence[Candidate],
+    features: Tensor,
+    neighbors: Tensor,
+    num_clusters: int,
+    cluster_prior: str | Sequence[float] = UNIFORM,
+) -> list[Scores]:
     """Return the label-free scores of the best head of each candidate, on features [N, D] that are the same for all.
 
     A vote is made of the others; so it is compared with them, but they are not compared with it.
@@ -148,7 +159,7 @@ def score(candidates: Sequence[Candidate], features: Tensor, neighbors: Tensor, 
                 seeds=mean_rand(own, draws, num_clusters) if draws else 1.0,
                 neighbors=neighbor_agreement(own, neighbors.cpu()),
                 generalisation=generalisation_score(features, own),
-                evenness=evenness(sizes),
+                evenness=evenness(sizes, cluster_prior),
                 used=int((sizes > 0).sum()),
                 smallest=int(sizes.min()),
             )
@@ -203,14 +214,20 @@ def explain(table: Sequence[Scores], chosen: int) -> str:
     )
 
 
-def judge(candidates: Sequence[Candidate], features: Tensor, neighbors: Tensor, num_clusters: int) -> Verdict:
-    """Choose one of the candidates without a label.
+def judge(
+    candidates: Sequence[Candidate],
+    features: Tensor,
+    neighbors: Tensor,
+    num_clusters: int,
+    cluster_prior: str | Sequence[float] = UNIFORM,
+) -> Verdict:
+    """Choose one of the candidates without a label; `cluster_prior` says how even sizes should be.
 
     features [N, D] are those that all candidates are compared on, neighbors int64 [N, k + 1] those in them. The chosen
     one is, of those that have not collapsed, the one whose clusters most neighbors share, where the vote is .02 ahead;
     how far to trust it follows from the mean agreement of the methods, by the table TRUST.
     """
-    table = score(candidates, features, neighbors, num_clusters)
+    table = score(candidates, features, neighbors, num_clusters, cluster_prior)
     chosen = choose(table)
     agreed = consensus(table)
     trust = next(sentence for least, sentence in TRUST if agreed >= least)

@@ -145,7 +145,7 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6
     spaces, names = features.split(dims, dim=1), p.backbone.split("+") if len(dims) > 1 else ()
     with one_thread() if len(features) <= FEW else contextlib.nullcontext():
         candidates, whole, neighbors = make_candidates(spaces, p.num_classes, p.seed, neighbors, say, options, names)
-        verdict = judge(candidates, whole, neighbors, p.num_classes)
+        verdict = judge(candidates, whole, neighbors, p.num_classes, p.cluster_prior)
     head = candidates[verdict.chosen].head
     model = ClusteringModel(built, p.num_classes, heads=[head])
     load_backbone(model, read_weights(p.pretext_model))

@@ -114,7 +114,10 @@ def _between_spaces(found: Delivery, rival: Project, runtime: Any) -> Delivery:
     """What was found in pretrained features or by a network from scratch: what has more support in both spaces."""
     other = from_scratch(rival, get_val_dataset(rival.load(REFINING)), runtime)
     spaces = [neighbors_of(one.project, one.dataset) for one in (found, other)]
-    finalists = [Finalist("", one.stage, one.path, one.prediction) for one in (found, other)]
+    finalists = [
+        Finalist("", one.stage, one.path, one.prediction, one.project.load(one.stage).cluster_prior)
+        for one in (found, other)
+    ]
     scores = [score_finalist(finalist, spaces[0], found.dataset) for finalist in finalists]
     supports = [support(one.prediction.clusters.cpu(), spaces) for one in (found, other)]
     kept = sound_of([row["used"] for row in scores], [row["evenness"] for row in scores])

@@ -1,5 +1,6 @@
 """Trained models that may be handed out: which ones the stages left, and what is known of them without labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from clustering.judge import evenness, neighbor_agreement
 from clustering.prediction import Prediction, predict
+from losses.scan import UNIFORM
 from recipes.project import Project
 from recipes.refining import STAGE as REFINING
 from training.folder import MODEL
@@ -22,12 +24,13 @@ NAMES = {"scan": "scan", "best": "self-labeling, best epoch", "last": "self-labe
 
 @dataclass(frozen=True)
 class Finalist:
-    """A trained model that may be handed out: its stage, its file, and what it says of all images."""
+    """A trained model that may be handed out: its stage and file, what it says of all images, and its cluster_prior."""
 
     name: str
     stage: str
     path: Path
     prediction: Prediction
+    cluster_prior: str | Sequence[float] = UNIFORM
 
 
 def refined(project: Project, dataset: Any, runtime: Any) -> list[Finalist]:
@@ -57,7 +60,7 @@ def find_finalist(project: Project, name: str, stage: str, file: str, dataset: A
     if not path.exists():
         return None
     prediction = predict(*clusters.load_for_prediction(p, path, runtime), dataset, get_embedder(p, runtime))
-    return Finalist(NAMES[name], stage, path, prediction)
+    return Finalist(NAMES[name], stage, path, prediction, p.cluster_prior)
 
 
 def score_finalist(finalist: Finalist, neighbors: Tensor, dataset: Any) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def score_finalist(finalist: Finalist, neighbors: Tensor, dataset: Any) -> dict[
     row: dict[str, Any] = {
         "name": finalist.name,
         "neighbors": neighbor_agreement(assigned, neighbors),
-        "evenness": evenness(sizes),
+        "evenness": evenness(sizes, finalist.cluster_prior),
         "used": int((sizes > 0).sum()),
         "smallest": int(sizes.min()),
         "sizes": sizes.tolist(),

@@ -63,6 +63,9 @@ def test_evenness_in_closed_form():
     assert evenness(torch.tensor([5, 5, 5, 5])) == pytest.approx(1)
     assert evenness(torch.tensor([20, 0, 0, 0])) == pytest.approx(0.25)
     assert evenness(torch.tensor([10, 10, 0, 0])) == pytest.approx(math.exp(math.log(2)) / 4)
+    shares = [0.5, 0.25, 0.125, 0.125]  # whose entropy is 1.75 bits
+    assert evenness(torch.tensor([1, 2, 1, 4]), shares) == pytest.approx(1)
+    assert evenness(torch.tensor([5, 5, 5, 5]), shares) == pytest.approx(4 / 2**1.75)
 
 
 def test_generalisation_rewards_collapse_as_it_is_known_to(data):
