@@ -6,7 +6,7 @@
 
 DIR of --data and --cache are those of benchmarks.judge, and a RUN the pretext folder of digits or of CIFAR-10. Writes
 benchmarks/results/number.json; cases that are in it already are not run again. Case 0 of a data set is all its classes
-(at most 5,000 images), with each of two networks and, where there is a RUN, with SimCLR's; the others are random
+(at most 5,000 images), with each of two networks, both, and, where there is a RUN, SimCLR's; the others are random
 choices of 3 to 10 classes, of equal sizes (even numbers) or falling to a fifth (odd).
 
 Labels only score. The kind of rule (a peak of the silhouette on a map with a tenth of the agreement, sure from a
@@ -162,7 +162,7 @@ def networks_of(name: str, number: int, has_scratch: bool) -> list[Sequence[str]
     """Return the feature spaces that a case is run with; those of SimCLR on the data set itself for all its classes."""
     if number:
         return [NETWORKS[number // 2 % 2 :][:1]]
-    return [NETWORKS[:1], NETWORKS[1:], *([(scratch(name),)] if has_scratch else [])]
+    return [NETWORKS[:1], NETWORKS[1:], NETWORKS, *([(scratch(name),)] if has_scratch else [])]
 
 
 def scratch(name: str) -> str:
