@@ -72,10 +72,15 @@ class Spaces(NamedTuple):
     map: np.ndarray
 
 
+def num_clustered(num_images: int, largest: int) -> int:
+    """Return how many of the images are clustered where there are at most `largest` clusters."""
+    return min(num_images, max(SAMPLE, IMAGES_PER_CLUSTER * largest))
+
+
 def prepare(spaces: Sequence[Tensor], largest: int, seed: int) -> Spaces:
     """Return what features [N, D] of one or several spaces are clustered in, into at most `largest` clusters."""
     num_images = len(spaces[0])
-    size = min(num_images, max(SAMPLE, IMAGES_PER_CLUSTER * largest))
+    size = num_clustered(num_images, largest)
     rows = torch.randperm(num_images, generator=generator(seed, "number sample"))[:size].sort().values
     units = [functional.normalize(space[rows].float().cpu(), dim=1) for space in spaces]
     whole = torch.cat(units, dim=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clustering.number import IMAGES_PER_CLUSTER, SMALLEST, check_range
-from methods.number import PICTURE
+from methods.number import PICTURE, num_clustered
 from recipes.choose import Recipe
 from recipes.configs import ALIAS, NUMBER
 from recipes.features import make_recipe
@@ -29,7 +29,7 @@ from system.yaml_file import load_yaml
 from training.folder import read_record
 from utils import clusters
 
-SECONDS = (40.0, 0.01)  # a guess for the estimate: of some images, and of one more
+SECONDS = (10.0, 0.01)  # a guess for the estimate: of some images, and of one more of those that are clustered
 
 
 class Auto(NamedTuple):
@@ -64,7 +64,8 @@ def write_number_config(project: Project, low: int, high: int, words: list[str])
     The stage starts from the features of a project.
     """
     base, more = SECONDS
-    project.facts["seconds"] = {**project.facts["seconds"], NUMBER: base + more * project.num_images}
+    seconds = base + more * num_clustered(project.num_images, high)
+    project.facts["seconds"] = {**project.facts["seconds"], NUMBER: seconds}
     path, run_name = project.configs.path(NUMBER), f"{low}-{high}"
     if path.exists() and load_yaml(path).get("run_name") == run_name:
         return
