@@ -73,7 +73,9 @@ def digits(read: Read) -> str:
 def _counted(result: dict[str, Any], name: str) -> str:
     """How well the classes of unseen bags were counted, where the row has it."""
     share = result["rows"].get(name, {}).get("scores", {}).get("unseen_bag_acc")
-    return "" if share is None else f" UCC's count of classes is right for {100 * share:.0f} % of unseen bags, by chance for 25."
+    if share is None:
+        return ""
+    return f" UCC's count of classes is right for {100 * share:.0f} % of unseen bags, by chance for 25."
 
 
 def views(read: Read) -> str:
