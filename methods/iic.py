@@ -52,16 +52,13 @@ def step(
     all ranks must send the same ones. The loss by chance is that of the first trained head with each image paired with
     the transform of another: in a batch, unrelated clusters too seem to tell something.
     """
-    outputs = list(zip(forward(plain), forward(torch.cat(transformed)), strict=True))
-    losses, first, by_chance = [], range(len(outputs))[trained][0], torch.zeros(())
-    for head, (logits, others) in enumerate(outputs):
-        views = torch.cat([gather(view) for view in others.chunk(len(transformed))])
-        plain_views = gather(logits).repeat(len(transformed), 1)
-        losses.append(criterion(plain_views, views))
-        if head == first:
-            by_chance = criterion(plain_views.detach(), views.detach().roll(1, 0))
-    every = torch.stack(losses)
-    return every[trained].mean() + 0 * every.sum(), every.detach(), by_chance
+    pairs = []
+    for logits, others in zip(forward(plain), forward(torch.cat(transformed)), strict=True):
+        views = [gather(view) for view in others.chunk(len(transformed))]
+        pairs.append((gather(logits).repeat(len(views), 1), torch.cat(views)))
+    losses = torch.stack([criterion(*pair) for pair in pairs])
+    one, other = (logits.detach() for logits in pairs[trained][0])
+    return losses[trained].mean() + 0 * losses.sum(), losses.detach(), criterion(one, other.roll(1, 0))
 
 
 def train(
