@@ -24,7 +24,7 @@ from system.console import say
 from system.errors import UserError
 from system.files import write_text
 from system.runtime import Runtime, generator
-from training.folder import read_record
+from training.record import read_record
 from utils import cli, clusters
 from utils.common_config import get_embedder, get_train_dataset, get_val_dataset
 from utils.config import REPOSITORY, load_config

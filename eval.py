@@ -15,16 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from easydict import EasyDict
 
-from clustering.kmeans import score_kmeans
 from clustering.mining import mine_neighbors
 from clustering.neighbors import purity
-from clustering.prediction import find_prototypes
-from clustering.scores import count_classes, score_classes
+from clustering.scores import score_classes
 from models.models import FeatureModel
-from report import plots
 from report.places import Places
 from system.console import say, warn
 from system.distributed import is_main
@@ -32,8 +28,9 @@ from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.runtime import Runtime
 from system.yaml_file import load_yaml
-from training.folder import CONFIG, to_plain
-from utils import cli, clusters, engines, pretext
+from training.comparison import to_plain
+from training.folder import CONFIG
+from utils import baselines, cli, clusters, engines, pretext
 from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
 from utils.config import require
 from utils.readings import recorded_values
@@ -72,7 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"{path} on {len(dataset)} {args.split} images of {dataset.name}")
     scores = evaluation.scores(dataset, runtime, Places(path, args.split, args.out), args)
     if args.kmeans or args.knn:
-        scores |= _with_training_split(p, evaluation.module, dataset, runtime, args)
+        train = dataset if args.split == "train" else get_train_dataset(p, None)
+        given = (p, evaluation.module, train, dataset, runtime)
+        if args.kmeans:
+            scores["kmeans"] = baselines.kmeans_scores(*given, args.kmeans_runs)
+        if args.knn:
+            scores["knn_acc"] = baselines.knn_accuracy(*given)
     if args.json and is_main():
         write_text(args.json, json.dumps(to_plain(scores), indent=1) + "\n")
     return 0
@@ -140,41 +142,13 @@ class ClusterEvaluation:
         else:
             say("there are no labels to score with")
         if args.visualize_prototypes and is_main():
-            self._draw_prototypes(prediction, scores, dataset, places("prototypes.png"))
+            path = places("prototypes.png")
+            if clusters.draw_prototypes(path, prediction, scores.get("matching", []), dataset):
+                say(f"prototypes: {path}")
         if args.report and is_main():
             clusters.write_report(places("report.html"), self.p, self.path, dataset, prediction, scores)
             say(f"report: {places('report.html')}")
         return {key: value for key, value in scores.items() if key != "confusion"}
-
-    def _draw_prototypes(self, prediction: Any, scores: dict[str, Any], dataset: Any, path: Path) -> None:
-        chosen = find_prototypes(prediction.features, prediction.probabilities)
-        names = {cluster: dataset.classes[label] for cluster, label in scores.get("matching", []) if dataset.classes}
-        labels = [f"{cluster}: {names[cluster]}" if cluster in names else str(cluster) for cluster in chosen]
-        if plots.prototype_sheet(path, dataset.load(torch.tensor(list(chosen.values())), "cpu"), labels):
-            say(f"prototypes: {path}")
-
-
-def _with_training_split(p: EasyDict, module: Any, dataset: Any, runtime: Runtime, args: Any) -> dict[str, Any]:
-    """K-means and k-NN, which are fitted on the training split and scored on the chosen split."""
-    train = dataset if args.split == "train" else get_train_dataset(p, None)
-    scores: dict[str, Any] = {}
-    if args.kmeans:
-        num_classes = count_classes(dataset)
-        num_clusters = p.num_classes or num_classes
-        embedder = get_embedder(p, runtime)
-        train_features = embedder.embed(module, train, desc="K-means fit")
-        features = train_features if dataset is train else embedder.embed(module, dataset)
-        sizes = {"num_clusters": num_clusters, "num_runs": args.kmeans_runs, "num_classes": num_classes}
-        runs = score_kmeans(train_features, features, dataset.targets, seed=p.seed, **sizes)
-        scores["kmeans"] = {name: {"mean": mean, "std": std} for name, (mean, std) in runs.items()}
-        line = "  ".join(f"{name.upper()} {100 * mean:.2f} ± {100 * std:.2f} %" for name, (mean, std) in runs.items())
-        say(f"K-means on features, {args.kmeans_runs} runs: {line}")
-    if args.knn:
-        if train.classes != dataset.classes:  # a folder that lacks a class numbers the others differently
-            dataset = get_val_dataset(p, classes=train.classes)
-        scores["knn_acc"] = pretext.knn_accuracy(p, module, train, dataset, runtime)
-        say(f"weighted k-NN accuracy: {100 * scores['knn_acc']:.2f} %")
-    return scores
 
 
 if __name__ == "__main__":

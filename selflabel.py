@@ -26,7 +26,7 @@ from models.weights import save_weights
 from system.distributed import gather
 from system.errors import NothingConfidentError
 from training.ema import EMA
-from training.folder import read_record
+from training.record import read_record
 from training.run import Run
 from utils import cli, clusters
 from utils.common_config import (

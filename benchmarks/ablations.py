@@ -28,7 +28,7 @@ from benchmarks.ablation_rows import ROWS, Row, Step
 from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.text import quoted
-from training.folder import read_record
+from training.record import read_record
 from utils import cli
 from utils.config import load_config
 from utils.overrides import words_of

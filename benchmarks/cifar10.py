@@ -24,7 +24,7 @@ import eval as evaluation
 from benchmarks import common
 from system.errors import UserError
 from system.runtime import Runtime
-from training.folder import read_record
+from training.record import read_record
 from utils import cli
 from utils.common_config import get_model, get_train_dataset, get_train_transformations
 from utils.config import load_config

@@ -18,7 +18,7 @@ import torch
 
 from system.files import write_text
 from system.runtime import describe
-from training.folder import git_commit
+from training.record import git_commit
 
 try:
     import resource  # absent on Windows

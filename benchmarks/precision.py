@@ -30,7 +30,7 @@ from benchmarks.digits import METRICS, spread
 from data.loaders import ViewLoader
 from system.errors import UserError
 from system.runtime import Runtime
-from training.folder import git_commit
+from training.record import git_commit
 from utils import cli
 from utils.common_config import get_criterion, get_model, get_train_dataset, get_train_transformations
 from utils.config import load_config

@@ -33,7 +33,7 @@ from models.models import ClusteringModel
 from models.weights import load_backbone, read_weights, save_weights
 from system.console import say
 from system.runtime import one_thread
-from training.folder import read_record
+from training.record import read_record
 from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, pretext

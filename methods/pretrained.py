@@ -28,7 +28,7 @@ from models.pretrained import build_pretrained
 from models.weights import digest, save_weights
 from system.console import say
 from system.errors import ConfigError
-from training.folder import to_plain
+from training.comparison import to_plain
 from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, engines, pretext

@@ -26,7 +26,7 @@ from system.files import is_own
 from system.runtime import Runtime
 from system.text import shown
 from system.yaml_file import load_yaml
-from training.folder import read_record
+from training.record import read_record
 from utils import clusters
 
 SECONDS = (10.0, 0.01)  # a guess for the estimate: of some images, and of one more of those that are clustered

@@ -23,7 +23,8 @@ from system.errors import UserError
 from system.files import verify_file, write_text
 from system.runtime import Runtime
 from system.text import shown
-from training.folder import CONFIG, MODEL, RECORD, read_record
+from training.folder import CONFIG, MODEL
+from training.record import RECORD, read_record
 from utils import clusters, pretext, saved
 from utils.common_config import get_backbone, get_embedder, get_val_dataset
 

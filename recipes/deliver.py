@@ -18,7 +18,9 @@ from recipes.project import Project
 from recipes.record import DELIVERED
 from recipes.refining import STAGE as REFINING
 from system.files import write_file, write_text
-from training.folder import CONFIG, MODEL, RECORD, to_plain
+from training.comparison import to_plain
+from training.folder import CONFIG, MODEL
+from training.record import RECORD
 from utils import clusters, pretext
 from utils.common_config import get_val_dataset
 from utils.saved import relative_config

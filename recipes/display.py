@@ -20,7 +20,8 @@ from system.bounded import read_json, read_json_lines
 from system.console import print_line
 from system.errors import UserError
 from system.streams import is_terminal
-from training.folder import METRICS, RECORD, Record
+from training.folder import METRICS
+from training.record import RECORD, Record
 
 LOOK_EVERY, SAY_EVERY = 0.5, 30.0  # seconds
 NUM_MEASURED = 5  # epochs whose mean says how long the next one takes

@@ -33,7 +33,8 @@ from system.files import names_of, remove, write_file, write_text
 from system.runtime import generator
 from system.text import csv_cell, csv_path
 from system.yaml_file import HERE
-from training.folder import MODEL, to_plain
+from training.comparison import to_plain
+from training.folder import MODEL
 from utils import pretext, saved
 from utils.common_config import get_backbone, get_val_dataset
 from utils.config import load_config

@@ -14,7 +14,8 @@ from system import owned
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.text import shown
-from training.folder import CONFIG, MODEL, RECORD
+from training.folder import CONFIG, MODEL
+from training.record import RECORD
 from utils import saved
 
 ADVICE = "move it away"

@@ -18,7 +18,7 @@ from system.console import say
 from system.errors import ConfigError
 from system.files import write_text
 from system.yaml_file import load_yaml
-from training.folder import read_finished, read_record
+from training.record import read_finished, read_record
 from utils.overrides import words_of
 from utils.schema import SETUPS
 

@@ -31,7 +31,8 @@ from system.console import say
 from system.errors import ConfigError, UserError
 from system.files import add_to_list, remove, write_text
 from system.lock import LOCK, lock_folder, unlock_folder
-from training.folder import Keys, RunFolder, is_run
+from training.comparison import Keys
+from training.folder import RunFolder, is_run
 from utils.readings import IMAGES
 from utils.saved import LABELS, remove_classifier
 from utils.schema import SETUPS

@@ -12,7 +12,7 @@ from system.bounded import read_json
 from system.errors import UserError
 from system.files import is_own
 from training.folder import CONFIG, MODEL
-from training.folder import RECORD as RUN
+from training.record import RECORD as RUN
 from utils.readings import IMAGES
 
 RECORD, LOG = "cluster.json", "log.txt"

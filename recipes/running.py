@@ -21,7 +21,8 @@ from system.errors import NothingConfidentError, TimeOverError, UserError
 from system.files import is_own, write_text
 from system.runtime import Runtime
 from system.text import escape
-from training.folder import MODEL, read_record
+from training.folder import MODEL
+from training.record import read_record
 from utils import clusters, saved
 from utils.schema import SETUPS
 from utils.stage import main_of

@@ -14,7 +14,8 @@ from data.files.values import Values
 from system.bounded import read_json_lines
 from system.console import warn
 from system.errors import UserError
-from training.folder import METRICS, read_record
+from training.folder import METRICS
+from training.record import read_record
 
 THUMBNAIL_SIDE = 256
 

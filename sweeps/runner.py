@@ -21,7 +21,9 @@ from system.errors import ConfigError
 from system.files import REPOSITORY
 from system.lock import holder
 from system.yaml_file import load_yaml
-from training.folder import CONFIG, MODEL, RunFolder, differing_keys, read_finished, read_record, to_plain
+from training.comparison import differing_keys, to_plain
+from training.folder import CONFIG, MODEL, RunFolder
+from training.record import read_finished, read_record
 from utils.schema import SETUPS
 from utils.stage import keys_of
 

@@ -1,31 +1,26 @@
-"""A run's folder: one process at a time, one config, and a record of everything that was done."""
+"""A run's folder: one process at a time, one config, and only what this program wrote is ever replaced."""
 
 import contextlib
 import json
-import math
 import os
-import platform
-import subprocess
-import sys
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from system import distributed, files, owned
+from system import files, owned
 from system.bounded import read_json
-from system.console import say, warn
+from system.console import say
 from system.errors import ConfigError, UserError
 from system.lock import lock_folder
 from system.yaml_file import load_yaml
 from training import checkpoint
 from training.board import EVENTS, FOLDER
+from training.comparison import PATHS, Keys, differing_keys
+from training.record import RECORD, read_finished
 
-CONFIG, RECORD, METRICS = "config.yml", "run.json", "metrics.jsonl"
+CONFIG, METRICS = "config.yml", "metrics.jsonl"
 MODEL = "model.pth.tar"
 FIRST = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
 """What a run could continue from: when a folder is cleared, it goes first."""
@@ -37,130 +32,6 @@ KEPT = (
 """What a run leaves in its folder without being asked; a file of the user's of such a name stops it at its start."""
 WRITTEN = (*KEPT, "confusion_matrix.png", "prototypes.png", "report.html", "trace.json")
 """All that this program may write into a run's folder, besides its list and TensorBoard's files."""
-
-
-PATHS = ("_dir", "_checkpoint", "_model", "_path")
-"""How keys end that say where results are."""
-EARLIER = {"stream": "auto", "on_bad_image": "error"}
-"""Defaults that earlier versions wrote for every data set, also for those without such options."""
-
-
-def to_plain(value: Any) -> Any:
-    """An EasyDict (or any nest) as plain dicts and lists, for YAML, JSON and comparison."""
-    if isinstance(value, dict):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):  # an empty one says nothing
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-class Images(Protocol):
-    """A run's folders of images: whether they are still what they were."""
-
-    @property
-    def keys(self) -> Collection[str]:
-        """Dotted keys of the config that only say where the images are."""
-
-    def changes(self, folder: Path, finished: bool = False) -> str:
-        """How they differ from what is noted in a run folder, in words; empty when they do not."""
-
-    def note(self, folder: Path, again: bool) -> None:
-        """Note in a run folder what they are now."""
-
-    def are_those_of(self, folder: Path, old: Mapping[str, Any]) -> bool:
-        """Whether they are the images of the run in a folder, whose config is `old`."""
-
-
-@dataclass(frozen=True)
-class Keys:
-    """What is known of a config: which keys only say how a run is carried out, and what absent ones mean."""
-
-    carried_out: Collection[str] = ()
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    images: Images | None = None
-    """The run's folders of images, whose keys do not count where they hold the same images."""
-    has_model: bool = True
-    """Whether a finished run leaves a model; of one without, the record alone says that it is finished."""
-    growing: Collection[str] = ()
-    """Numbers with which a run goes on where they are larger than before, even when it was finished."""
-
-
-def differing_keys(old: dict[str, Any], new: dict[str, Any], keys: Keys) -> list[str]:
-    """Dotted keys in which two configs say different things about what is computed; paths of results do not count."""
-
-    def computed(config: dict[str, Any]) -> dict[str, Any]:
-        whole = {**keys.defaults, **config}
-        kept = {key: value for key, value in whole.items() if key not in keys.carried_out}
-        flat = _flatten({key: value for key, value in kept.items() if not key.endswith(PATHS)})
-        # A cache changes what images are like, but not where it is.
-        flat |= {key: bool(value) or None for key, value in flat.items() if key.endswith("_db_kwargs.cache_dir")}
-        return {key: value for key, value in flat.items() if EARLIER.get(key.partition("_db_kwargs.")[2]) != value}
-
-    a, b = computed(old), computed(new)
-    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-
-
-class Result(BaseModel):
-    """What every reader of a finished run's result relies on: the types of the keys that it has."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    loss: float = math.nan
-    best_loss: float = math.nan
-    best_epoch: int = 0
-    scan_loss: float = math.nan
-    last_loss: float = math.nan
-    purity_train: dict[str, float] = {}
-    purity_val: dict[str, float] = {}
-    acc: float = math.nan
-    nmi: float = math.nan
-    ari: float = math.nan
-    ami: float = math.nan
-    top5: float = math.nan
-    acc_many_to_one: float = math.nan
-    matching: list[list[int]] = []
-
-
-class Record(BaseModel):
-    """What every reader of run.json relies on."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    status: str
-    seconds: FiniteFloat
-    result: Result | None = None
-    device: str | None = None
-    precision: str | None = None
-    commit: str | None = None
-    versions: dict[str, str] | None = None
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The contents of a run folder's run.json; empty when it is missing, and with a warning when it is damaged."""
-    path = folder / RECORD
-    try:
-        files.verify_file(path)
-        return read_json(path, Record)
-    except FileNotFoundError:
-        return {}
-    except UserError:
-        warn(f"{path} is damaged; what it says is left out")
-        return {}
-
-
-def read_finished(folder: Path) -> dict[str, Any] | None:
-    """The result of a run that was finished; None for any other, and when its record is damaged."""
-    record = read_record(folder)
-    finished = record.get("status") == "finished" and isinstance(record.get("result"), dict)
-    return record["result"] if finished else None
 
 
 def is_run(folder: Path) -> bool:
@@ -310,35 +181,6 @@ class RunFolder:
         owned.clear(self.folder / FOLDER)
         owned.remove_if_empty(self.folder / FOLDER)
 
-    def write_record(self, **facts: Any) -> None:
-        """Write run.json: the facts given, the command, commit and versions."""
-        record = {
-            **facts,
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "ranks": distributed.world_size(),
-            "commit": git_commit(),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        }
-        files.write_text(self.folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
-
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl again, whole; a killed run may have left lines that come after its last checkpoint."""
         files.write_text(self.folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines), listed=True)
-
-
-def git_commit(repository: Path = files.REPOSITORY) -> str | None:
-    """The commit of a repository, this code's, with `-dirty` when files were changed; None outside a repository.
-
-    A benchmark's result files are no code: what one run has written there does not make the next one dirty.
-    """
-    git = ["git", "-C", str(repository)]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        commit, changes = (
-            subprocess.run([*git, *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-            for words in (
-                ("rev-parse", "--short=12", "HEAD"),
-                ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"),
-            )
-        )
-        return f"{commit}-dirty" if changes else commit
-    return None

@@ -4,11 +4,8 @@ The loop is in the stage script. `Run` does the rest: it continues an interrupte
 counts on the device without waiting for it, and stops cleanly.
 """
 
-import contextlib
-import copy
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,22 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from system import distributed, signals
-from system.console import progress, say, warn
+from system import distributed
+from system.console import progress, say
 from system.errors import TimeOverError, UserError
 from system.runtime import Runtime, describe, seed_everything
 from training import checkpoint
-from training.batchnorm import synchronize_batchnorm
 from training.board import Board, find_writer
-from training.ema import early_momentum, follow
-from training.folder import Keys, RunFolder, read_record, to_plain
+from training.comparison import Keys, to_plain
+from training.folder import RunFolder
 from training.optimizers import take_step
+from training.parts import Parts
 from training.profiling import StepProfiler
+from training.record import read_record, write_record
 from training.schedule import learning_rate
-from training.totals import Totals
+from training.stopping import Stopping
+from training.totals import Totals, in_words
 
 NOTED = ("images", "engine")  # what `note` records; null before
-AGREE_EVERY = 8  # steps between two moments at which several ranks agree whether to save or stop
 
 
 class Run:
@@ -53,15 +51,14 @@ class Run:
         self.epoch = self.step_in_epoch = self.num_steps = 0
         self.totals = Totals()
         """What this epoch adds up, on the device."""
+        self.parts: Parts
+        """What is trained; there from `prepare` on."""
         self._files = RunFolder(folder, to_plain(config), keys)
-        self._parts: dict[str, Any] = {}
-        self._optimizer: Any = None
         self._profiler: StepProfiler | None = None
         self._board = Board(self.folder, wanted=False)
         self._noted: dict[str, Any] = {}
-        self._signal = 0
-        self._training = False
-        self._started = self._saved_at = time.monotonic()
+        self._stopping = Stopping(config.get("minutes"), config["checkpoint_every"]["minutes"], self._goodbye)
+        self._started = time.monotonic()
         self._seconds_before = 0.0
 
     @classmethod
@@ -73,7 +70,7 @@ class Run:
         if config["tensorboard"]:
             find_writer()
         run = cls(config, runtime, stage, folder, keys)
-        run._catch_signals()
+        run._stopping.catch_signals()
         run.result = distributed.on_main(run._open)
         runtime.training = distributed.from_main(runtime.training)  # one precision, whichever CPUs the ranks have
         seed_everything(*run.key, "weights")
@@ -113,7 +110,8 @@ class Run:
         distributed.barrier()
 
     def _write_record(self, status: str, result: dict[str, Any] | None = None) -> None:
-        self._files.write_record(
+        write_record(
+            self.folder,
             status=status,
             stage=self.stage,
             seconds=round(self.seconds, 3),
@@ -148,23 +146,17 @@ class Run:
         """
         self.runtime.expect(self.config["epochs"] * loader.num_pixels)
         loader.compile()
-        self._take_care_of(model, optimizer, parts)
+        self.parts = Parts(model, optimizer, self.config.get("average_decay"), **parts)
         self._restore(distributed.on_main(lambda: checkpoint.load(self.folder)))
         if distributed.world_size() > 1:
-            model = self._parts["model"] = synchronize_batchnorm(model)
-        network = self.runtime.optimize(distributed.data_parallel(model, self.runtime.device))
+            self.parts.synchronize()
+        network = self.runtime.optimize(distributed.data_parallel(self.parts.network, self.runtime.device))
         return lambda images, **kwargs: self.runtime.forward(network, images, self.runtime.training, **kwargs)
-
-    def _take_care_of(self, model: nn.Module, optimizer: Any, parts: dict[str, Any]) -> None:
-        self._optimizer = optimizer
-        self._parts = {"model": model, "optimizer": optimizer, **parts}
-        if self.config.get("average_decay") is not None:
-            self._parts["average"] = copy.deepcopy(model).requires_grad_(False)
 
     @property
     def model(self) -> Any:
         """What to evaluate and to save: the running average of the trained network, or else that network itself."""
-        return self._parts.get("average", self._parts["model"])
+        return self.parts.model
 
     def _restore(self, state: dict[str, Any] | None) -> None:
         if state is None:
@@ -182,9 +174,7 @@ class Run:
             say(f"continuing at epoch {self.epoch + 1} of {self.num_epochs}, step {self.step_in_epoch + 1}")
 
     def _take(self, state: dict[str, Any]) -> None:
-        checkpoint.check_optimizer(self._optimizer, state["optimizer"])
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+        self.parts.load_state_dict(state)
         self.epoch, self.step_in_epoch, self.num_steps = state["epoch"], state["step"], state["num_steps"]
         self.values, self.metrics = state["values"], [dict(line) for line in json.loads(state["metrics"])]
         self.totals.load_state_dict(state["totals"], self.runtime.device)
@@ -206,8 +196,8 @@ class Run:
                 "seconds": self.seconds,
                 "scaler": self.runtime.scaler.state_dict(),
             }
-            checkpoint.save(self.folder, state | {name: part.state_dict() for name, part in self._parts.items()})
-        self._saved_at = time.monotonic()
+            checkpoint.save(self.folder, state | self.parts.state_dict())
+        self._stopping.saved()
         distributed.barrier()
 
     # The loop
@@ -217,7 +207,7 @@ class Run:
         if distributed.is_main():
             self._files.write_metrics(self.metrics)
             self._board = Board(self.folder, self.config["tensorboard"], self.epoch)
-        self._training = True
+        self._stopping.steps_are_taken = True
         if self._profiler:
             self._profiler.start()
         try:
@@ -225,9 +215,9 @@ class Run:
                 yield self.epoch
         finally:
             self._board.close()
-        self._training = False
-        if distributed.any_rank(bool(self._signal)):  # it came after the last epoch had looked
-            self._stop()
+        self._stopping.steps_are_taken = False
+        if self._stopping.signalled():  # it came after the last epoch had looked
+            self._stopping.leave()
 
     def profile(self, num_steps: int) -> None:
         """Have the first `num_steps` steps of training recorded as trace.json in the run folder, and stop after them.
@@ -246,9 +236,7 @@ class Run:
             self._set_rate(self.step_in_epoch / total)
             yield batch
             # The body has finished this step, an EMA's update included: what is saved now is consistent.
-            if self.model is not self._parts["model"]:
-                momentum = early_momentum(self.config["average_decay"], self.num_steps)
-                follow(self.model, self._parts["model"], momentum, statistics=True)
+            self.parts.move_average(self.num_steps)
             self.step_in_epoch += 1
             if self._profiler:
                 self._profiler.step()
@@ -258,8 +246,7 @@ class Run:
     def _set_rate(self, progress_in_epoch: float) -> None:
         base, kwargs = self.config["optimizer_kwargs"]["lr"], self.config["scheduler_kwargs"]
         rate = learning_rate(self.config["scheduler"], base, self.epoch, self.num_epochs, progress_in_epoch, **kwargs)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * group.get("rate_factor", 1.0)
+        self.parts.set_rate(rate)
 
     def step(self, loss: Tensor, skip: Tensor | None = None, **values: Tensor) -> None:
         """One optimizer step down `loss`; its mean and that of `values` become the epoch's metrics.
@@ -267,9 +254,9 @@ class Run:
         Where `skip` (a boolean tensor on the device) is true, weights and optimizer state stay as they are, without
         waiting for the device to know; such batches are counted and left out of the means.
         """
-        self._optimizer.zero_grad(set_to_none=True)
+        self.parts.optimizer.zero_grad(set_to_none=True)
         self.runtime.scaler.scale(loss).backward()
-        take_step(self._optimizer, self.runtime.scaler, skip)
+        take_step(self.parts.optimizer, self.runtime.scaler, skip)
         self.num_steps += 1
         self.totals.add(loss=loss, **values)
         if skip is not None:
@@ -278,21 +265,19 @@ class Run:
     def _between_steps(self, last: bool) -> None:
         if self.num_steps % self.config["log_every"] == 0:
             self._check_finite()
-        if distributed.world_size() > 1 and self.num_steps % AGREE_EVERY and not last:
-            return
-        due = time.monotonic() - self._saved_at > 60 * self.config["checkpoint_every"]["minutes"]
-        self._save_or_stop(distributed.from_main(due) and not last, last)
+        if last or self._stopping.agrees_after(self.num_steps):
+            self._save_or_stop(self._stopping.save_is_due() and not last, last)
 
     def _save_or_stop(self, due: bool, last: bool) -> None:
         """Save where that is due, or where the run is to stop; the clock does not stop it where this is the `last`."""
-        signalled = distributed.any_rank(bool(self._signal))
-        late = not signalled and not last and self._time_is_over()
+        signalled = self._stopping.signalled()
+        late = not signalled and not last and self._stopping.is_late(self.seconds)
         if due or signalled or late:
             self.save()
         if (signalled or late) and distributed.is_main():
             self._write_record("running")  # how long it took so far counts in what others may take
         if signalled:
-            self._stop()
+            self._stopping.leave()
         if late:
             raise TimeOverError(
                 f"stopped after {self.seconds / 60:.1f} minutes, at epoch {self.epoch + 1}, step {self.step_in_epoch}; "
@@ -313,57 +298,32 @@ class Run:
     def end_epoch(self, **scores: Any) -> None:
         """Close an epoch: its line goes to metrics.jsonl, and a checkpoint is written when one is due."""
         self._check_finite()
-        rate = self._optimizer.param_groups[0]["lr"]
-        line = {"epoch": self.epoch + 1, "lr": rate, **self.totals.metrics(self.step_in_epoch), **scores}
+        line = {"epoch": self.epoch + 1, "lr": self.parts.rate, **self.totals.metrics(self.step_in_epoch), **scores}
         line = {key: value for key, value in line.items() if value is not None}
         self.metrics.append(line)
         self.epoch, self.step_in_epoch, self.totals = self.epoch + 1, 0, Totals()
         if distributed.is_main():
             self._files.write_metrics(self.metrics)
             self._board.scalars(line, self.epoch)
-        say(f"epoch {self.epoch}/{self.num_epochs}  {_words(line)}")
+        say(f"epoch {self.epoch}/{self.num_epochs}  {in_words(line)}")
         last = self.epoch == self.num_epochs or "ended" in self.values
         self._save_or_stop(last or self.epoch % self.config["checkpoint_every"]["epochs"] == 0, last)
-
-    def _time_is_over(self) -> bool:
-        minutes: float | None = self.config.get("minutes")
-        return minutes is not None and distributed.from_main(self.seconds > 60 * minutes)
 
     # What can go wrong
 
     def _check_finite(self) -> None:
-        weights = [parameter.detach() for group in self._optimizer.param_groups for parameter in group["params"]]
-        values = [*self.totals.sums.values(), *weights]
+        values = [*self.totals.sums.values(), *self.parts.weights]
         if values and not bool(torch.stack([value.isfinite().all() for value in values]).all()):
             newest = self.folder / checkpoint.NEWEST
             kept = f"the last good checkpoint is {newest}" if newest.exists() else "no checkpoint was written yet"
-            rate = self._optimizer.param_groups[0]["lr"]
             raise UserError(
                 f"loss or weights are no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch}, learning "
-                f"rate {rate:g}; {kept}. Try a lower optimizer_kwargs.lr or precision=fp32, with another run_name or "
-                "overwrite=true"
+                f"rate {self.parts.rate:g}; {kept}. Try a lower optimizer_kwargs.lr or precision=fp32, with another "
+                "run_name or overwrite=true"
             )
 
-    def _catch_signals(self) -> None:
-        def handle(number: int, again: bool) -> None:
-            if again:  # a second signal ends at once; files are whole at every instant
-                os._exit(128 + number)
-            self._signal = number
-            if not self._training:
-                self._stop()
-
-        signals.catch(handle)
-
-    def _stop(self) -> None:
-        done = f"epoch {self.epoch + 1}, step {self.step_in_epoch}" if self._training else "the last checkpoint"
+    def _goodbye(self) -> str:
+        whole = self._stopping.steps_are_taken
+        done = f"epoch {self.epoch + 1}, step {self.step_in_epoch}" if whole else "the last checkpoint"
         again = "the command without overwrite=true" if self.config["overwrite"] else "the same command"
-        with contextlib.suppress(RuntimeError):  # the signal came in the middle of a write to the same stream
-            warn(f"stopped by a signal; everything up to {done} is in {self.folder}; {again} continues from there")
-        raise signals.Stopped(128 + (self._signal or signals.SIGTERM))
-
-
-def _words(line: dict[str, Any]) -> str:
-    def show(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)
-
-    return "  ".join(f"{k} {show(v)}" for k, v in line.items() if k != "epoch" and not isinstance(v, list | dict))
+        return f"stopped by a signal; everything up to {done} is in {self.folder}; {again} continues from there"

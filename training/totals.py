@@ -1,5 +1,6 @@
 """What a run adds up over an epoch: on the device, without waiting for it."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -55,3 +56,12 @@ def _join(totals: dict[str, Tensor], values: dict[str, Tensor], join: Callable[[
     for name, value in values.items():
         value = value.detach().to(torch.float32)
         totals[name] = join(totals[name], value) if name in totals else value.clone()
+
+
+def in_words(line: dict[str, Any]) -> str:
+    """Return an epoch's metrics as words; those of single clusters are left to the file."""
+
+    def show(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+
+    return "  ".join(f"{k} {show(v)}" for k, v in line.items() if k != "epoch" and not isinstance(v, list | dict))

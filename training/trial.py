@@ -11,7 +11,8 @@ from torch import nn
 from system.console import say
 from system.runtime import Runtime, describe
 from training.checkpoint import num_bytes
-from training.folder import Keys
+from training.comparison import Keys
+from training.parts import Parts
 from training.run import Run
 
 NUM_TIMED = 3
@@ -32,7 +33,7 @@ class Trial(Run):
 
     def prepare(self, model: nn.Module, optimizer: Any, loader: Any, **parts: Any) -> Any:
         """As a run does, but from no checkpoint, and without compiling, which would take longer than the steps."""
-        self._take_care_of(model, optimizer, parts)
+        self.parts = Parts(model, optimizer, self.config.get("average_decay"), **parts)
         return lambda images, **kwargs: self.runtime.forward(model, images, self.runtime.training, **kwargs)
 
     def note(self, **facts: Any) -> None:
@@ -68,9 +69,8 @@ class Trial(Run):
         raise TrialOver
 
     def _tell(self, seconds: float, num_steps: int) -> None:
-        model = self._parts["model"]
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.num_bytes = sum(num_bytes(part.state_dict()) for part in self._parts.values())
+        parameters = sum(parameter.numel() for parameter in self.parts.network.parameters())
+        self.num_bytes = num_bytes(self.parts.state_dict())
         precision = str(self.runtime.training).removeprefix("torch.")
         say(f"device: {describe(self.runtime.device)}, precision {precision}")
         say(

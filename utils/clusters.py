@@ -17,6 +17,7 @@ from clustering.neighbors import load_neighbors
 from clustering.prediction import Prediction, find_prototypes, predict, predict_features
 from clustering.reliable import choose_reliable, local_agreement
 from clustering.scores import count_classes, score
+from data.given import FeatureTable
 from models import weights
 from models.heads import build_head
 from models.models import ClusteringModel
@@ -30,7 +31,9 @@ from system.errors import UserError
 from system.runtime import Runtime
 from system.yaml_file import load_yaml
 from training.board import Board
-from training.folder import CONFIG, MODEL, read_finished, to_plain
+from training.comparison import to_plain
+from training.folder import CONFIG, MODEL
+from training.record import read_finished
 from utils import engines, pretext
 from utils.common_config import get_backbone, get_embedder, get_model, how_to_run
 from utils.schema import SETUPS, STAGES
@@ -126,10 +129,19 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def predict_split(p: EasyDict, model: Any, head: int, dataset: Any, runtime: Runtime) -> Prediction:
-    """Apply a clustering model to a split: to its images, or to the features that its pretext run was given."""
-    if not (is_given(p.backbone) and SETUPS[p.setup].starts_from == "pretext"):
+    """Apply a clustering model to a split: to its images, or to the features that somebody else computed of them."""
+    given = is_given(p.backbone)
+    if given and SETUPS[p.setup].starts_from == "pretext":
+        return predict_features(model, head, pretext.load_features(p, "train", dataset))
+    if not given or "features" not in p.method_kwargs:
         return predict(model, head, dataset, get_embedder(p, runtime))
-    return predict_features(model, head, pretext.load_features(p, "train", dataset))
+    table = FeatureTable(Path(p.method_kwargs["features"]), model.backbone_dim)
+    if table.paths is None and len(table.rows) != len(dataset):
+        raise UserError(
+            f"{table.path} holds features of {len(table.rows):,} images, but there are {len(dataset):,}; score the "
+            "split that they are of, with --split, or give a .parquet file with the paths of all"
+        )
+    return predict_features(model, head, table.select(dataset.paths))
 
 
 def score_prediction(prediction: Prediction, dataset: Any) -> dict[str, Any]:
@@ -191,6 +203,14 @@ def draw_confusion(path: Path, scores: dict[str, Any], dataset: Any) -> bool:
     """Write the matched confusion matrix as a PNG; returns whether that succeeded."""
     names = dataset.classes or [str(label) for label in range(count_classes(dataset))]
     return plots.confusion_matrix(path, scores["confusion"], names, scores["matching"])
+
+
+def draw_prototypes(path: Path, prediction: Prediction, matching: Sequence[Sequence[int]], dataset: Any) -> bool:
+    """Write each cluster's most typical image, with the class it is matched with, as a PNG; returns whether it did."""
+    chosen = find_prototypes(prediction.features, prediction.probabilities)
+    names = {cluster: dataset.classes[label] for cluster, label in matching if dataset.classes}
+    labels = [f"{cluster}: {names[cluster]}" if cluster in names else str(cluster) for cluster in chosen]
+    return plots.prototype_sheet(path, dataset.load(torch.tensor(list(chosen.values())), "cpu"), labels)
 
 
 def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:

@@ -11,7 +11,7 @@ from torch import nn
 from models.engine import Choice, Engine
 from models.pretrained import is_pretrained
 from system.console import warn
-from training.folder import RECORD, read_record
+from training.record import RECORD, read_record
 from training.run import Run
 from utils.common_config import get_crop_size
 

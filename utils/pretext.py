@@ -28,7 +28,8 @@ from system.errors import UserError
 from system.files import is_own, remove, write_file
 from system.lock import lock_folder
 from system.runtime import Runtime, generator
-from training.folder import PER_SPLIT, RECORD, adopt, read_finished
+from training.folder import PER_SPLIT, adopt
+from training.record import RECORD, read_finished
 from training.run import Run
 from utils import engines
 from utils.common_config import get_embedder, get_model, get_splits, get_train_dataset, get_val_dataset, how_to_run

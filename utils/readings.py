@@ -12,7 +12,7 @@ from system.console import warn
 from system.errors import UserError
 from system.files import write_text
 from system.paths import expand_path
-from training.folder import RECORD, read_record
+from training.record import RECORD, read_record
 from utils.schema import SETUPS, STAGES
 
 IMAGES = "images.json"  # in an output folder of cluster.py: how the folder of images is read

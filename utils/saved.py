@@ -22,7 +22,8 @@ from system.errors import ConfigError, UserError
 from system.files import is_own, verify_file
 from system.lock import lock_folder, unlock_folder
 from system.yaml_file import load_yaml
-from training.folder import CONFIG, MODEL, PATHS
+from training.comparison import PATHS
+from training.folder import CONFIG, MODEL
 from utils import schema
 from utils.config import load_config, require
 from utils.readings import read_by

@@ -20,7 +20,7 @@ from system.files import nothing_written
 from system.paths import expand_path
 from system.runtime import Runtime
 from system.sections import check, section_of
-from training.folder import Keys, to_plain
+from training.comparison import Keys, to_plain
 from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, clusters, pretext

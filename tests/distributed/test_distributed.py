@@ -307,7 +307,7 @@ def interrupt(rank, root):
     end_epoch = Run.end_epoch
 
     def end(run, **scores):
-        run._signal = signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)
         end_epoch(run, **scores)
 
     Run.end_epoch = end

@@ -131,10 +131,10 @@ def skipped_batches(runtime: Runtime) -> dict[str, Any]:
                 step.criterion.threshold = 2.0 if number == skipped else 0.0
                 before = (
                     copy.deepcopy([*step.model.parameters()]),
-                    copy.deepcopy(step.run._optimizer.state_dict()["state"]),
+                    copy.deepcopy(step.run.parts.optimizer.state_dict()["state"]),
                 )
                 step()
-                state = step.run._optimizer.state_dict()["state"]
+                state = step.run.parts.optimizer.state_dict()["state"]
                 same = all(torch.equal(a, b) for a, b in zip(before[0], step.model.parameters(), strict=True))
                 for index, values in before[1].items():
                     same &= all(torch.equal(value, state[index][key]) for key, value in values.items())

@@ -111,9 +111,10 @@ def test_features_of_a_pretext_run(tmp_path):
         torch.testing.assert_close(network(images), features[:9], atol=1e-4, rtol=1e-4)
 
 
-def test_features_of_a_file_leave_a_table_and_a_model_that_says_what_it_lacks(tmp_path, capsys):
+def test_features_of_a_file_leave_a_table_and_a_model_that_is_scored_by_them(tmp_path, capsys):
     draws = np.random.default_rng(0)
-    groups = np.arange(200) % 3
+    truth = digits.build(tmp_path, "train", 16, num_images=200).targets.numpy()
+    groups = truth % 3
     np.save(
         tmp_path / "x.npy", np.eye(3, 8, dtype=np.float32)[groups] + 0.01 * draws.normal(size=(200, 8)).astype("f4")
     )
@@ -123,9 +124,13 @@ def test_features_of_a_file_leave_a_table_and_a_model_that_says_what_it_lacks(tm
     found = [int(row.split(",")[1]) for row in rows[1:]]
     assert len(found) == 200
     assert len(set(zip(groups.tolist(), found, strict=True))) == 3
+    scored = [*words(tmp_path, *given), "--split", "train", "--json", str(tmp_path / "scores.json")]
+    assert cli.run(evaluation.main, scored) == 0
+    largest = sum(np.bincount(truth[groups == group]).max() for group in range(3))  # of each cluster, one class counts
+    assert json.loads((tmp_path / "scores.json").read_text())["acc"] == pytest.approx(largest / 200, abs=1e-6)
     capsys.readouterr()
     assert cli.run(evaluation.main, words(tmp_path, *given)) == 1
-    assert "nothing here turns an image into them" in capsys.readouterr().err
+    assert "holds features of 200 images, but there are" in capsys.readouterr().err
 
 
 def test_features_of_a_pretrained_network(tmp_path):

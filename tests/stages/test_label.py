@@ -17,7 +17,7 @@ from system import files
 from system.text import csv_path
 from tests.stage import command
 from tests.stages.test_predict import CONFIG
-from training.folder import to_plain
+from training.comparison import to_plain
 from utils.common_config import get_model
 from utils.config import load_config
 from utils.saved import find_model

@@ -19,7 +19,7 @@ from system import files
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
 from tests.stage import command
-from training.folder import to_plain
+from training.comparison import to_plain
 from utils import clusters, saved
 from utils.common_config import get_embedder, get_model, get_val_dataset
 from utils.config import load_config

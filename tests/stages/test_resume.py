@@ -23,7 +23,7 @@ from models.weights import read_weights, save_weights
 from system import files
 from tests import stage as stages
 from training import checkpoint
-from training.folder import read_record
+from training.record import read_record
 from training.run import Run
 from utils.config import REPOSITORY
 

@@ -19,7 +19,7 @@ from system import files
 from system.errors import ConfigError
 from tests import processes
 from tests.stage import command
-from training.folder import to_plain
+from training.comparison import to_plain
 from utils.common_config import get_model
 from utils.config import REPOSITORY
 from utils.overrides import split_stage, split_values, words_of

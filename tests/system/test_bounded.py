@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from system.bounded import MAX_RECORD, map_array, parse_json, read_bytes, read_json, read_json_lines, what_it_is
 from system.errors import UserError
-from training.folder import Record
+from training.record import Record
 
 NUM_BYTES = 4 << 20  # that a reader may take for a file of a few hundred bytes
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from system import files, lock, owned
 from system.errors import UserError
-from training.folder import KEPT, WRITTEN, Keys, RunFolder
+from training.comparison import Keys
+from training.folder import KEPT, WRITTEN, RunFolder
+from training.record import write_record
 
 
 def dead_pid():
@@ -138,7 +140,7 @@ def test_a_folder_that_went_away_is_an_error_at_the_next_save(tmp_path):
     run.open()
     folder.rename(tmp_path / "moved")
     with pytest.raises(UserError, match="deleted, moved or replaced"):
-        run.write_record(status="finished")
+        write_record(run.folder, status="finished")
     assert not folder.exists()
     folder.mkdir()
     with pytest.raises(UserError, match="deleted, moved or replaced"):

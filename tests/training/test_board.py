@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from system.errors import UserError
 from system.runtime import Runtime
 from training.board import FOLDER, Board
-from training.folder import Keys
+from training.comparison import Keys
 from training.run import Run
 
 

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from training.folder import git_commit
+from training.record import git_commit
 
 
 def git(folder: Path, *words: str) -> str:

@@ -9,7 +9,8 @@ import torch
 
 from system.errors import ConfigError, UserError
 from system.files import may_write, nothing_written, write_text
-from training.folder import is_run, read_finished, read_record
+from training.folder import is_run
+from training.record import read_finished, read_record
 from utils import cli, clusters, saved
 from utils.common_config import get_criterion, get_model, how_to_run
 from utils.config import REPOSITORY, load_config

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from system.errors import ConfigError
 from system.yaml_file import MAX_BYTES, MAX_DEPTH, MAX_NODES, load_yaml, parse_yaml
-from training.folder import to_plain
+from training.comparison import to_plain
 from utils import config, schema
 from utils.config import create_config, load_config
 from utils.overrides import merge

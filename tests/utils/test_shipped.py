@@ -7,7 +7,7 @@ import yaml
 from models.pretrained import is_pretrained
 from system.files import REPOSITORY
 from tests import published
-from training.folder import differing_keys, to_plain
+from training.comparison import differing_keys, to_plain
 from utils.common_config import (
     get_criterion,
     get_model,
