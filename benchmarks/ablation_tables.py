@@ -126,4 +126,6 @@ def sweeps(read: Read) -> str:
             key = next(iter(found["sweep"][0]))
             cells = ", ".join(f"{line[key]}: {100 * float(line['acc_mean']):.1f}" for line in found["sweep"])
         rows.append([row.title, cells, row.printed])
-    return markdown(["sweep", "ACC, %, by value", "in print"], rows) + f"\nMeans over the seeds.{_machines(there)}\n"
+    note = f"Means over the seeds; a dot in the pictures is one run.{_machines(there)}"
+    pictures = "".join(f"\n![{ROWS[name].title}](../benchmarks/results/{name}.png)\n" for name in there)
+    return markdown(["sweep", "ACC, %, by value", "in print"], rows) + f"\n{note}\n{pictures}"

@@ -15,6 +15,7 @@ machine, commit and commands; delete it there to run it again. Labels only score
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ class Bench:
 
     def __init__(self, args: Any) -> None:
         self.folder, self.overrides, self.data = args.folder, args.overrides, args.data
-        self.mnist = args.mnist
+        self.mnist, self.out = args.mnist, args.out
         self.end = time.monotonic() + 60 * args.minutes if args.minutes else None
         self.env = args.folder / "env.yml"
         paths = f"data_paths: {{mnist: {json.dumps(str(args.mnist))}}}\n" if args.mnist else ""
@@ -71,7 +72,9 @@ class Bench:
             self.call(command, log)
             found["commands"].append(self.shown(command))
             if step.sweep:
-                found["sweep"] = self.sweep_table(step, words)
+                folder = self.sweep_folder(step, words)
+                found["sweep"] = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
+                shutil.copyfile(folder / "scores.png", picture_of(self.out, name))
                 continue
             p = load_config(words[1], words[3], words[4:])
             stage = SETUPS[step.setup].stage
@@ -140,15 +143,19 @@ class Bench:
             found[name] = round(float(value), 6)
         return found
 
-    def sweep_table(self, step: Step, words: list[str]) -> list[dict[str, str]]:
-        """The table of a sweep, a mapping a row."""
+    def sweep_folder(self, step: Step, words: list[str]) -> Path:
+        """Where sweep.py left table and pictures."""
         plain = [word for word in words[4:] if "," not in word.partition("=")[2] or "{" in word]
         p = load_config(words[1], words[3], plain)
         folder = Path(p[f"{SETUPS[step.setup].stage}_dir"])
         while folder.name != SETUPS[step.setup].stage:
             folder = folder.parent
-        path = folder.parent / "sweeps" / step.sweep / "table.csv"
-        return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        return folder.parent / "sweeps" / step.sweep
+
+
+def picture_of(out: Path, row: str) -> Path:
+    """Where the picture of a sweep is kept, next to the results."""
+    return out.with_name(f"{row}.png")
 
 
 def warnings_of(log: Path) -> list[str]:

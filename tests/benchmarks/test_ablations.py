@@ -20,7 +20,7 @@ MACHINE = {
 
 
 def bench(folder, **changes):
-    given = {"folder": folder, "overrides": [], "data": folder, "mnist": folder, "minutes": None}
+    given = {"folder": folder, "overrides": [], "data": folder, "mnist": folder, "minutes": None, "out": folder}
     return ablations.Bench(argparse.Namespace(**given | changes))
 
 
@@ -131,7 +131,12 @@ def test_tables_say_what_is_there_and_what_is_unrun():
     )
     assert "pretext-simclr, pretext-byol: a CPU, 1 of 2 cores, torch 2.0, commit abc." in lines[-1]
     assert "it said: 2 clusters are empty." in ablation_tables.views(read)
-    assert "| 5: 90.0, 50: 80.0 | flat from 5 to 50 |" in ablation_tables.sweeps(read)
+    table = ablation_tables.sweeps(read)
+    assert "| 5: 90.0, 50: 80.0 | flat from 5 to 50 |" in table
+    assert (
+        table.count("![") == 1
+        and "![digits: number of neighbors K](../benchmarks/results/digits-neighbors.png)" in table
+    )
     assert ablation_tables.mnist(read).count("unrun") == 3 * 8
 
 
