@@ -2,7 +2,8 @@
 
 The choice is read from one curve: the silhouette of K-means on a map, the features brought to two dimensions once for
 all K. Where images form groups, the map shows them apart, and the silhouette has its peak at their number. Agreement of
-independent clusterings says less than is often hoped: few clusters agree for other reasons.
+independent clusterings does not show that number, since few clusters agree for other reasons. But where it is high at
+the peak, and no number far from it is nearly as good, the peak is mostly right.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ IMAGES_PER_CLUSTER = 20  # of the largest K that is looked at unless one is give
 FEWEST_PER_CLUSTER = 5  # of the largest K that may be given
 GRID_SIZE = 11
 RANGE = 0.03  # values so near to the best one are in the range that is told
+WIDEST = 2.0  # the largest number in the range is at most so many times the smallest, where the answer is sure
 OTHER_PEAKS = 0.1  # peaks so near to the best one are told
 WEIGHT = 0.1  # of agreement next to the silhouette: it decides between peaks that are nearly equal
 
@@ -38,14 +40,8 @@ class Point(NamedTuple):
     generalisation: float
 
 
-class Rule(NamedTuple):
-    """From which silhouette and which agreement on the best peak is sure."""
-
-    silhouette: float
-    agreement: float
-
-
-RULE = Rule(silhouette=0.5, agreement=0.6)  # best_rule of the cases of benchmarks/number.py up to SEEN
+SURE = 0.56
+"""The agreement from which on the best peak is sure: best_agreement of the cases of benchmarks/number.py up to SEEN."""
 
 
 class Choice(NamedTuple):
@@ -134,12 +130,13 @@ def search(measure: Callable[[int], Point], first: int, last: int) -> list[Point
     return [found[number] for number in sorted(found)]
 
 
-def choose(points: Sequence[Point], low: int, high: int, rule: Rule = RULE) -> Choice:
+def choose(points: Sequence[Point], low: int, high: int, sure_from: float = SURE) -> Choice:
     """Choose the number of clusters from low to high, without a label, from points by rising K.
 
     The chosen K is the best local peak; points below low and above high only say whether the ends are peaks. Two
     clusters are never chosen where there are other numbers: nothing lies below them, and nearly all sets of images fall
-    into two kinds. Where there is no peak, or a low one, the choice is not sure.
+    into two kinds. The choice is not sure where there is no peak, where clusterings agree less than `sure_from` on the
+    best one, or where numbers far from it are nearly as good.
     """
     values = [height(point) for point in points]
     numbers = [point.num_clusters for point in points]
@@ -147,8 +144,10 @@ def choose(points: Sequence[Point], low: int, high: int, rule: Rule = RULE) -> C
     above_two = [i for i in inside if numbers[i] > SMALLEST] or inside
     peaks = [i for i in find_peaks(values) if i in above_two]
     best = peaks[0] if peaks else max(above_two, key=lambda i: values[i])
-    sure = bool(peaks) and points[best].silhouette >= rule.silhouette and points[best].agreement >= rule.agreement
-    near = [numbers[i] for i in (above_two if sure else inside) if values[i] >= values[best] - RANGE]
+    near = [numbers[i] for i in above_two if values[i] >= values[best] - RANGE]
+    sure = bool(peaks) and points[best].agreement >= sure_from and max(near) <= WIDEST * min(near)
+    if not sure:
+        near = [numbers[i] for i in inside if values[i] >= values[best] - RANGE]
     runner = numbers[peaks[1]] if len(peaks) > 1 else None
     if not sure and runner is not None:
         near.append(runner)

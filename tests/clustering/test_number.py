@@ -6,7 +6,6 @@ import torch
 
 from clustering.number import (
     Point,
-    Rule,
     around,
     check_range,
     choose,
@@ -18,7 +17,7 @@ from clustering.number import (
 )
 from system.errors import ConfigError
 
-RULE = Rule(silhouette=0.47, agreement=0.5)
+SURE = 0.5
 
 
 def curve(silhouettes, agreement=0.9, first=2):
@@ -56,7 +55,7 @@ def test_agreement_is_the_mean_over_pairs():
 
 
 def test_the_best_peak_is_chosen_and_others_are_told():
-    found = choose(curve([0.7, 0.4, 0.5, 0.49, 0.42, 0.46, 0.3, 0.45, 0.2]), 2, 10, RULE)
+    found = choose(curve([0.7, 0.4, 0.5, 0.49, 0.42, 0.46, 0.3, 0.45, 0.2]), 2, 10, SURE)
     assert (found.num_clusters, found.runner_up, found.sure) == (4, 7, True)
     assert (found.low, found.high) == (4, 5) and found.peaks == [4, 7, 9]  # 2 is high for nearly all images
     assert found.sentence == (
@@ -68,18 +67,25 @@ def test_the_best_peak_is_chosen_and_others_are_told():
 @pytest.mark.parametrize(
     ("points", "num_clusters"),
     [
-        (curve([0.3, 0.42, 0.45, 0.44, 0.2]), 4),  # a low peak
-        (curve([0.3, 0.4, 0.6, 0.5], agreement=0.3), 4),  # one that clusterings do not agree on
+        (curve([0.3, 0.43, 0.45, 0.44, 0.44, 0.43, 0.2]), 4),  # a flat peak: 3 to 7 are nearly as good
+        (curve([0.3, 0.4, 0.6, 0.5], agreement=0.49), 4),  # one that clusterings do not agree on
         (curve([0.9, 0.8, 0.7, 0.6]), 3),  # none
         (curve([0.5, 0.6, 0.7, 0.8]), 5),
     ],
 )
-def test_without_a_high_peak_the_answer_is_not_sure(points, num_clusters):
-    found = choose(points, 2, 9, RULE)
+def test_without_agreement_on_a_narrow_peak_the_answer_is_not_sure(points, num_clusters):
+    found = choose(points, 2, 9, SURE)
     assert (found.num_clusters, found.sure) == (num_clusters, False)
     assert found.low <= num_clusters <= found.high and found.low < found.high
     assert "groups within groups" not in found.sentence
     assert found.sentence.startswith("not sure: ") and f"; {num_clusters} is taken" in found.sentence
+
+
+def test_a_sure_range_ends_at_twice_its_beginning():
+    flat = [0.1, 0.1, 0.5, 0.51, 0.5, 0.5, 0.5]  # 4 to 8
+    assert choose(curve([*flat, 0.1]), 2, 9, SURE)[2:5] == (4, 8, True)
+    assert choose(curve([*flat, 0.5, 0.1]), 2, 10, SURE)[2:5] == (4, 9, False)
+    assert choose(curve([*flat, 0.1], agreement=SURE), 2, 9, SURE).sure
 
 
 def test_agreement_decides_between_peaks_that_are_nearly_equal():
@@ -89,7 +95,7 @@ def test_agreement_decides_between_peaks_that_are_nearly_equal():
             Point(k, agreement, s, 1.0)
             for k, agreement, s in [(2, 0, 0), (3, 0.9, 0.5), (4, 0, 0), (5, 0.1, second), (6, 0, 0)]
         ]
-        assert choose(points, 2, 6, RULE).num_clusters == chosen
+        assert choose(points, 2, 6, SURE).num_clusters == chosen
 
 
 @pytest.mark.parametrize("true", [3, 11, 24])
@@ -101,17 +107,17 @@ def test_search_finds_a_peak_between_the_numbers_of_the_grid(true):
         return Point(number, 0.9, 1 - abs(np.log(number / true)), 0.9)
 
     points = search(measure, 2, 50)
-    assert choose(points, 2, 50, RULE).num_clusters == true
+    assert choose(points, 2, 50, SURE).num_clusters == true
     assert len(asked) == len(set(asked)) < 30
     assert [point.num_clusters for point in points] == sorted(asked)
 
 
 def test_nothing_outside_the_range_is_chosen_or_told():
     points = curve([0.9, 0.5, 0.6, 0.8, 0.7, 0.85])  # 2 to 7
-    assert choose(points, 3, 6, RULE)[:5] == (5, None, 5, 5, True)
-    assert choose(points, 2, 4, RULE)[:5] == (4, None, 2, 4, False)
-    assert choose(points, 6, 6, RULE)[:5] == (6, None, 6, 6, False)
-    assert choose(curve([0.9]), 2, 2, RULE)[:5] == (2, None, 2, 2, False)
+    assert choose(points, 3, 6, SURE)[:5] == (5, None, 5, 5, True)
+    assert choose(points, 2, 4, SURE)[:5] == (4, None, 2, 4, False)
+    assert choose(points, 6, 6, SURE)[:5] == (6, None, 6, 6, False)
+    assert choose(curve([0.9]), 2, 2, SURE)[:5] == (2, None, 2, 2, False)
 
 
 @pytest.mark.parametrize(
