@@ -27,7 +27,8 @@ from PIL import Image
 
 from benchmarks import common
 from data.files.listing import list_images
-from report.build import ReportData, write_report
+from report.build import write_report
+from report.contents import ReportData
 
 NUM_CLUSTERS, SIDE = 10, 64
 SIZES = {"small": 48, "middle": 80, "large": 132}  # as the page offers them

@@ -38,8 +38,8 @@ def write_report(
     `verdict` says which of several candidates this is; `neighbors` [N, K + 1] are those in its features, if known;
     `unreadable` are files that were left out, None: unknown.
     """
-    from report.build import ReportData
     from report.build import write_report as write  # templates and charts take a second to import
+    from report.contents import ReportData
 
     thumbnails = Thumbnails(dataset)
     data = ReportData(

@@ -10,6 +10,7 @@ from clustering.scores import contingency, match
 
 MAX_SHEET_IMAGES = 2400  # thumbnails in all sheets together, which bounds the size of the page
 MAX_MEMBERS = 12  # images of one sheet
+NUM_NEIGHBORS = 8  # of an image, that the page knows
 NUM_NEAREST = 3
 NUM_PAIRS = 15
 NUM_MISTAKES = 24

@@ -23,7 +23,7 @@ from models.heads import build_head
 from models.models import ClusteringModel
 from models.plain import is_given
 from report import collect, plots
-from report.build import NUM_NEIGHBORS
+from report.summary import NUM_NEIGHBORS
 from system import distributed
 from system.console import say, warn
 from system.distributed import is_main

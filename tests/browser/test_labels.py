@@ -13,7 +13,8 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from report.build import ReportData, write_report
+from report.build import write_report
+from report.contents import ReportData
 from report.edits import read_clusters
 from report.round import BEGIN
 from system.files import add_to_list

@@ -17,7 +17,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from sklearn.datasets import load_digits
 
 from report import build
-from report.build import ReportData, write_report
+from report.build import write_report
+from report.contents import ReportData
 
 pytestmark = pytest.mark.browser
 NUM_IMAGES = 600

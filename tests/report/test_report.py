@@ -13,8 +13,9 @@ from PIL import Image
 
 from data import DATASETS
 from report import build, charts, edits, projection, summary, thumbnails
-from report.build import ReportData, write_report
+from report.build import write_report
 from report.collect import Thumbnails
+from report.contents import ReportData
 from system.errors import UserError
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'.png"
