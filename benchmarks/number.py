@@ -30,7 +30,7 @@ from benchmarks import common
 from benchmarks.judge_data import NETWORKS, SIDES, from_scratch, load_features, load_images
 from clustering.number import SURE, Choice, Point, check_range, choose, search
 from clustering.scores import score_clusters
-from methods.number import cluster, measure, prepare
+from methods.independent import cluster, measure, prepare
 from system.runtime import generator, one_thread
 
 COMMAND = "python -m benchmarks.number --data DIR --cache DIR --scratch RUN --scratch_cifar10 RUN"

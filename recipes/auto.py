@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clustering.number import IMAGES_PER_CLUSTER, SMALLEST, check_range
-from methods.number import PICTURE, num_clustered
+from methods.independent import num_clustered
+from methods.number import PICTURE
 from recipes.choose import Recipe
 from recipes.configs import ALIAS, NUMBER
 from recipes.features import make_recipe
