@@ -21,6 +21,7 @@ from clustering.mining import mine_neighbors
 from clustering.neighbors import purity
 from clustering.scores import score_classes
 from models.models import FeatureModel
+from models.plain import is_given
 from report.places import Places
 from system.console import say, warn
 from system.distributed import is_main
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage = SETUPS[p.setup].stage
     if args.report and stage == "pretext":
         raise ConfigError("--report shows clusters; give the config of a scan or self-label model")
+    if (args.kmeans or args.knn) and is_given(p.backbone):
+        raise ConfigError("--kmeans and --knn need a network, and this model has features of a file; leave them out")
     runtime = Runtime.of(p)
     path = Path(args.model or p[f"{stage}_model"])
     p.image_values = recorded_values(path.parent)

@@ -173,10 +173,11 @@ def _change_rows() -> dict[str, Row]:
             words = (f"seed={seed}", f"pretext_run={pretext}")
             runs = (f"run_name={name}-{seed}", f"scan_run={scan}")
             last = f"selflabel/{change.last}_{data}"
+            once: Mapping[str, str] = {"kmeans": PRETEXT_SCORES["kmeans"]} if seed == SEEDS[0] else {}
             steps = (
-                Step(change.pretext, f"pretext/{change.pretext}_{data}", (f"run_name={pretext}",), PRETEXT_SCORES),
+                Step(change.pretext, f"pretext/{change.pretext}_{data}", (f"run_name={pretext}",), once),
                 _scan(data, *words, f"run_name={scan}", *change.scan),
-                Step("selflabel", last, (*words, *runs, *change.last_words), {"selflabel": "acc"}),
+                Step("selflabel", last, (*words, *runs, *change.last_words), {"selflabel": "acc"}, ("last_loss",)),
             )
             rows[f"changes-{name}-{seed}"] = Row("changes", change.title, steps, 25 + first.pop(name, 0))
     return rows
@@ -201,6 +202,10 @@ def _digits() -> dict[str, Row]:
         f"digits-{name}": Row("digits", f"{title} + K-means", (_digits_step(name),), 1)
         for name, title in titles.items()
     }
+    scan = (_digits_step("simclr"), Step("scan", "scan/scan_digits", scores=_CLUSTERS))
+    for name, title in {"selflabel": "self-labeling", "fixmatch": "FixMatch"}.items():
+        last = Step("selflabel", f"selflabel/{name}_digits", scores=_CLUSTERS)
+        rows[f"digits-{name}"] = Row("digits", f"SimCLR, SCAN, {title}", (*scan, last), 1)
     supervised = Step("supervised", "pretext/supervised_digits", scores={"acc": "acc"})
     candidates = Step("candidates", "methods/candidates_digits", scores=_CLUSTERS)
     rows |= {

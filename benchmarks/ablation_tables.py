@@ -96,19 +96,22 @@ def changes(read: Read) -> str:
     for name, change in CHANGES.items():
         keys = [key for key in (f"changes-{name}-{seed}" for seed in SEEDS) if key in result["rows"]]
         found = {key: result["rows"][key] for key in keys}
-        cells = [UNRUN] * 3 + [""] * 2
+        cells = [UNRUN] * 4 + [""] * 2
         if found:
             there |= found
             first = next(iter(found.values()))
             last = [spread([row["scores"][stage] for row in found.values()]) for stage in ("scan", "selflabel")]
             times = [f"{max(row['seconds'][stage] for row in found.values()) / 60:.0f}" for stage in first["seconds"]]
             kmeans = f"{100 * first['scores']['kmeans']:.1f}"
-            cells = [kmeans, *map(percent, last), ", ".join(times), str(len(found))]
+            loss = sum(row["scores"]["last_loss"] for row in found.values()) / len(found)
+            cells = [kmeans, *map(percent, last), f"{loss:.3f}", ", ".join(times), str(len(found))]
         rows.append([change.title, *cells])
-    head = ["CIFAR-10 (JPEG copy), two cores, %", "K-means", "SCAN", "last stage", "minutes of each stage", "seeds"]
+    scores = ["K-means", "SCAN", "last stage", "validation loss"]
+    head = ["CIFAR-10 (JPEG copy), two cores, %", *scores, "minutes of each stage", "seeds"]
     note = (
         "Test ACC, mean ± sample standard deviation over seeds of the last two stages, after one pretext run; a row "
-        "changes only what it says."
+        "changes only what it says. The validation loss of the last stage needs no labels; it compares rows of one "
+        "pretext run."
     )
     return markdown(head, rows) + f"\n{note}{_machines(there)}\n"
 

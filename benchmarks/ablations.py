@@ -82,7 +82,8 @@ class Bench:
             found["seconds"][step.setup] = record.get("seconds")
             found["scores"] |= {name: round(record["result"][name], 6) for name in step.recorded}
             found["warnings"][step.setup] = warnings_of(log)
-            found["scores"] |= self.scores(step, words, stage)
+            if step.scores:
+                found["scores"] |= self.scores(step, words)
         return found | {"overrides": self.overrides, "machine": common.machine()}
 
     def words(self, step: Step) -> list[str]:
@@ -126,11 +127,12 @@ class Bench:
         if code:
             raise UserError(f"{quoted(command[1:])} failed; what it said is in {log}")
 
-    def scores(self, step: Step, words: list[str], stage: str) -> dict[str, float]:
+    def scores(self, step: Step, words: list[str]) -> dict[str, float]:
         """What eval.py says, by the names of the row."""
+        wanted = {place.partition(".")[0] for place in step.scores.values()}
+        more = [option for name, option in (("kmeans", "--kmeans"), ("knn_acc", "--knn")) if name in wanted]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scores.json"
-            more = ["--kmeans", "--knn"] if stage == "pretext" else []
             self.call(
                 [sys.executable, "eval.py", *words, *more, "--json", str(path)], self.folder / "logs" / "eval.log"
             )

@@ -18,7 +18,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Runtime], dict[str, Any]]] = {
 }
 
 
+PARTS_OF: dict[str, Collection[str]] = {"smoke": CHECKS, "profile": CONFIGS, "scale": PARTS}
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,7 +158,8 @@ def make_parser() -> argparse.ArgumentParser:
         made[name] = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         made[name].add_argument("--device", default="auto")
         made[name].add_argument("--precision", default="auto")
-        made[name].add_argument("--only", nargs="+", metavar="NAME", help="some of the checks, stages or parts")
+        if parts := PARTS_OF.get(name):
+            made[name].add_argument("--only", nargs="+", choices=parts, metavar="NAME", help=f"of {', '.join(parts)}")
         made[name].add_argument("--out", type=Path, metavar="FILE", help=f"default: benchmarks/results/gpu-{name}.json")
     made["profile"].add_argument("--steps", type=int, default=64, help="steps that are timed, three times over")
     made["profile"].add_argument("--peak_tflops", type=float, default=790.0, help="of the GPU in bf16, measured")

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -261,6 +262,8 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="a rehearsal in seconds, with sizes that mean nothing")
     args = parser.parse_args()
+    if args.only and args.json and Path(args.json).exists():
+        parser.error(f"{args.json} holds more than one section; give --json another name, or leave out --only")
     started = time.monotonic()
     runtime = Runtime.start(args.device, "auto", False if args.quick else "auto")
     facts = common.machine(runtime.device)

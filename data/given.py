@@ -32,7 +32,7 @@ class FeatureTable:
     """
 
     def __init__(self, path: Path, dim: int | None = None) -> None:
-        self.path = path = path.expanduser()
+        self.path = path
         if path.suffix not in KINDS:
             raise UserError(f"{path} is no file of features; they are in a {' or '.join(KINDS)} file")
         if not path.is_file():

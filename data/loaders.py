@@ -177,7 +177,7 @@ class ViewLoader:
 
 @dataclass(frozen=True)
 class WithLabelled:
-    """The batches of a loader, each with one of another loader of as many steps, whose images have targets `[N]`."""
+    """The batches of a loader, each with one of another loader of at least as many steps, whose images have targets."""
 
     loader: ViewLoader
     labelled: ViewLoader
@@ -189,7 +189,7 @@ class WithLabelled:
     @property
     def num_pixels(self) -> int:
         """Pixels of all views of an epoch."""
-        return self.loader.num_pixels + self.labelled.num_pixels
+        return self.loader.num_pixels + self.labelled.num_pixels * len(self.loader) // len(self.labelled)
 
     def compile(self) -> None:
         """Have the strategies compiled, as the loaders do."""
@@ -198,7 +198,7 @@ class WithLabelled:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of every step from `first_step` on."""
-        both = zip(self.loader.epoch(epoch, first_step), self.labelled.epoch(epoch, first_step), strict=True)
+        both = zip(self.loader.epoch(epoch, first_step), self.labelled.epoch(epoch, first_step), strict=False)
         for batch, labelled in both:
             yield batch._replace(labelled=(*labelled.views, self.targets[labelled.indices]))
 

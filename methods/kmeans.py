@@ -33,6 +33,7 @@ from system import owned
 from system.console import say
 from system.distributed import is_main, on_main
 from system.errors import ConfigError
+from system.paths import expand_path
 from system.sections import GivenPath, Positive
 from training.run import Run
 from training.trial import Trial, TrialOver
@@ -99,7 +100,7 @@ def train(
     network = build_network(p, features, run.runtime.device)
     is_file = is_given(p.backbone)
     if is_file:
-        points = FeatureTable(Path(features), network["dim"]).select(train_set.paths)
+        points = FeatureTable(Path(expand_path(features)), network["dim"]).select(train_set.paths)
     if isinstance(run, Trial):
         if not is_file:
             run.try_features(run.runtime.place(network["backbone"]), len(train_set), get_crop_size(p))

@@ -166,8 +166,8 @@ class Runtime:
     ) -> "Runtime":
         """Find device and precision and join the other processes; raises UserError for what is not there.
 
-        With `precision: auto`, features, neighbors and scores are computed in fp32, so that they do not depend on
-        the machine; an explicit precision holds for them too.
+        With `precision: auto`, features, neighbors and scores of what was trained are computed in fp32, so that they
+        do not depend on the machine; an explicit precision holds for them too.
         """
         found = find_device(device)
         if threads:

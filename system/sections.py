@@ -40,6 +40,7 @@ NumFeatures = Annotated[int, Field(ge=1, le=2**14)]
 NumClusters = Annotated[int, Field(ge=1, le=100_000)]
 NumHeads = Annotated[int, Field(ge=1, le=MAX_HEADS)]
 NumNeighbors = Annotated[int, Field(ge=1, le=10_000)]  # of an image, in a file of int64
+NumReliable = Annotated[int, Field(ge=2, le=10_000)]  # the image itself is one of them
 NumEpochs = Annotated[int, Field(ge=1, le=100_000)]
 NumWorkers = Annotated[int, Field(ge=0, le=1024)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -28,6 +28,7 @@ from system import distributed
 from system.console import say, warn
 from system.distributed import is_main
 from system.errors import UserError
+from system.paths import expand_path
 from system.runtime import Runtime
 from system.yaml_file import load_yaml
 from training.board import Board
@@ -35,7 +36,7 @@ from training.comparison import to_plain
 from training.folder import CONFIG, MODEL
 from training.record import read_finished
 from utils import engines, pretext
-from utils.common_config import get_backbone, get_embedder, get_model, how_to_run
+from utils.common_config import get_backbone, get_embedder, get_model, get_train_dataset, how_to_run
 from utils.schema import SETUPS, STAGES
 
 
@@ -96,7 +97,12 @@ def find_reliable(p: EasyDict, model: Any, dataset: Any, runtime: Runtime) -> tu
     Chosen without labels, by the images' neighbors in the model's own features.
     """
     prediction = predict(model, 0, dataset, get_embedder(p, runtime))
-    num = min(p.reliable_neighbors, len(dataset))
+    num = p.reliable_neighbors
+    if num > len(dataset):
+        raise UserError(
+            f"reliable_neighbors is {num}, but the training split has {len(dataset)} images; use fewer than a cluster "
+            "has"
+        )
     own = distributed.slice_of(len(dataset))
     found = mine_neighbors(prediction.features, num - 1, p.neighbors, rows=range(own.start, own.stop))
     neighbors = distributed.gather_rows(torch.from_numpy(found))
@@ -135,11 +141,11 @@ def predict_split(p: EasyDict, model: Any, head: int, dataset: Any, runtime: Run
         return predict_features(model, head, pretext.load_features(p, "train", dataset))
     if not given or "features" not in p.method_kwargs:
         return predict(model, head, dataset, get_embedder(p, runtime))
-    table = FeatureTable(Path(p.method_kwargs["features"]), model.backbone_dim)
-    if table.paths is None and len(table.rows) != len(dataset):
+    table = FeatureTable(Path(expand_path(p.method_kwargs["features"])), model.backbone_dim)
+    if table.paths is None and dataset.fingerprint() != get_train_dataset(p, None).fingerprint():
         raise UserError(
-            f"{table.path} holds features of {len(table.rows):,} images, but there are {len(dataset):,}; score the "
-            "split that they are of, with --split, or give a .parquet file with the paths of all"
+            f"the rows of {table.path} are those of the training split; score it with --split train, or give a "
+            ".parquet file with the paths of all images"
         )
     return predict_features(model, head, table.select(dataset.paths))
 

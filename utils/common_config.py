@@ -262,10 +262,11 @@ def add_labelled(
 ) -> WithLabelled:
     """A loader that shows in every step, next to another one's batch, images of `rows` with their targets `[N]`.
 
-    In an epoch each of them comes as often as the others, to within one.
+    All of them are shuffled in every epoch, repeated where they are fewer than the places in its steps. Where they are
+    more, every epoch shows another part.
     """
     num = len(loader) * p["reliable_batch_size"]
-    shown = rows.repeat(-(-num // len(rows)))[:num]
+    shown = rows.repeat(-(-num // len(rows)))
     labelled = ViewLoader(
         dataset,
         [strategy],

@@ -20,6 +20,7 @@ from system.sections import (
     NumEpochs,
     NumHeads,
     NumNeighbors,
+    NumReliable,
     NumWorkers,
     Positive,
     PositiveRate,
@@ -233,7 +234,7 @@ class Config(Section):
     """The clustering that self-labeling refines."""
     reliable_share: Share = 0.5
     """Of `criterion: fixmatch`: the share of each cluster's images whose clusters serve as labels from the start on."""
-    reliable_neighbors: NumNeighbors = 100
+    reliable_neighbors: NumReliable = 100
     """Those are the images with which the most of so many nearest ones, themselves included, share the cluster."""
     reliable_batch_size: Batch = 64
     """So many of them are in every step, besides the batch_size others."""

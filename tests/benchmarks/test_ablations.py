@@ -144,13 +144,15 @@ def test_what_changes_bring_is_told_over_the_seeds_that_are_there():
     seconds = {"simclr": 4800.0, "scan": 600.0, "selflabel": 900.0}
     rows = {
         f"changes-fixmatch-{seed}": row(
-            "x", scores={"kmeans": 0.5, "scan": scan, "selflabel": last}, seconds=seconds | {"scan": 600.0 + seed}
+            "x",
+            scores={"kmeans": 0.5, "scan": scan, "selflabel": last, "last_loss": -2 * last},
+            seconds=seconds | {"scan": 600.0 + seed},
         )
         for seed, scan, last in ((0, 0.5, 0.6), (2, 0.6, 0.64))
     }
     lines = ablation_tables.changes(lambda name: {"rows": rows}).splitlines()
-    assert "| FixMatch, average of weights | 50.0 | 55.0 ± 7.1 | 62.0 ± 2.8 | 80, 10, 15 | 2 |" in lines
-    assert "| BYOL | unrun | unrun | unrun |  |  |" in lines
+    assert "| FixMatch, average of weights | 50.0 | 55.0 ± 7.1 | 62.0 ± 2.8 | -1.240 | 80, 10, 15 | 2 |" in lines
+    assert "| BYOL | unrun | unrun | unrun | unrun |  |  |" in lines
 
 
 def test_rows_are_chosen_by_how_their_names_begin():

@@ -130,7 +130,9 @@ def test_features_of_a_file_leave_a_table_and_a_model_that_is_scored_by_them(tmp
     assert json.loads((tmp_path / "scores.json").read_text())["acc"] == pytest.approx(largest / 200, abs=1e-6)
     capsys.readouterr()
     assert cli.run(evaluation.main, words(tmp_path, *given)) == 1
-    assert "holds features of 200 images, but there are" in capsys.readouterr().err
+    assert "are those of the training split; score it with --split train" in capsys.readouterr().err
+    assert cli.run(evaluation.main, [*words(tmp_path, *given), "--split", "train", "--kmeans"]) == 2
+    assert "this model has features of a file" in capsys.readouterr().err
 
 
 def test_features_of_a_pretrained_network(tmp_path):
