@@ -37,7 +37,13 @@ OWN = {
 }
 FULL = namedtuple("usage", "total used free")(1 << 40, 1 << 40, 0)
 EVERY_STEP = "checkpoint_every.minutes=1e-9"
-FIXMATCH = ["criterion=fixmatch", "criterion_kwargs={}", "reliable_batch_size=5", "average_decay=0.6"]
+FIXMATCH = [
+    "criterion=fixmatch",
+    "criterion_kwargs={}",
+    "reliable_batch_size=5",
+    "reliable_neighbors=9",
+    "average_decay=0.6",
+]
 
 
 class Killed(BaseException):
