@@ -50,6 +50,7 @@ from recipes.telling import report, report_shortly
 from recipes.words import find_output, is_of_training, parse, take_overwrite
 from system import owned
 from system.console import say
+from system.errors import ConfigError
 from system.files import is_own
 from utils import cli
 
@@ -63,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.features == "auto" and any(map(is_of_training, words)):
         args.features = SCRATCH
     auto = args.num_clusters if isinstance(args.num_clusters, Auto) else None
+    if auto and any(word.startswith("cluster_prior=[") for word in words):
+        raise ConfigError(
+            "cluster_prior has a share for each of a known number of clusters; with --num_clusters auto give "
+            "cluster_prior=power:A"
+        )
     numbers: list[int] = [] if auto else args.num_clusters
     request = {
         "folder": str(root.resolve()),
@@ -98,25 +104,27 @@ def find_number(
 ) -> dict[str, Any] | None:
     """Find the number of clusters with the features of a project, which then is of that number, unless it has one.
 
-    Returns what was found, or None in a dry run, which only draws images.
+    Returns what was found, or None in a dry run, which only draws images or says what is known.
     """
-    if args.link_to:
-        find_sorter(project, args, args.link_to, limits[1])
+    if args.link_to:  # what is in the way is said before anything runs
+        before = {} if again else read_number(project, *limits)
+        find_sorter(project, args, args.link_to, before["num_clusters"] if before else limits[1])
     owned.require_own(project.folder, [NUMBERS], "move it away")
     args.num_clusters = list(limits)
     new = project.request["num_clusters"] is None
     open_project(project, look, args, words, again, asked=new)
     write_number_config(project, *limits, words)
-    known = read_number(project)
+    known = read_number(project, *limits)
     if not known and not run_all([(project, [project.stages[0], NUMBER])], project, args):
         return None
-    found = known or read_number(project)
-    if not args.dry_run:  # what is known may be of another range than the page that is there
-        write_numbers(project, found)
-    found.pop("sheets", None)
+    found = known or read_number(project, *limits)
     say(found["sentence"])
+    if args.dry_run:
+        return None
+    write_numbers(project, found)  # what is known may be of another range than the page that is there
+    found.pop("sheets", None)
     number = found["num_clusters"]
-    there = (project_of(project, number, [number]).folder / RECORD).exists()
+    there = not again and (project_of(project, number, [number]).folder / RECORD).exists()
     if project.request["num_clusters"] is None and not there:
         take_number(project, look, number, args, words)
     if project.request["num_clusters"] == number:

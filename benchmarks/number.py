@@ -115,9 +115,10 @@ def figures(cases: Sequence[dict[str, Any]], sure_from: Sequence[float]) -> dict
 
 
 def meets(found: dict[str, Any]) -> bool:
-    """Whether figures are what is required."""
+    """Whether figures are what is required; of no case that is sure nothing is known."""
     return (
-        found["sure_and_within_1"] >= SURE_AND_RIGHT * found["sure"]
+        found["sure"] > 0
+        and found["sure_and_within_1"] >= SURE_AND_RIGHT * found["sure"]
         and found["sure_where_good"] >= SURE_WHERE_GOOD * found["good"]
     )
 

@@ -20,11 +20,12 @@ def number_of_clusters(read: Read) -> str:
     """Whether the number of clusters was found, and how often the answer is sure, by data set."""
     result = read("number.json")
     summary = result["summary"]
+    unseen = summary["unseen"]
     unsure = [case for case in summary["cases"] if not case["sure"]]
     groups = [
         *((name, row, [case for case in unsure if case["data"] == name]) for name, row in summary["held_out"].items()),
         ("together", summary["together"], unsure),
-        ("the shipped rule, on choices that it has not seen", summary["unseen"], []),
+        *([("the shipped rule, on choices that it has not seen", unseen, [])] if unseen["num_cases"] else []),
     ]
     rows = [
         [title, *(f"{row[key]} of {row[of]}" for key, of in COLUMNS.values()), mean_width(cases)]

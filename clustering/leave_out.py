@@ -9,14 +9,17 @@ from models.leave_out import LeaveOut
 from system.runtime import generator
 
 NUM_REFERENCES = 2000  # images that all are compared with, kept with the model
+PER_CLUSTER = 20  # of them at least: with fewer it matters that one of them is its own first neighbor
 FENCE = 1.5  # interquartile ranges above the upper quartile: the whisker of a box plot
 
 
-def fit_leave_out(features: Tensor, num_clusters: int, share: float | None = None, seed: int = 0) -> LeaveOut:
+def fit_leave_out(
+    features: Tensor, num_clusters: int, share: float | None = None, seed: int = 0, smallest: float = 1.0
+) -> LeaveOut:
     """Return what leaves out the images whose k-th neighbor is the farthest.
 
-    k is half the number of images of a mean cluster: images that are alike, but fewer, belong in none, and of more a
-    cluster could be made. It is at least 2, since an image is its own first neighbor.
+    k is half the number of images that the smallest cluster is expected to have: images that are alike, but fewer,
+    belong in none, and of more a cluster could be made. It is at least 2, since an image is its own first neighbor.
 
     Args:
         features: [N, D] of all images.
@@ -25,12 +28,14 @@ def fit_leave_out(features: Tensor, num_clusters: int, share: float | None = Non
             is the upper quartile and one and a half times the distance of the quartiles. Where images differ anyhow,
             that may be none.
         seed: of the choice of the references.
+        smallest: the expected size of the smallest cluster, in mean cluster sizes.
     """
     num_images = len(features)
-    rows = torch.randperm(num_images, generator=generator(seed, "leave out"))[:NUM_REFERENCES].sort().values
+    order = torch.randperm(num_images, generator=generator(seed, "leave out"))
+    rows = order[: max(NUM_REFERENCES, PER_CLUSTER * num_clusters)].sort().values
     found = LeaveOut(len(rows), features.shape[1]).to(features.device)
     found.reference.copy_(functional.normalize(features[rows.to(features.device)].float(), dim=1))
-    found.num_neighbors.fill_(min(max(2, round(len(rows) / (2 * num_clusters))), len(rows)))
+    found.num_neighbors.fill_(min(max(2, round(smallest * len(rows) / (2 * num_clusters))), len(rows)))
     distances = np.sort(found.distances(features).cpu().numpy())
     if share is None:
         low, high = np.quantile(distances, [0.25, 0.75])

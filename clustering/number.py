@@ -23,6 +23,8 @@ FEWEST_PER_CLUSTER = 5  # of the largest K that may be given
 GRID_SIZE = 11
 RANGE = 0.03  # values so near to the best one are in the range that is told
 WIDEST = 2.0  # the largest number in the range is at most so many times the smallest, where the answer is sure
+FALL_ABOVE = 0.08  # of the silhouette, from a sure peak to some larger number
+TWO_ABOVE = 0.25  # by which two clusters must be better than all others to be a peak
 OTHER_PEAKS = 0.1  # peaks so near to the best one are told
 WEIGHT = 0.1  # of agreement next to the silhouette: it decides between peaks that are nearly equal
 
@@ -45,7 +47,10 @@ SURE = 0.56
 
 
 class Choice(NamedTuple):
-    """The chosen K, the next best peak (None without one), the range [low, high], whether sure, all peaks, and why."""
+    """The chosen K, the next best peak, the range [low, high], whether sure, the peaks that are told, and a sentence.
+
+    `runner_up` is None where there is no other peak.
+    """
 
     num_clusters: int
     runner_up: int | None
@@ -66,9 +71,12 @@ def check_range(low: int, high: int | None, num_images: int, name: str) -> tuple
             "the least"
         )
     if high is None:
-        high = max(SMALLEST, min(LARGEST, num_images // IMAGES_PER_CLUSTER))
-        if low > high:
-            raise ConfigError(f"{name} begins at {low}, and of {num_images:,} images ends at {high}; give its end too")
+        high = min(LARGEST, num_images // IMAGES_PER_CLUSTER)
+        if low >= high:
+            raise ConfigError(
+                f"{num_images:,} images are too few to look for a number from {low} on; give the number itself, or "
+                f"also the end of {name}"
+            )
     if low > high:
         raise ConfigError(f"{name} begins at {low} and ends at {high}; give the smaller number first")
     if high > num_images / FEWEST_PER_CLUSTER:
@@ -133,40 +141,60 @@ def search(measure: Callable[[int], Point], first: int, last: int) -> list[Point
 def choose(points: Sequence[Point], low: int, high: int, sure_from: float = SURE) -> Choice:
     """Choose the number of clusters from low to high, without a label, from points by rising K.
 
-    The chosen K is the best local peak; points below low and above high only say whether the ends are peaks. Two
-    clusters are never chosen where there are other numbers: nothing lies below them, and nearly all sets of images fall
-    into two kinds. The choice is not sure where there is no peak, where clusterings agree less than `sure_from` on the
-    best one, or where numbers far from it are nearly as good.
+    The chosen K is the best local peak, where it is sure, see `is_sure`, or else the best K. Points below low and above
+    high only say whether the ends are peaks. Nothing lies below two clusters, and nearly all sets of images fall into
+    two kinds, so two are a peak only where they are far better than every other number.
     """
     values = [height(point) for point in points]
     numbers = [point.num_clusters for point in points]
     inside = [i for i, number in enumerate(numbers) if low <= number <= high]
     above_two = [i for i in inside if numbers[i] > SMALLEST] or inside
     peaks = [i for i in find_peaks(values) if i in above_two]
-    best = peaks[0] if peaks else max(above_two, key=lambda i: values[i])
-    near = [numbers[i] for i in above_two if values[i] >= values[best] - RANGE]
-    sure = bool(peaks) and points[best].agreement >= sure_from and max(near) <= WIDEST * min(near)
+    first, *rest = values
+    if inside[0] == 0 and numbers[0] == SMALLEST and first > max(rest, default=first) + TWO_ABOVE:
+        peaks = [0, *peaks]
+
+    def near(best: int, among: Sequence[int]) -> list[int]:
+        return [numbers[i] for i in among if values[i] >= values[best] - RANGE]
+
+    best = peaks[0] if peaks else above_two[0]
+    span = near(best, [best, *above_two])
+    sure = bool(peaks) and is_sure(points, best, span, sure_from)
     if not sure:
-        near = [numbers[i] for i in inside if values[i] >= values[best] - RANGE]
-    runner = numbers[peaks[1]] if len(peaks) > 1 else None
-    if not sure and runner is not None:
-        near.append(runner)
-    if not sure and len(near) == 1:  # what is not sure is a range
-        near += [numbers[i] for i in inside if abs(i - best) == 1]
+        best = max(above_two, key=lambda i: values[i])
+        span = near(best, inside)
+    others = [i for i in peaks if i != best]
+    if not sure:
+        span += [numbers[i] for i in others[:1]]
+        if len(span) == 1:  # what is not sure is a range
+            span += [numbers[i] for i in inside if abs(i - best) == 1]
     told = sorted(numbers[i] for i in peaks if values[i] >= values[best] - OTHER_PEAKS)
-    found = Choice(numbers[best], runner, min(near), max(near), sure, told, "")
+    runner = numbers[others[0]] if others else None
+    found = Choice(numbers[best], runner, min(span), max(span), sure, told, "")
     return found._replace(sentence=in_words(found))
+
+
+def is_sure(points: Sequence[Point], peak: int, near: Sequence[int], sure_from: float) -> bool:
+    """Whether the peak at a position is sure; `near` are the numbers that are nearly as good, its own included.
+
+    It is where clusterings agree on it from `sure_from` on, no number far from it is nearly as good, and some larger
+    number is clearly worse: a cloud without groups can be cut into more and more parts that are as good.
+    """
+    best = points[peak]
+    lowest = min((point.silhouette for point in points[peak + 1 :]), default=best.silhouette)
+    clear = lowest <= best.silhouette - FALL_ABOVE
+    return clear and best.agreement >= sure_from and max(near) <= WIDEST * min(near)
 
 
 def in_words(choice: Choice) -> str:
     """Return a choice as a sentence."""
     if choice.sure:
-        others = f"; {choice.low} to {choice.high} are nearly as good" if choice.low < choice.high else ""
+        others = f"; any from {choice.low} to {choice.high} is nearly as good" if choice.low < choice.high else ""
         text = f"{choice.num_clusters} clusters: images form groups that are apart{others}"
     else:
         where = f"between {choice.low} and {choice.high}" if choice.low < choice.high else f"about {choice.low}"
         text = f"not sure: {where}; {choice.num_clusters} is taken"
-    if choice.runner_up is not None:
+    if choice.runner_up in choice.peaks:
         text += f"; the next best number is {choice.runner_up}"
     more = [k for k in choice.peaks if k not in (choice.num_clusters, choice.runner_up)]
     if more and choice.sure:

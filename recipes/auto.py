@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clustering.number import IMAGES_PER_CLUSTER, SMALLEST, check_range
+from clustering.number import SMALLEST, check_range
 from methods.independent import num_clustered
 from methods.number import PICTURE
 from recipes.choose import Recipe
@@ -22,7 +22,6 @@ from recipes.record import NUMBERS
 from recipes.refining import by_the_clock, stages_of
 from recipes.several import OF_FEATURES, features_of, own_part, thumbnail_of
 from report.compare import Clustering, write_comparison
-from system.errors import ConfigError
 from system.files import is_own
 from system.runtime import Runtime
 from system.text import shown
@@ -41,8 +40,6 @@ class Auto(NamedTuple):
 
     def within(self, num_images: int) -> tuple[int, int]:
         """The smallest and the largest number for so many images; raises ConfigError where the range does not fit."""
-        if self.high is None and num_images // IMAGES_PER_CLUSTER <= self.low:
-            raise ConfigError(f"{num_images:,} images are too few to look for a number; give --num_clusters K")
         return check_range(self.low, self.high, num_images, "--num_clusters auto:LO-HI")
 
 
@@ -67,18 +64,25 @@ def write_number_config(project: Project, low: int, high: int, words: list[str])
     base, more = SECONDS
     seconds = base + more * num_clustered(project.num_images, high)
     project.facts["seconds"] = {**project.facts["seconds"], NUMBER: seconds}
-    path, run_name = project.configs.path(NUMBER), f"{low}-{high}"
-    if path.exists() and load_yaml(path).get("run_name") == run_name:
+    if is_there(project, low, high):
         return
     first: dict[str, Any] = load_yaml(project.configs.path(project.stages[0]))
-    content: dict[str, Any] = {"setup": NUMBER, "train_db_name": "folder", "run_name": run_name}
+    content: dict[str, Any] = {"setup": NUMBER, "train_db_name": "folder", "run_name": f"{low}-{high}"}
     content |= {key: first[key] for key in OF_FEATURES if key in first}
     content["method_kwargs"] = {"low": low, "high": high}
     project.configs.write(Recipe(NUMBER, project.facts["reasons"], {NUMBER: content}), words)
 
 
-def read_number(project: Project) -> dict[str, Any]:
-    """What the stage found in the range of its config, in which run and seconds; empty before it is finished."""
+def is_there(project: Project, low: int, high: int) -> bool:
+    """Whether the config of the stage is there, and for this range."""
+    path = project.configs.path(NUMBER)
+    return path.exists() and load_yaml(path).get("run_name") == f"{low}-{high}"
+
+
+def read_number(project: Project, low: int, high: int) -> dict[str, Any]:
+    """What the stage found in a range, in which run and seconds; empty before it is finished."""
+    if not is_there(project, low, high):
+        return {}
     folder = Path(project.load(NUMBER).number_dir)
     found = clusters.read_result(folder)
     return found and {**found, "run": folder.name, "seconds": read_record(folder)["seconds"]}

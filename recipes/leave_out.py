@@ -4,10 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from clustering.leave_out import fit_leave_out
 from clustering.prediction import Prediction
+from losses.scan import expected_sizes
 from models.weights import best_head, read_weights, save_weights
 from recipes.project import Project
+from system.console import warn
 
 AUTO = "auto"
 
@@ -25,8 +30,24 @@ def leave_out(p: Any, share: float | str, path: Path, prediction: Prediction, ta
     prediction with them left out.
     """
     num_clusters = prediction.probabilities.shape[1]
-    found = fit_leave_out(prediction.features, num_clusters, None if isinstance(share, str) else share, p.seed)
+    assigned = prediction.probabilities.argmax(1)
+    sizes = torch.bincount(assigned, minlength=num_clusters)
+    smallest = float(expected_sizes(p.cluster_prior, sizes.double()).min())
+    of_all = None if isinstance(share, str) else share
+    found = fit_leave_out(prediction.features, num_clusters, of_all, p.seed, smallest)
+    left_out = found(prediction.features)
+    warn_of_emptied(torch.bincount(assigned[~left_out], minlength=num_clusters), sizes)
     read = read_weights(path)
     state = read.state | {f"leave_out.{key}": value for key, value in found.state_dict().items()}
     save_weights(target, {"model": state, "head": best_head(read)}, setup=p.setup)
-    return replace(prediction, left_out=found(prediction.features))
+    return replace(prediction, left_out=left_out)
+
+
+def warn_of_emptied(kept: Tensor, sizes: Tensor) -> None:
+    """Warn of clusters of `sizes` [K] images of which `kept` [K], none, are not left out."""
+    emptied = ((kept == 0) & (sizes > 0)).nonzero()[:, 0].tolist()
+    if emptied:
+        warn(
+            f"all images of cluster {', '.join(map(str, emptied))} are left out: fewer than half of a mean cluster are "
+            "taken for images that belong nowhere; where sizes differ, say so with cluster_prior=power:1"
+        )

@@ -213,7 +213,8 @@ def draw_confusion(path: Path, scores: dict[str, Any], dataset: Any) -> bool:
 
 def draw_prototypes(path: Path, prediction: Prediction, matching: Sequence[Sequence[int]], dataset: Any) -> bool:
     """Write each cluster's most typical image, with the class it is matched with, as a PNG; returns whether it did."""
-    chosen = find_prototypes(prediction.features, prediction.probabilities)
+    kept = None if prediction.left_out is None else ~prediction.left_out.cpu().numpy()
+    chosen = find_prototypes(prediction.features, prediction.probabilities, kept)
     names = {cluster: dataset.classes[label] for cluster, label in matching if dataset.classes}
     labels = [f"{cluster}: {names[cluster]}" if cluster in names else str(cluster) for cluster in chosen]
     return plots.prototype_sheet(path, dataset.load(torch.tensor(list(chosen.values())), "cpu"), labels)

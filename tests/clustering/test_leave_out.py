@@ -52,6 +52,24 @@ def test_a_share_is_as_many_images_and_those_the_farthest(share):
     assert not fit_leave_out(features, 4, 0.001)(features).any()  # less than half an image
 
 
+def test_small_clusters_stay_where_they_are_expected():
+    """300, 60 and 30 images: half a mean cluster are 65, half of the smallest one 15."""
+    centers = functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    truth = torch.arange(3).repeat_interleave(torch.tensor([300, 60, 30]))
+    features = centers[truth] + 0.1 * torch.randn(390, 16, generator=torch.Generator().manual_seed(1))
+    assert fit_leave_out(features, 3)(features)[truth > 0].all()
+    found = fit_leave_out(features, 3, smallest=3 * 30 / 390)
+    assert int(found.num_neighbors) == 15
+    assert found(features).float().mean() < 0.05
+
+
+def test_many_clusters_have_references_enough():
+    features = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0))
+    found = fit_leave_out(features, 200)
+    assert len(found.reference) == 4000 and int(found.num_neighbors) == 10
+    assert len(fit_leave_out(features, 10).reference) == 2000
+
+
 def test_a_share_finds_foreign_images_and_so_does_the_rule_that_leaves_nothing_out_where_there_are_none():
     features = groups(20)
     foreign = torch.arange(220) >= 200

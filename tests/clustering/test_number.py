@@ -59,7 +59,7 @@ def test_the_best_peak_is_chosen_and_others_are_told():
     assert (found.num_clusters, found.runner_up, found.sure) == (4, 7, True)
     assert (found.low, found.high) == (4, 5) and found.peaks == [4, 7, 9]  # 2 is high for nearly all images
     assert found.sentence == (
-        "4 clusters: images form groups that are apart; 4 to 5 are nearly as good; the next best number is 7; "
+        "4 clusters: images form groups that are apart; any from 4 to 5 is nearly as good; the next best number is 7; "
         "there are groups within groups, also at 9"
     )
 
@@ -71,6 +71,8 @@ def test_the_best_peak_is_chosen_and_others_are_told():
         (curve([0.3, 0.4, 0.6, 0.5], agreement=0.49), 4),  # one that clusterings do not agree on
         (curve([0.9, 0.8, 0.7, 0.6]), 3),  # none
         (curve([0.5, 0.6, 0.7, 0.8]), 5),
+        (curve([0.7, 0.58, 0.581, 0.57, 0.56, 0.55, 0.51]), 4),  # more clusters are hardly worse
+        (curve([0.7, 0.64, 0.5, 0.55, 0.2], agreement=0.2), 3),  # the best one, though 5 is the peak
     ],
 )
 def test_without_agreement_on_a_narrow_peak_the_answer_is_not_sure(points, num_clusters):
@@ -79,6 +81,19 @@ def test_without_agreement_on_a_narrow_peak_the_answer_is_not_sure(points, num_c
     assert found.low <= num_clusters <= found.high and found.low < found.high
     assert "groups within groups" not in found.sentence
     assert found.sentence.startswith("not sure: ") and f"; {num_clusters} is taken" in found.sentence
+
+
+def test_a_far_peak_is_not_named_as_the_next_best():
+    found = choose(curve([0.7, 0.2, 0.6, 0.2, 0.4, 0.2]), 2, 7, SURE)
+    assert (found.num_clusters, found.runner_up, found.peaks) == (4, 6, [4])
+    assert found.sentence == "4 clusters: images form groups that are apart"
+
+
+def test_two_are_taken_where_they_are_far_better_than_every_other_number():
+    assert choose(curve([0.9, 0.64, 0.6, 0.55]), 2, 4, SURE)[:5] == (2, None, 2, 2, True)
+    assert choose(curve([0.9, 0.66, 0.6, 0.55]), 2, 4, SURE)[:5] == (3, None, 2, 3, False)
+    assert choose(curve([0.9, 0.64, 0.6, 0.55]), 3, 4, SURE).num_clusters == 3
+    assert choose(curve([0.9, 0.64, 0.6, 0.55], agreement=0.3), 2, 4, SURE)[:5] == (3, 2, 2, 3, False)
 
 
 def test_a_sure_range_ends_at_twice_its_beginning():
@@ -126,7 +141,7 @@ def test_nothing_outside_the_range_is_chosen_or_told():
         (9, 5, "begins at 9 and ends at 5"),
         (1, 5, "begins at 1, but grouping needs at least 2"),
         (2, 41, "ends at 41, but 200 images can be asked for at most 40 clusters"),
-        (11, None, "begins at 11, and of 200 images ends at 10; give its end too"),
+        (10, None, "200 images are too few to look for a number from 10 on; give the number itself, or also the end"),
     ],
 )
 def test_a_range_that_makes_no_sense_is_one_sentence(low, high, words):
@@ -139,6 +154,6 @@ def test_too_few_images_for_any_number():
         check_range(2, 3, 9, "auto:LO-HI")
 
 
-@pytest.mark.parametrize(("num_images", "high"), [(10_000, 50), (400, 20), (30, 2)])
+@pytest.mark.parametrize(("num_images", "high"), [(10_000, 50), (400, 20), (60, 3)])
 def test_the_largest_number_is_a_20th_of_the_images_and_at_most_50(num_images, high):
     assert check_range(2, None, num_images, "auto") == (2, high)

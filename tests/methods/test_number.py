@@ -25,11 +25,31 @@ def test_clear_groups_are_counted_and_the_answer_is_sure():
     assert count_clusters([x], 3, 5) == (points, choice, sheets)
 
 
-def test_two_spaces_are_looked_at_together_and_one_cloud_is_not_sure():
-    cloud = torch.randn(160, 10, generator=torch.Generator().manual_seed(1))
-    _, choice, _ = count_clusters([cloud, cloud.flip(0)], 3, 4)
+def test_two_clear_groups_are_two():
+    x, _ = blobs(120, 30, 2)
+    assert count_clusters([x], 2, 5)[1][:1] == (2,)
+
+
+def test_groups_that_show_only_in_two_spaces_together_are_found():
+    """Each space parts the same 320 images in two, across one another: four groups."""
+    (one, truth), (two, _) = (blobs(320, 20, 2, spread=0.3, seed=seed) for seed in (0, 1))
+    in_turn = truth.argsort(stable=True)
+    quarters = in_turn.reshape(4, 80)[[0, 2, 1, 3]].flatten()  # halves of both groups of one are a group of the other
+    points, choice, _ = count_clusters([one[in_turn], two[quarters]], 2, 5)
+    alone, chosen, _ = count_clusters([one[in_turn]], 2, 5)
+    assert (choice.num_clusters, chosen.num_clusters) == (4, 2)
+    assert points[0].silhouette < points[2].silhouette and alone[0].silhouette > alone[2].silhouette
+
+
+def test_a_cloud_and_an_arc_are_not_sure():
+    draws = torch.Generator().manual_seed(1)
+    cloud = torch.randn(160, 10, generator=draws)
+    _, choice, _ = count_clusters([cloud], 3, 4)
+    assert not choice.sure and choice.low < choice.high
+    turn = 3 * torch.linspace(0, 1, 300)[:, None]  # frames of a slow pan: each like the next, and no group
+    arc = torch.cat([turn.cos(), turn.sin()], dim=1) @ torch.randn(2, 32, generator=draws)
+    _, choice, _ = count_clusters([arc + 0.02 * torch.randn(300, 32, generator=draws)], 2, 8)
     assert not choice.sure
-    assert choice.low < choice.high
 
 
 @pytest.mark.usefixtures("signals")

@@ -39,7 +39,7 @@ def test_a_range_that_does_not_fit_is_one_sentence(auto, words):
 
 
 def test_few_images_are_no_range_that_somebody_gave():
-    with pytest.raises(ConfigError, match=r"^59 images are too few to look for a number; give"):
+    with pytest.raises(ConfigError, match=r"^59 images are too few to look for a number from 2 on; give"):
         Auto().within(59)
     assert Auto().within(60) == (2, 3)
 

@@ -189,6 +189,9 @@ def test_auto_takes_the_folder_of_the_number_that_is_there(base, finished, tmp_p
     assert "How many clusters: " in (output / "k04/report.html").read_text(encoding="utf-8")  # which was there before
     record = json.loads((output / "k04/cluster.json").read_text())
     assert record["number"]["run"] == "4-4" and record["number"]["seconds"] > 0
+    before = {path: path.read_bytes() for path in output.rglob("cluster.json")}
+    assert run(base, "auto:4-4", output, "--dry_run") == 0
+    assert {path: path.read_bytes() for path in output.rglob("cluster.json")} == before
     assert run(base, "auto:5-5", output) == 0  # now the output's own number
     assert "in 3, 4 and 5 clusters" in (output / "index.html").read_text()
     assert not any("other numbers" in reason for reason in json.loads((output / "cluster.json").read_text())["reasons"])
@@ -197,6 +200,37 @@ def test_auto_takes_the_folder_of_the_number_that_is_there(base, finished, tmp_p
     assert "How many clusters: " in page and "data:image/png;base64,iVBOR" in page.split('id="number"')[1]
     assert json.loads((output / "cluster.json").read_text())["number"]["num_clusters"] == 5
     assert len(searched) == 3 and run(base, "auto:6-6", output, "overwrite=true") == 0 and len(searched) == 4
+    assert run(base, "auto:4-4", output, "overwrite=true", "seed=3") == 0  # with other features than those of k04
+    assert json.loads((output / "cluster.json").read_text())["request"]["words"] == ["seed=3"]
+
+
+def test_links_that_were_interrupted_go_on_with_auto(tmp_path, monkeypatch):
+    """Before the number is known it may have two digits, and its folders such names."""
+    (tmp_path / "images").mkdir()
+    for i in range(60):
+        Image.fromarray(np.full((8, 8), 4 * i, np.uint8)).save(tmp_path / "images" / f"{i:02d}.png")
+    np.save(tmp_path / "own.npy", blobs(60, 8, 4, 0.1)[0].numpy())
+    words = ("auto:4-12", tmp_path / "out", "--link_to", tmp_path / "links")
+    linked = []
+
+    def killed(source, target):
+        if len(linked) == 10:
+            raise KeyboardInterrupt
+        linked.append(target)
+        target.symlink_to(source)
+
+    killed.__name__ = "link_file"
+    with monkeypatch.context() as patch:
+        patch.setattr("recipes.links.link_file", killed)
+        assert run(tmp_path, *words) == 130
+    assert run(tmp_path, *words) == 0
+    assert len([path for path in (tmp_path / "links").rglob("*.png") if path.is_symlink()]) == 60
+
+
+def test_shares_of_an_unknown_number_are_refused(base, tmp_path, capsys):
+    assert run(base, "auto:3-4", tmp_path / "out", "cluster_prior=[0.5,0.3,0.2]") == 2
+    assert "cluster_prior has a share for each of a known number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_of_an_earlier_version_is_on_the_page_too(base, finished, tmp_path):
