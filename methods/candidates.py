@@ -27,6 +27,7 @@ from clustering.mining import mine_neighbors
 from clustering.prediction import Prediction
 from clustering.scores import count_classes, score_clusters
 from clustering.vote import vote
+from losses.scan import UNIFORM
 from methods import scan_heads, spectral, temi, turtle
 from models.heads import describe_head
 from models.models import ClusteringModel
@@ -128,7 +129,7 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6
     """Cluster the features of the pretext run by every method, judge, and save the chosen model; returns all scores.
 
     Args:
-        temi_beta: of TEMI; 1 lets clusters be of unequal size.
+        temi_beta: of TEMI; it is 1, which lets clusters be of unequal size, where `cluster_prior` expects that.
     """
     train_set, val_set = get_splits(p, run)
     features = pretext.load_features(p, "train", train_set)
@@ -138,7 +139,7 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6
         raise TrialOver
     options: dict[Callable[..., Candidate], dict[str, Any]] = {
         scan_heads.fit: {"cluster_prior": p.cluster_prior},
-        temi.fit: {"beta": temi_beta},
+        temi.fit: {"beta": temi_beta if p.cluster_prior == UNIFORM else 1.0},
     }
     built = get_backbone(p)
     dims = built["facts"].dims if "facts" in built else (built["dim"],)  # one a network

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from methods import candidates, scan_heads, temi
 from tests.methods.test_methods import blobs
 from tests.stage import command
 
@@ -121,6 +122,20 @@ def test_the_configs_run_by_hand_and_are_scored(finished, base, tmp_path, capsys
     assert json.loads((tmp_path / "x.json").read_text()) == {}  # not every image is in a sub-directory
     assert run("eval", "--config_env", env, "--config_exp", output / "configs/pretrained.yml") == 0
     assert "purity of the neighbors is unknown" in capsys.readouterr().out
+
+
+def test_clusters_that_may_differ_in_size_are_for_every_method_that_knows_of_it(finished, monkeypatch):
+    _, output = finished
+    given, make = [], candidates.make_candidates
+    monkeypatch.setattr(candidates, "make_candidates", lambda *all_: given.append(all_[5]) or make(*all_))
+    more = ["--config_env", output / "configs/env.yml", "--config_exp", output / "configs/candidates.yml"]
+    for name, prior in (("even", "uniform"), ("uneven", "power:0.5")):
+        assert run("methods.candidates", *more, f"run_name={name}", f"cluster_prior={prior}") == 0
+    assert [options[temi.fit] for options in given] == [{"beta": 0.6}, {"beta": 1.0}]
+    assert [options[scan_heads.fit] for options in given] == [
+        {"cluster_prior": "uniform"},
+        {"cluster_prior": "power:0.5"},
+    ]
 
 
 @pytest.mark.parametrize(
