@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help setup setup-dev demo test test-fast test-browser lint
 help:
-	@echo "make demo           cluster handwritten digits without labels, all stages, under 3 minutes"
+	@echo "make demo           cluster handwritten digits without labels, all stages, under 3 minutes once installed"
 	@echo "make test           run all tests"
 	@echo "make test-fast      run the quick tests, about a minute"
 	@echo "make test-browser   open the report in headless Chromium (on Debian it is installed)"

@@ -8,9 +8,10 @@
     python cluster.py photos --num_clusters 10 --features dinov2
     python cluster.py photos --num_clusters 10 --features own.npy
     python cluster.py photos --num_clusters 10 --features scratch simclr.epochs=300
-    python cluster.py photos --num_clusters 10 --leave_out auto         # images far from all clusters are in none
+    python cluster.py photos --num_clusters 10 --leave_out auto         # images far from all others are in none
+    python cluster.py photos --num_clusters 10 cluster_prior=power:0.5  # groups of unequal size
     python cluster.py photos --num_clusters 10 --minutes 20             # train and refine for 20 minutes
-    python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder a cluster
+    python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder per cluster
 
 Takes features from pretrained networks, clusters them by several methods, refines one clustering where that takes
 minutes at most (not with --quick, and not for several numbers), and hands out the one that label-free scores prefer.
@@ -18,7 +19,7 @@ From --minutes 6 on, for the number that DIR begins with, a network that is trai
 DIR/scratch, competes with them.
 --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be downloaded, else
 embedded), embedded (installed with the project), dinov2, timm/NAME, scratch, which trains a network on these images
-alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a .npy with a row an image in the
+alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a .npy, a row per image in the
 order of the paths in clusters.csv, or a .parquet with the columns path (relative to the folder, as there) and features,
 embedding or vector. No image leaves this machine. The configs lie in DIR/configs, to go on with by hand; the result is
 DIR/report.html, DIR/clusters.csv and DIR/model.pth.tar. The same command continues where it was interrupted; when all

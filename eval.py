@@ -4,9 +4,9 @@
     python eval.py --config_exp configs/scan/scan_cifar10.yml --model scan_cifar-10.pth.tar --visualize_prototypes
     python eval.py --config_exp configs/pretext/simclr_digits.yml --kmeans --knn
 
-Pretext models: purity of the neighbors; of a supervised one also accuracy and Top-5 of its classifier. Scan and
-self-label models: ACC, NMI, ARI, AMI, Top-5, confusion matrix, and on request prototypes. Labels only score. Reads only
-the split it scores; --kmeans and --knn also read the training split.
+Pretext models: purity of the neighbors; of a supervised one also accuracy and Top-5 of its classifier. Models of scan,
+selflabel and the clusterings in methods: ACC, NMI, ARI, AMI, Top-5, confusion matrix, and on request prototypes. Labels
+only score. Reads only the split it scores; --kmeans and --knn also read the training split.
 """
 
 import json
@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kmeans_runs", type=cli.positive, default=5, metavar="N", help="K-means runs (default: 5)")
     parser.add_argument("--knn", action="store_true", help="accuracy of the weighted k-NN vote of the training split")
     parser.add_argument("--report", action="store_true", help="write report.html, a page to look through the clusters")
-    parser.add_argument("--out", type=cli.path, metavar="DIR", help="where pictures go (default: next to the model)")
+    parser.add_argument(
+        "--out", type=cli.path, metavar="DIR", help="where pictures and report.html go (default: next to the model)"
+    )
     parser.add_argument("--json", type=cli.path, metavar="FILE", help="also write what is printed as JSON")
     p, args = cli.configure(parser, argv, *SETUPS)
     require(p, "transformation_kwargs", script="eval.py")

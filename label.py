@@ -13,13 +13,13 @@ features of the clustering: logistic regression, whose cross-validated accuracy 
 it from then on; --clusters gives clusters as before.
 OUTPUT/report.html then shows the labels as they stand, and first the images of which the classifier is unsure: correct
 them, export edits.json again, and so on. --copy_to, --link_to and --export imagefolder need a new folder each time.
-An image without a label waits in its cluster, or in a new group without a name where its cluster has one.
+Unlabeled images stay in their cluster; if the cluster has a name, they move to a new group without one.
 Where the clustering left images out (--leave_out), predict.py does so with new ones, until one of those has a name.
 --finetune also trains the network with the labels (methods/supervised.py), which takes far longer; the same command
 continues it. A fifth of the labelled images is held out of it and of logistic regression, and the better one is kept;
 what report.html doubts is by logistic regression in any case, and a fine-tuned network leaves no new image out.
 --export writes the labels for another tool into the folder OUTPUT-FORMAT, next to OUTPUT, and says how to import them;
-the images stay where they are, but for imagefolder, which copies them into one folder a label.
+the images stay where they are, but for imagefolder, which copies them into one folder per label.
 """
 
 import sys
@@ -100,8 +100,8 @@ def parse(argv: Sequence[str] | None) -> Any:
     parser.add_argument("output", type=cli.path, metavar="OUTPUT", help="the output folder of cluster.py")
     parser.add_argument("edits", type=cli.path, metavar="EDITS", help="edits.json, or labels.csv")
     placing = parser.add_mutually_exclusive_group()
-    placing.add_argument("--copy_to", type=cli.path, metavar="DIR", help="copy the images into one folder a label")
-    placing.add_argument("--link_to", type=cli.path, metavar="DIR", help="link the images into one folder a label")
+    placing.add_argument("--copy_to", type=cli.path, metavar="DIR", help="copy the images into one folder per label")
+    placing.add_argument("--link_to", type=cli.path, metavar="DIR", help="link the images into one folder per label")
     parser.add_argument("--export", choices=exports.CHOICES, default="", help="write what another tool imports")
     parser.add_argument(
         "--export_to", type=cli.path, metavar="DIR", help="where the export goes (default: OUTPUT-FORMAT)"

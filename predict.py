@@ -8,18 +8,18 @@
     python predict.py --model results/photos new_photos --link_to sorted
     python predict.py --model results/photos new_photos --features new.npy      # for clusters of features from a file
     python predict.py --model results/photos new_photos --min_confidence 0.8         # names, after label.py
-    python predict.py --model results/photos new_photos --clusters                   # clusters all the same
+    python predict.py --model results/photos new_photos --clusters                   # clusters, not names
     torchrun --nproc_per_node 8 predict.py --model results/photos new_photos --output clusters.csv
     python predict.py --model results/photos --export photos.onnx
 
 The model is a run folder, the output folder of cluster.py, or a model file; the config that a run leaves next to its
 model says how images are read. Images are files, directories (read recursively), or `-` for a list of paths on the
-standard input, one a line or each ended by NUL (find -print0). Columns: path, cluster, confidence, and with --top_k K
+standard input, one per line or each ended by NUL (find -print0). Columns: path, cluster, confidence, and with --top_k K
 also cluster_2, confidence_2, … Images that belong in no cluster (cluster.py --leave_out) are in cluster -1, with
 confidence 0; the next columns name the clusters that they would be in. Where label.py has trained a classifier of named
 classes, a label stands in the place of the cluster; --clusters gives the cluster.
 A model of features from a file (cluster.py --features FILE) needs those of the new images, made in the same way: a .npy
-with a row an image in the order of IMAGES, or a .parquet with the column path, relative to the folder IMAGES; without
+with a row per image in the order of IMAGES, or a .parquet with the column path, relative to the folder IMAGES; without
 IMAGES its paths stay as they are.
 Images are read in blocks, so that a million of them need no more memory than a few thousand. Files that cannot be read
 are skipped, named on the standard error, and counted. --export writes the model for programs without PyTorch; what its
@@ -115,32 +115,43 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(__doc__)
     parser.add_argument("images", nargs="*", metavar="IMAGES", help="files, directories, or - for a list of paths")
     parser.add_argument(
-        "--model", type=cli.path, required=True, metavar="RUN_OR_FILE", help="a run folder or a model file"
+        "--model",
+        type=cli.path,
+        required=True,
+        metavar="RUN_OR_FILE",
+        help="output folder of cluster.py, a run, or a file",
     )
     parser.add_argument(
         "--output", type=cli.path, default="-", metavar="FILE", help=".csv or .parquet (default: CSV on stdout)"
     )
     parser.add_argument("--top_k", type=cli.positive, default=1, metavar="K", help="give the K most probable clusters")
     parser.add_argument(
-        "--embeddings", type=cli.path, metavar="FILE.npy", help="also write the backbone's features, a row a CSV row"
+        "--embeddings",
+        type=cli.path,
+        metavar="FILE.npy",
+        help="also write the backbone's features, a row per CSV row",
     )
     parser.add_argument("--export", type=cli.path, metavar="FILE.onnx", help="write the model as ONNX; needs no IMAGES")
     parser.add_argument(
         "--features",
         type=cli.path,
         metavar="FILE",
-        help="of the images, .npy or .parquet, for a model of such",
+        help="features of IMAGES (.npy or .parquet), for a model trained on features from a file",
     )
     parser.add_argument(
-        "--min_confidence", type=cli.share, default=0.0, metavar="P", help="below it the label is empty (0 to 1)"
+        "--min_confidence",
+        type=cli.share,
+        default=0.0,
+        metavar="P",
+        help="leave labels below it empty (0 to 1)",
     )
-    parser.add_argument("--clusters", action="store_true", help="give clusters where there are names for them, too")
+    parser.add_argument("--clusters", action="store_true", help="give clusters even if label.py was run")
     placing = parser.add_mutually_exclusive_group()
     placing.add_argument(
-        "--copy_to", type=cli.path, metavar="DIR", help="also copy the images into one folder a cluster"
+        "--copy_to", type=cli.path, metavar="DIR", help="also copy the images into one folder per cluster"
     )
     placing.add_argument(
-        "--link_to", type=cli.path, metavar="DIR", help="also link the images into one folder a cluster"
+        "--link_to", type=cli.path, metavar="DIR", help="also link the images into one folder per cluster"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--batch_size", type=cli.positive, metavar="N", help="images per batch on the device")

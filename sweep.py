@@ -38,10 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is left of the sweep; returns the exit code."""
     parser = cli.parser(__doc__, stage="the last stage: simclr, scan, selflabel, or another method")
     parser.add_argument(
-        "--pretext_config", type=cli.path, metavar="FILE", help="simclr.py's config (default: by the same name)"
+        "--pretext_config",
+        type=cli.path,
+        metavar="FILE",
+        help="simclr.py's config (default: of the same data)",
     )
     parser.add_argument(
-        "--scan_config", type=cli.path, metavar="FILE", help="scan.py's config (default: by the same name)"
+        "--scan_config",
+        type=cli.path,
+        metavar="FILE",
+        help="scan.py's config (default: of the same data)",
     )
     parser.add_argument("--jobs", type=cli.positive, metavar="N", help="runs at a time (default: one per GPU, or one)")
     parser.add_argument(

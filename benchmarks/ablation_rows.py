@@ -223,7 +223,7 @@ ROWS: dict[str, Row] = {
     "pretext-rotnet": _pretext("rotnet", "rotation", "K-means 27.1, then SCAN and self-labeling 74.3"),
     "pretext-instdisc": _pretext("instdisc", "memory bank", "K-means 52.0, then SCAN and self-labeling 83.5"),
     "pretext-simclr": _pretext("simclr", "SimCLR", "K-means 65.9, then SCAN and self-labeling 87.6"),
-    "pretext-byol": _pretext("byol", "BYOL", "not in the table"),
+    "pretext-byol": _pretext("byol", "BYOL", "K-means 89.4, not in SCAN's paper"),
     "mnist-kmeans": _clustering("kmeans", "K-means on pixels", 2, "57.2, another protocol"),
     "mnist-autoencoder": _clustering(
         "ucc",

@@ -52,7 +52,10 @@ def _table(result: dict[str, Any], table: str, columns: dict[str, str], first: s
 
 def pretext(read: Read) -> str:
     """Pretext tasks on CIFAR-10, and what the stages make of them."""
-    note = "One seed. What is in print is of other networks and hundreds of epochs: the order is what to compare."
+    note = (
+        "One seed, each pretext task about 40 minutes: SimCLR half the epochs of its config for two cores. What is in "
+        "print is of other networks and hundreds of epochs: the order is what to compare."
+    )
     return _table(read("ablations.json"), "pretext", PRETEXT, "CIFAR-10 (JPEG copy), two cores, %", note)
 
 

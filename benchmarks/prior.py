@@ -6,7 +6,7 @@
 DIR of --data and --cache are those of benchmarks.judge. Writes benchmarks/results/prior.json; cases that are in it
 already are not run again. The sizes of ten classes in random order fall by a constant factor, 10 or 50 to 1 from the
 largest to the smallest; features are those of an embedded network. The priors: uniform, power:1, and the true shares,
-which nobody knows in earnest: the most that a prior can do; TEMI has its β for that. Labels draw the images and score;
+which nobody knows in earnest; TEMI has its β for that. Labels draw the images and score;
 nothing is chosen by them, and the head of the lowest loss counts.
 """
 

@@ -59,24 +59,24 @@ def _parser(doc: str) -> cli.Parser:
         help="auto, embedded, dinov2, timm/NAME, scratch, or a .npy or .parquet file (default: auto)",
     )
     parser.add_argument(
-        "--link_to", type=cli.path, metavar="DIR", help="also sort the images into one folder a cluster, by links"
+        "--link_to", type=cli.path, metavar="DIR", help="also sort the images into one folder per cluster, by links"
     )
     parser.add_argument(
         "--minutes",
         type=cli.minutes,
         metavar="M",
-        help="refine the clusters for what is left of M minutes, while the score rises; from 6 on also train a network "
-        "on these images alone, which competes; more minutes later go on",
+        help="limit all stages together to M minutes; refining gets what is left, while the validation loss falls; "
+        "from 6 on also train a network on these images alone, which competes; more minutes later continue",
     )
     parser.add_argument(
         "--leave_out",
         type=cli.share_or_auto,
         metavar="SHARE",
-        help="leave images that are far from all clusters in none, cluster -1: a share, or auto; 0: none again",
+        help="put images whose neighbors are unusually far away into cluster -1: a share, or auto; 0 undoes it",
     )
     flip = parser.add_mutually_exclusive_group()
     flip.add_argument("--no_flip", action="store_true", help="never mirror images: for signs, text, left and right")
-    flip.add_argument("--flip", action="store_true", help="mirror them whatever is found of left and right")
+    flip.add_argument("--flip", action="store_true", help="mirror them even if left and right seem to matter")
     parser.add_argument("--offline", action="store_true", help="download nothing")
     parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
     return parser

@@ -213,11 +213,11 @@ class Config(Section):
     num_neighbors: NumNeighbors = 20
     """Of the mined ones, from which scan draws a partner."""
     num_mined_train: NumNeighbors | None = None
-    """Neighbors mined for each training image; by default 20, or 50 (moco)."""
+    """Neighbors mined for each training image; by default 20, or 50 (moco, pretrained)."""
     num_mined_val: NumNeighbors = 5
     """Neighbors mined for each validation image."""
     mine_features: Literal["head", "backbone", "layer2", "layer3"] | None = None
-    """The outputs that are compared, a layer's as their average; by default head (moco and classifiers: backbone)."""
+    """The outputs that are compared, a layer's as their average; by default head (others than SimCLR: backbone)."""
     method_kwargs: dict[str, Any] = {}
     """Options of the method: the keyword parameters of its script's `train`."""
     neighbors: Literal["auto", "torch", "faiss"] = "auto"
