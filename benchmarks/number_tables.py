@@ -26,7 +26,6 @@ def number_of_clusters(read: Read) -> str:
         *((name, row, [case for case in unsure if case["data"] == name]) for name, row in summary["held_out"].items()),
         ("together", summary["together"], unsure),
         ("the shipped rule, on all of them", summary["shipped_rule"], []),
-        ("the shipped rule, on all of them", summary["shipped_rule"], []),
         *([("the shipped rule, on choices that it has not seen", unseen, [])] if unseen["num_cases"] else []),
     ]
     rows = [

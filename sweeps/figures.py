@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from clustering.prediction import find_prototypes, predict
+from clustering.prediction import find_prototypes
 from report.plots import NAME_LENGTH, arrange_confusion, picture, save_figure
 from sweeps.plan import Job, Plan
 from sweeps.runner import read_result
-from sweeps.summary import COLUMNS, label_free, present
+from sweeps.summary import COLUMNS, label_free, label_free_score, present
 from system.runtime import Runtime
 from system.text import shown
 from utils import clusters
-from utils.common_config import get_embedder, get_val_dataset
+from utils.common_config import get_val_dataset
 
 MAX_CLUSTERS = 40  # prototypes of one row
 SHOWN = ("acc", "nmi", "ari", "purity@5")
@@ -48,10 +48,10 @@ def draw_scores(path: Path, table: list[dict[str, Any]]) -> None:
 
 
 def best_run(runs: Sequence[Job]) -> Job | None:
-    """The finished run with the lowest label-free score; the first of equals."""
+    """The finished run with the lowest label-free score; the first of equals, and where a stage has no such score."""
     found = [(run, result) for run in runs if (result := read_result(run)) is not None]
-    score = {id(run): result.get("last_loss", result.get("best_loss", 0.0)) for run, result in found}
-    return min((run for run, _ in found), key=lambda run: score[id(run)], default=None)
+    best = min(found, key=lambda one: label_free_score(one[1]), default=None)
+    return best and best[0]
 
 
 def draw_clusters(folder: Path, plan: Plan) -> list[Path]:
@@ -65,9 +65,9 @@ def draw_clusters(folder: Path, plan: Plan) -> list[Path]:
         p = run.config()
         key = repr((p.train_db_name, p.val_db_name, p.train_db_kwargs, p.val_db_kwargs, p.transformation_kwargs))
         dataset = datasets.get(key) or datasets.setdefault(key, get_val_dataset(p))
-        runtime = Runtime.start(p.device, p.precision, deterministic=p.deterministic)
+        runtime = Runtime.of(p)
         model, head = clusters.load_for_prediction(p, p[f"{plan.stage}_model"], runtime)
-        prediction = predict(model, head, dataset, get_embedder(p, runtime))
+        prediction = clusters.predict_split(p, model, head, dataset, runtime)
         chosen = find_prototypes(prediction.features, prediction.probabilities)
         scores = clusters.score_prediction(prediction, dataset)
         label_of = dict(scores.get("matching", []))

@@ -37,10 +37,9 @@ def is_finished(job: Job) -> bool:
         old = load_yaml(folder / CONFIG)
     except ConfigError:
         return False
-    if read_finished(folder) is None or not (folder / MODEL).exists():
+    config, keys = to_plain(job.config()), keys_of(job.config())
+    if read_finished(folder) is None or (keys.has_model and not (folder / MODEL).exists()):
         return False
-    config = to_plain(job.config())
-    keys = keys_of(job.config())
     differing = RunFolder(folder, config, keys).without_moves(old, differing_keys(old, config, keys))
     return not differing and not (keys.images and keys.images.changes(folder, finished=True))
 

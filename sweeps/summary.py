@@ -1,5 +1,6 @@
 """The table of a sweep: mean ± standard deviation over seeds of every score and of the label-free one."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,12 @@ def present(table: list[dict[str, Any]]) -> list[str]:
 def label_free(names: Sequence[str]) -> str | None:
     """The label-free score among the columns."""
     return next((name for name in LABEL_FREE if name in names), None)
+
+
+def label_free_score(result: dict[str, Any]) -> float:
+    """The label-free score of a run's result, lower is better; infinite where its stage has none."""
+    found = (_take(result, COLUMNS[name][0]) for name in LABEL_FREE)
+    return next((number for number in found if number is not None), math.inf)
 
 
 def write_csv(path: Path, table: list[dict[str, Any]]) -> None:

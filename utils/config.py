@@ -26,8 +26,6 @@ from utils.common_config import get_stem, get_view_kwargs
 from utils.overrides import apply_overrides, merge
 from utils.tables import TABLES
 
-RELIABLE_KEYS = ("reliable_share", "reliable_neighbors", "reliable_batch_size")
-
 
 def _check(section: type[Section], content: dict[str, Any], origins: Origins) -> dict[str, Any]:
     known = ("base",) if section is schema.Config else ()
@@ -72,20 +70,16 @@ def _check_prior(config: dict[str, Any], origins: Origins) -> None:
         )
 
 
-def _check_average(config: dict[str, Any], origins: Origins) -> None:
-    if config["average_decay"] is not None and not schema.SETUPS[config["setup"]].averages:
-        able = ", ".join(name for name, setup in schema.SETUPS.items() if setup.averages)
-        raise ConfigError(
-            f"{origins.of('average_decay')}: {config['setup']} saves no running average of weights, as {able} do; "
-            "leave average_decay out"
-        )
-
-
-def _check_reliable(config: dict[str, Any], origins: Origins) -> None:
-    given = (key for key in RELIABLE_KEYS if config[key] != schema.Config.model_fields[key].default)
-    key = next(given, None)
-    if key and (config["setup"], config["criterion"]) != ("selflabel", "fixmatch"):
-        raise ConfigError(f"{origins.of(key)}: {key} is for self-labeling with criterion: fixmatch alone; leave it out")
+def _check_own_keys(config: dict[str, Any], origins: Origins) -> None:
+    for key, setups in schema.USED_BY.items():
+        if config[key] == schema.Config.model_fields[key].default:
+            continue
+        if config["setup"] not in setups:
+            raise ConfigError(
+                f"{origins.of(key)}: {key} has no effect on {config['setup']}, but on {', '.join(setups)}; leave it out"
+            )
+        if key in schema.RELIABLE_KEYS and config["criterion"] != "fixmatch":
+            raise ConfigError(f"{origins.of(key)}: {key} has no effect without criterion: fixmatch; leave it out")
 
 
 def _check_data_paths(paths: dict[str, str], source: str) -> None:
@@ -147,8 +141,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     checked = _check(schema.Config, apply_overrides(content, exp_words), origins)
     _check_tables(checked, origins)
     _check_prior(checked, origins)
-    _check_average(checked, origins)
-    _check_reliable(checked, origins)
+    _check_own_keys(checked, origins)
     return add_paths(EasyDict({**environment, **checked}))
 
 

@@ -128,6 +128,14 @@ SETUPS = {
     "ucc": Setup("methods.ucc", "ucc", (*TRAINING_KEYS, "num_classes"), criteria=("ucc",)),
     "kmeans": Setup("methods.kmeans", "kmeans", ("num_classes",)),
 }
+RELIABLE_KEYS = ("reliable_share", "reliable_neighbors", "reliable_batch_size")
+USED_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("use_ema", "ema_alpha", "patience", *RELIABLE_KEYS), ("selflabel",)),
+    "trained_layers": ("selflabel", "supervised"),
+    "update_cluster_head_only": ("scan", "selflabel"),
+    "average_decay": tuple(name for name, setup in SETUPS.items() if setup.averages),
+}
+"""Keys that only some setups read; elsewhere they keep their defaults."""
 
 
 def stage_of(word: str) -> str | None:

@@ -163,13 +163,30 @@ def test_a_run_folder_of_bombs_is_no_run(tmp_path, name):
 @pytest.mark.parametrize("name", ["byol", "iic"])
 def test_an_average_that_a_method_would_not_save_is_refused(name):
     folder = {"byol": "pretext", "iic": "methods"}[name]
-    with pytest.raises(ConfigError, match=f"the command line: {name} saves no running average of weights, as simclr, "):
+    with pytest.raises(ConfigError, match=f"the command line: average_decay has no effect on {name}, but on simclr, "):
         load_config(ENV, CONFIGS / folder / f"{name}_digits.yml", ["average_decay=0.9"])
 
 
 @pytest.mark.parametrize("word", ["reliable_share=0.25", "reliable_neighbors=7", "reliable_batch_size=3"])
 def test_what_would_have_no_effect_is_refused(word):
     config = CONFIGS / "selflabel" / "selflabel_digits.yml"
-    with pytest.raises(ConfigError, match=f"the command line: {word.partition('=')[0]} is for self-labeling with"):
+    with pytest.raises(
+        ConfigError, match=f"the command line: {word.partition('=')[0]} has no effect without criterion: fix"
+    ):
         load_config(ENV, config, [word])
     load_config(ENV, config.with_name("fixmatch_digits.yml"), [word])
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ("scan/scan_digits.yml", "patience=3"),
+        ("scan/scan_digits.yml", "use_ema=true"),
+        ("pretext/simclr_digits.yml", "update_cluster_head_only=true"),
+        ("methods/iic_digits.yml", "trained_layers=2"),
+    ],
+)
+def test_a_key_of_another_stage_is_refused(config, word):
+    key, setup = word.partition("=")[0], config.rpartition("/")[2].partition("_")[0]
+    with pytest.raises(ConfigError, match=f"the command line: {key} has no effect on {setup}, but on (selflabel|scan)"):
+        load_config(ENV, CONFIGS / config, [word])
