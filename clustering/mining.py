@@ -224,7 +224,7 @@ def _mine_part(bank: Bank, rows: Tensor, k: int, searches: list[Search], scores_
     neighbors = torch.empty(len(rows), k, dtype=torch.int64, device=bank.exact)
     left = torch.arange(len(rows), device=bank.exact)
     for search in searches:
-        candidates = _propose(bank, rows[left], k, search, scores_bytes)
+        candidates = _propose(bank, rows[left], search, scores_bytes)
         neighbors[left], proven = _choose(bank, rows[left], k, *candidates)
         left = left[~proven]
         if not len(left):
@@ -233,7 +233,7 @@ def _mine_part(bank: Bank, rows: Tensor, k: int, searches: list[Search], scores_
     return neighbors
 
 
-def _propose(bank: Bank, rows: Tensor, k: int, search: Search, scores_bytes: int) -> Found:
+def _propose(bank: Bank, rows: Tensor, search: Search, scores_bytes: int) -> Found:
     """Candidates among all rows of the bank, searched block by block; scores fall."""
     find, num = search
     queries = bank.unit(rows)

@@ -1,4 +1,4 @@
-"""Scores of clusters: against labels, the label-free SCAN validation loss, prototypes, K-means.
+"""Scores of clusters against labels: ACC by Hungarian matching, NMI, ARI, AMI, Top-5.
 
 Everything is one pass over the samples in blocks: time and memory grow with N·C, never with N² or C² passes.
 """

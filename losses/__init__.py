@@ -1,4 +1,4 @@
-"""Losses, one a file: tensors of the global batch in, a scalar out; and the table a config chooses from."""
+"""Losses, one per file: tensors of the global batch in, their mean or its terms out; and the table of their names."""
 
 from collections.abc import Callable
 

@@ -39,7 +39,7 @@ from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, pretext
 from utils.clusters import score_prediction
-from utils.common_config import get_backbone, get_splits
+from utils.common_config import get_backbone, get_splits, split_by_network
 from utils.stage import run_stage
 
 NUM_NEIGHBORS = 20
@@ -142,8 +142,8 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6
         temi.fit: {"beta": temi_beta if p.cluster_prior == UNIFORM else 1.0},
     }
     built = get_backbone(p)
-    dims = built["facts"].dims if "facts" in built else (built["dim"],)  # one a network
-    spaces, names = features.split(dims, dim=1), p.backbone.split("+") if len(dims) > 1 else ()
+    spaces = split_by_network(features, built)
+    names = p.backbone.split("+") if len(spaces) > 1 else ()
     with one_thread() if len(features) <= FEW else contextlib.nullcontext():
         candidates, whole, neighbors = make_candidates(spaces, p.num_classes, p.seed, neighbors, say, options, names)
         verdict = judge(candidates, whole, neighbors, p.num_classes, p.cluster_prior)

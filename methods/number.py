@@ -26,7 +26,7 @@ from system.sections import Positive
 from training.run import Run
 from training.trial import Trial, TrialOver
 from utils import cli, pretext
-from utils.common_config import get_backbone, get_splits
+from utils.common_config import get_backbone, get_splits, split_by_network
 from utils.stage import run_stage
 
 PICTURE = "number.png"
@@ -79,10 +79,7 @@ def train(p: Any, run: Run, low: Positive = SMALLEST, high: Positive | None = No
     if isinstance(run, Trial):
         say(f"{len(features):,} features of {features.shape[1]} dimensions are there to be looked at")
         raise TrialOver
-    built = get_backbone(p)
-    dims = built["facts"].dims if "facts" in built else ()
-    # The features of a run are those of the config's networks, or of another one.
-    spaces = features.split(dims, dim=1) if sum(dims) == features.shape[1] else [features]
+    spaces = split_by_network(features, get_backbone(p))
     points, choice, sheets = count_clusters(spaces, low, high, p.seed, say)
     curves = curves_of(points)
     plots.number_curves(Path(run.folder) / PICTURE, curves, choice.num_clusters, choice.low, choice.high)

@@ -1,4 +1,4 @@
-"""Networks: backbones, the two models built on them, and the reader of their published weights."""
+"""Networks: backbones and the table of their names, the models built on them, and readers of weight files."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Residual networks for small images: one definition of resnet8, resnet18 and resnet20, with three stems."""
+"""Residual networks for small images: one definition of resnet8, resnet18, resnet20 and resnet34, with three stems."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

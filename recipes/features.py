@@ -68,7 +68,7 @@ def read_own(file: Path, look: Look) -> Features:
     return Features(f"{GIVEN}{table.dim}", why, file.resolve())
 
 
-def choose_features(wanted: str, look: Look, device: str, quick: bool, offline: bool) -> Features:
+def choose_features(wanted: str, look: Look, quick: bool, offline: bool) -> Features:
     """Turn `--features` into a backbone's name or `scratch`; raises ConfigError for a name that does not exist, and
     UserError for a file that does not hold features of these images.
 

@@ -14,8 +14,6 @@ from models.weights import best_head, read_weights, save_weights
 from recipes.project import Project
 from system.console import warn
 
-AUTO = "auto"
-
 
 def take_leave_out(project: Project, share: float | str | None) -> None:
     """Have a project that is there leave out as this command says, 0 for none; None: as one before did."""

@@ -71,7 +71,7 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
     if project.shared:
         features, seconds = features_of(project.shared), project.shared.facts["seconds"]
     else:
-        features = choose_features(args.features, look, runtime.device.type, args.quick, args.offline)
+        features = choose_features(args.features, look, args.quick, args.offline)
         features = with_weights(features, words)
         require_weights(features, args.offline)
     number = project.request["num_clusters"]

@@ -9,9 +9,10 @@ from system.errors import ConfigError
 from system.paths import expand_path
 from utils import cli
 from utils.overrides import apply_overrides, split_stage
+from utils.schema import RUN_KEYS
 
 TRAINING = ("epochs", "batch_size", "width", "stem", "num_neighbors", "confidence_threshold")
-FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "pretext_run", "scan_run", "train_db_name")
+FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "train_db_name", *RUN_KEYS)
 
 
 def parse(doc: str, argv: Sequence[str] | None) -> Any:

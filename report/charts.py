@@ -201,7 +201,7 @@ def class_accuracy(labels: Labels) -> dict[str, Any]:
     return _figure([bars], "class", "", xaxis=_names_axis(names), yaxis={"range": [0, 1], "tickformat": ".0%"})
 
 
-# What the stages write about an epoch, by the chart that shows it; which head was best is not drawn.
+# What the stages write about an epoch, by the chart that shows it; other numbers are together in one more.
 GROUPS: dict[str, tuple[str, ...]] = {
     "losses": ("loss",),
     "consistency and entropy": ("consistency", "entropy"),
@@ -221,6 +221,8 @@ WORDS = {
     "skipped_batches": "skipped batches",
     "lr": "learning rate",
 }
+OTHER_NUMBERS = "other numbers"
+NOT_DRAWN = ("epoch", "head")  # the place, and which head was best
 NUM_EPOCH_TICKS = 8
 FROM_ZERO = ("confident images", "confident images of each cluster", "skipped batches", "learning rate")
 
@@ -244,7 +246,10 @@ def _epoch_axis(epochs: Sequence[int]) -> dict[str, Any]:
 def training_curves(lines: Lines) -> dict[str, dict[str, Any]]:
     """One chart for each group of numbers in a stage's metrics; values that are not finite leave a gap."""
     charts = {}
-    for group, keys in GROUPS.items():
+    known = {key for keys in GROUPS.values() for key in keys}.union(NOT_DRAWN)
+    numbers = dict.fromkeys(key for line in lines for key, value in line.items() if isinstance(value, int | float))
+    groups = GROUPS | {OTHER_NUMBERS: tuple(key for key in numbers if key not in known)}
+    for group, keys in groups.items():
         curves = [curve for key in keys for curve in _curves(lines, key)][:MAX_LINES]
         if not curves:
             continue

@@ -1,4 +1,4 @@
-"""From a stage's prediction to the page that shows it, and to the list of clusters."""
+"""From a stage's prediction and the runs that led to it to the page that shows it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -24,7 +24,7 @@ class ReportData:
     i (PIL, or uint8 [H, W, 3] or [3, H, W]), or raises UserError where it cannot be read any more. `matching` holds
     (cluster, class), None: the Hungarian one. `metrics` holds the lines of each stage's metrics.jsonl, `facts` how the
     result was made, `scores` what evaluation gave. Paths are shown as they are, and link to the files where
-    `image_root` (the folder they are relative to) is given. `prototypes` maps clusters to images, None: found here.
+    `image_root` (the folder they are relative to) is given.
     `neighbors` [N, K + 1] are the images with the nearest features, column 0 the image itself. `tile(i)` is
     what `thumbnail` is, where a small picture can be had sooner.
     `unreadable` are files that were left out, None where that is unknown. `whole(i)` is image i at its full size, None:
@@ -47,7 +47,6 @@ class ReportData:
     facts: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     image_root: Path | None = None
-    prototypes: dict[int, int] | None = None
     neighbors: np.ndarray | None = None
     unreadable: Sequence[str] | None = None
     tile: Callable[[int], thumbnails.Picture] | None = None
@@ -104,9 +103,7 @@ def find_contents(data: ReportData, seed: int) -> Contents:
     kept = np.ones(num_images, dtype=bool) if data.left_out is None else ~np.asarray(data.left_out)
     nearest, confidence = probabilities.argmax(axis=1), np.where(kept, probabilities.max(axis=1), 0).astype(np.float64)
     assigned = np.where(kept, nearest, OTHER)
-    prototypes = data.prototypes
-    if prototypes is None:
-        prototypes = find_prototypes(features, torch.tensor(probabilities), kept)
+    prototypes = find_prototypes(features, torch.tensor(probabilities), kept)
     directions = summary.mean_directions(assigned, features, num_clusters)
     distances = summary.distances(assigned, features, directions)
     clusters = summary.summarize_clusters(assigned, confidence, directions, prototypes, seed)

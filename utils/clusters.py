@@ -1,4 +1,4 @@
-"""Watching a clustering stage without labels, and scoring it with them where there are any."""
+"""After a clustering stage: its model loaded, applied, scored where there are labels, drawn and reported."""
 
 import contextlib
 from collections.abc import Mapping, Sequence

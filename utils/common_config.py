@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clustering.features import Embedder
@@ -79,6 +79,12 @@ def get_backbone(p: Any) -> dict[str, Any]:
     if is_pretrained(p.get("backbone") or ""):
         return build_pretrained(p["backbone"], side=get_crop_size(p), load=False)
     return build_backbone(p["backbone"], get_stem(p), p.get("width"))
+
+
+def split_by_network(features: Tensor, backbone: dict[str, Any]) -> list[Tensor]:
+    """The features `[N, D]` of several networks side by side as those of each; of any other backbone they are one."""
+    dims = backbone["facts"].dims if "facts" in backbone else ()
+    return list(features.split(dims, dim=1)) if sum(dims) == features.shape[1] else [features]
 
 
 def get_model(p: Any, pretrain_path: Path | str | None = None, advice: str | None = None) -> Any:

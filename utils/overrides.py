@@ -1,4 +1,4 @@
-"""Words of a command line that concern several stages: `scan.epochs=25` and lists of values, `seed=0,1,2`."""
+"""`key=value` words: applied to a config, those of one stage (`scan.epochs=25`), and lists of values (`seed=0,1,2`)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Apply a trained clustering model to images that it has not seen: what to load, how to read them, where to write."""
+"""A trained clustering model and images that it has not seen: what to load, and how to read them."""
 
 import os
 from collections.abc import Iterable, Sequence

@@ -333,3 +333,7 @@ DEFAULTS = {
     if not field.is_required()
 }
 """What a key means that a config does not hold."""
+
+
+RUN_KEYS = tuple(key for key in Config.model_fields if key.endswith("_run"))
+"""Keys that name the runs that a stage starts from."""

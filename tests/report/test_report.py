@@ -496,3 +496,11 @@ def test_a_tree_of_clusters_is_lists_that_fold():
     assert "Tree: clusters that are alike, together" in page.texts["tree"]
     assert all(f"Cluster {cluster}" in page.texts["tree"] for cluster in range(6))
     assert "tree" not in Page(build.render(make_data(num_images=10, num_clusters=3))).texts
+
+
+def test_numbers_that_no_chart_is_made_for_are_in_one_of_their_own():
+    lines = [{"epoch": epoch, "lr": 0.1, "head": 0, "turn_acc": epoch / 4, "over_loss": -epoch} for epoch in (1, 2)]
+    drawn = charts.training_curves(lines)
+    assert list(drawn) == ["learning rate", "other numbers"]
+    assert [trace["name"] for trace in drawn["other numbers"]["data"]] == ["turn_acc", "over_loss"]
+    assert list(drawn["other numbers"]["data"][0]["y"]) == [0.25, 0.5]

@@ -212,7 +212,7 @@ def test_a_signal_reaches_the_runs_and_the_sweep_goes_on_later(env, fake, tmp_pa
         signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    threading.Thread(target=stop).start()
+    threading.Thread(target=stop, daemon=True).start()
     made.run(plan.jobs)
     assert made.stopped_by == signal.SIGTERM
     assert not made.failed and len(calls.read_text().split()) == 1
@@ -280,7 +280,7 @@ def test_a_run_that_another_process_is_at_is_waited_for(env, fake, tmp_path, cap
             (held.folder() / "config.yml").write_text(yaml.safe_dump(to_plain(held.config())))
         processes.kill(process)
 
-    thread = threading.Thread(target=end_when_the_other_run_is_done)
+    thread = threading.Thread(target=end_when_the_other_run_is_done, daemon=True)
     thread.start()
     made = runner.Runner([{}], tmp_path / "logs", tmp_path / "scripts")
     made.run(plan.jobs)
@@ -380,3 +380,16 @@ def test_a_method_without_an_earlier_stage_takes_no_key_of_one():
         make_plan("iic", None, config, ["scan.epochs=1,2"])
     with pytest.raises(ConfigError, match="the stage ucc"):
         make_plan("iic", None, config, ["ucc.epochs=1,2"])
+
+
+@pytest.mark.parametrize(
+    ("result", "score"),
+    [
+        ({"acc": 0.9, "last_loss": -2.0, "best_loss": -2.5, "loss": 1.0}, -2.0),
+        ({"best_loss": -2.5, "loss": 1.0}, -2.5),
+        ({"acc": 0.9, "loss": 1.0}, 1.0),
+        ({"acc": 0.9}, float("inf")),
+    ],
+)
+def test_the_label_free_score_of_a_run_is_the_first_that_its_stage_has(result, score):
+    assert summary.label_free_score(result) == score

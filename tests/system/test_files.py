@@ -261,10 +261,11 @@ WRITER = """
 import sys
 from pathlib import Path
 from system.files import write_file
-print("ready", flush=True)
 for number in range(10**9):
     data = (b"%d " % number) * 20000
     write_file(Path(sys.argv[1]) / "a", lambda file: file.write(data), keep="b", number=number)
+    if not number:
+        print("ready", flush=True)
 """
 
 
