@@ -17,8 +17,7 @@ from typing import Any
 
 from easydict import EasyDict
 
-from clustering.mining import mine_neighbors
-from clustering.neighbors import purity
+from clustering.neighbors import mine_over_ranks, purity
 from clustering.scores import score_classes
 from models.models import FeatureModel
 from models.plain import is_given
@@ -112,7 +111,7 @@ class PretextEvaluation:
             return {}
         num_neighbors = min(max(pretext.PURITY_AT), len(dataset) - 1)
         features = get_embedder(self.p, runtime).embed(self.module, dataset)
-        found = mine_neighbors(features, num_neighbors, self.p.neighbors)
+        found = mine_over_ranks(features, num_neighbors, self.p.neighbors)
         shares = purity(found, dataset.targets.numpy(), [k for k in pretext.PURITY_AT if k <= num_neighbors])
         for k, share in shares.items():
             say(f"purity at {k}: {100 * share:.2f} %")

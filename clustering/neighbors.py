@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clustering.mining import mine_neighbors
+from system import distributed
 from system.bounded import map_array
 from system.console import say, warn
 from system.errors import UserError
@@ -20,6 +22,13 @@ BLOCK_BYTES = 64 << 20  # of similarities at once
 MAX_COLUMNS = 10_001
 AGAIN = "mine again: python simclr.py --config_exp FILE --mine_only, or moco.py"
 ABSENT = 0.05  # share of rows that more duplicates than there are columns may have pushed out of a published file
+
+
+def mine_over_ranks(features: Tensor | np.ndarray, k: int, backend: str = "auto", **options: Any) -> np.ndarray:
+    """`mine_neighbors`, the images shared over the ranks; every rank gets the neighbors of all."""
+    own = distributed.slice_of(len(features))
+    found = mine_neighbors(features, k, backend, rows=range(own.start, own.stop), **options)
+    return distributed.gather_rows(torch.from_numpy(found)).numpy()
 
 
 def save_neighbors(path: Path | str, indices: np.ndarray, fingerprint: str) -> None:

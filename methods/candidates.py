@@ -36,7 +36,6 @@ from system.console import say
 from system.runtime import one_thread
 from training.record import read_record
 from training.run import Run
-from training.trial import Trial, TrialOver
 from utils import cli, pretext
 from utils.clusters import score_prediction
 from utils.common_config import get_backbone, get_splits, split_by_network
@@ -134,9 +133,7 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6
     train_set, val_set = get_splits(p, run)
     features = pretext.load_features(p, "train", train_set)
     neighbors = pretext.load_split_neighbors(p, "train", train_set, min(NUM_NEIGHBORS, len(train_set) - 1))
-    if isinstance(run, Trial):
-        say(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
-        raise TrialOver
+    run.only_tried(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
     options: dict[Callable[..., Candidate], dict[str, Any]] = {
         scan_heads.fit: {"cluster_prior": p.cluster_prior},
         temi.fit: {"beta": temi_beta if p.cluster_prior == UNIFORM else 1.0},

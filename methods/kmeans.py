@@ -36,7 +36,6 @@ from system.errors import ConfigError
 from system.paths import expand_path
 from system.sections import GivenPath, Positive
 from training.run import Run
-from training.trial import Trial, TrialOver
 from utils import cli, clusters, engines
 from utils.common_config import get_backbone, get_crop_size, get_embedder, get_splits, how_to_run
 from utils.stage import run_stage
@@ -101,11 +100,9 @@ def train(
     is_file = is_given(p.backbone)
     if is_file:
         points = FeatureTable(Path(expand_path(features)), network["dim"]).select(train_set.paths)
-    if isinstance(run, Trial):
-        if not is_file:
-            run.try_features(run.runtime.place(network["backbone"]), len(train_set), get_crop_size(p))
-        raise TrialOver
-    if not is_file:
+        run.only_tried(f"{len(points):,} features of {points.shape[1]} dimensions are there to be clustered")
+    else:
+        run.try_features(run.runtime.place(network["backbone"]), len(train_set), get_crop_size(p))
         backbone = engines.prepare(p, network["backbone"], run.folder, run.runtime.device)
         engines.note(run, backbone)
         module = run.runtime.place(FeatureModel({**network, "backbone": backbone}))

@@ -24,7 +24,6 @@ from system.console import say
 from system.runtime import one_thread
 from system.sections import Positive
 from training.run import Run
-from training.trial import Trial, TrialOver
 from utils import cli, pretext
 from utils.common_config import get_backbone, get_splits, split_by_network
 from utils.stage import run_stage
@@ -76,9 +75,7 @@ def train(p: Any, run: Run, low: Positive = SMALLEST, high: Positive | None = No
     train_set, _ = get_splits(p, run)
     low, high = check_range(low, high, len(train_set), "method_kwargs.low to method_kwargs.high")
     features = pretext.load_features(p, "train", train_set)
-    if isinstance(run, Trial):
-        say(f"{len(features):,} features of {features.shape[1]} dimensions are there to be looked at")
-        raise TrialOver
+    run.only_tried(f"{len(features):,} features of {features.shape[1]} dimensions are there to be looked at")
     spaces = split_by_network(features, get_backbone(p))
     points, choice, sheets = count_clusters(spaces, low, high, p.seed, say)
     curves = curves_of(points)

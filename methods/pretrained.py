@@ -30,7 +30,6 @@ from system.console import say
 from system.errors import ConfigError
 from training.comparison import to_plain
 from training.run import Run
-from training.trial import Trial, TrialOver
 from utils import cli, engines, pretext
 from utils.common_config import get_backbone, get_crop_size, get_splits
 from utils.stage import run_stage
@@ -49,9 +48,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     model = FeatureModel(built)
     state = model.state_dict()
     model.backbone = Engine(built["backbone"], side, device, engines.recorded_choices(run.folder, device))
-    if isinstance(run, Trial):
-        run.try_features(model.backbone, len(train_set) + len(val_set) * (val_set is not train_set), side)
-        return {}
+    run.try_features(model.backbone, len(train_set) + len(val_set) * (val_set is not train_set), side)
     engines.note(run, model.backbone)  # for the run when it goes on, and for whatever uses its model
     save_weights(p.pretext_model, state, setup=p.setup)
     made_from = {
@@ -75,9 +72,9 @@ def take_given(p: Any, run: Run, train_set: Any, val_set: Any) -> dict[str, Any]
     table = FeatureTable(Path(p.features_file), built["dim"])
     features = table.select(train_set.paths).to(run.runtime.device)
     require_different(features, table.path)
-    say(f"features of {len(features):,} images from {table.path}, {table.dim:,} numbers each")
-    if isinstance(run, Trial):
-        raise TrialOver
+    words = f"features of {len(features):,} images from {table.path}, {table.dim:,} numbers each"
+    run.only_tried(words)
+    say(words)
     save_weights(p.pretext_model, FeatureModel(built).state_dict(), setup=p.setup)
     found = pretext.mine_features(p, run.runtime, train_set, val_set, lambda dataset, path: features)
     return {"features_file": str(table.path)} | found

@@ -116,7 +116,7 @@ def holder(folder: Path) -> str | None:
     """The process that holds a folder, in words; None where nobody does, or where that is unknown."""
     if fcntl is None:
         return None
-    with contextlib.suppress(FileNotFoundError), (folder / ".lock").open(encoding="utf-8") as file:
+    with contextlib.suppress(FileNotFoundError), (folder / LOCK).open(encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,6 +6,7 @@ import math
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from system import distributed, files
 from system.bounded import read_json
 from system.console import warn
 from system.errors import UserError
+from system.runtime import Runtime, describe
 
 RECORD = "run.json"
+NOTED = ("images", "engine")  # what is recorded when it is known; null before
 
 
 class Result(BaseModel):
@@ -85,6 +88,56 @@ def write_record(folder: Path, **facts: Any) -> None:
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     files.write_text(folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
+
+
+class RunRecord:
+    """run.json of a run that is at work, and the seconds that it has taken over all its continuations.
+
+    Only rank 0 writes it.
+    """
+
+    def __init__(self, folder: Path, stage: str, runtime: Runtime) -> None:
+        self.folder, self.stage, self.runtime = folder, stage, runtime
+        self.seconds_before = 0.0
+        """Those that earlier continuations took."""
+        self._noted: dict[str, Any] = {}
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds so far."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    def open(self, keeps_precision: bool) -> None:
+        """Take over what an interrupted run recorded, where that is wanted its precision, too, and record that it runs.
+
+        What a run of an earlier version did not record, it does not record later either.
+        """
+        old = read_record(self.folder)
+        if keeps_precision:
+            self.runtime.continue_in(old.get("precision"))
+        self._noted = {key: old.get(key) for key in NOTED if key in old or not old}
+        self.seconds_before = old.get("seconds", 0.0)
+        self.write("running")
+
+    def note(self, **facts: Any) -> None:
+        """Record more: `images`, how they are read, or `engine`, how features of a pretrained network are computed."""
+        if facts.keys() <= self._noted.keys() and self._noted != self._noted | facts:
+            self._noted |= facts
+            self.write("running")
+
+    def write(self, status: str, result: dict[str, Any] | None = None) -> None:
+        """Write how the run stands, and what came out."""
+        write_record(
+            self.folder,
+            status=status,
+            stage=self.stage,
+            seconds=round(self.seconds, 3),
+            device=describe(self.runtime.device),
+            precision=str(self.runtime.training).removeprefix("torch."),
+            result=result,
+            **self._noted,
+        )
 
 
 def git_commit(repository: Path = files.REPOSITORY) -> str | None:

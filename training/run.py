@@ -6,7 +6,6 @@ counts on the device without waiting for it, and stops cleanly.
 
 import json
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from system import distributed
 from system.console import progress, say
 from system.errors import TimeOverError, UserError
-from system.runtime import Runtime, describe, seed_everything
+from system.runtime import Runtime, seed_everything
 from training import checkpoint
 from training.board import Board, find_writer
 from training.comparison import Keys, to_plain
@@ -25,12 +24,10 @@ from training.folder import RunFolder
 from training.optimizers import take_step
 from training.parts import Parts
 from training.profiling import StepProfiler
-from training.record import read_record, write_record
+from training.record import RunRecord
 from training.schedule import learning_rate
 from training.stopping import Stopping
 from training.totals import Totals, in_words
-
-NOTED = ("images", "engine")  # what `note` records; null before
 
 
 class Run:
@@ -56,10 +53,8 @@ class Run:
         self._files = RunFolder(folder, to_plain(config), keys)
         self._profiler: StepProfiler | None = None
         self._board = Board(self.folder, wanted=False)
-        self._noted: dict[str, Any] = {}
+        self._record = RunRecord(folder, stage, runtime)
         self._stopping = Stopping(config.get("minutes"), config["checkpoint_every"]["minutes"], self._goodbye)
-        self._started = time.monotonic()
-        self._seconds_before = 0.0
 
     @classmethod
     def start(cls, config: dict[str, Any], runtime: Runtime, stage: str, folder: Path, keys: Keys) -> "Run":
@@ -79,7 +74,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """Wall-clock seconds that this run has taken, over all its continuations."""
-        return self._seconds_before + time.monotonic() - self._started
+        return self._record.seconds
 
     @property
     def num_epochs(self) -> int:
@@ -89,37 +84,20 @@ class Run:
     def _open(self) -> dict[str, Any] | None:
         result = self._files.open()
         if result is None:
-            old = read_record(self.folder)
-            if self.config["precision"] == "auto":
-                self.runtime.continue_in(old.get("precision"))
-            self._noted = {key: old.get(key) for key in NOTED if key in old or not old}
-            self._seconds_before = old.get("seconds", 0.0)
-            self._write_record("running")
+            self._record.open(keeps_precision=self.config["precision"] == "auto")
         return result
 
     def note(self, **facts: Any) -> None:
-        """Record what is known only when the run is under way, and a later command needs.
-
-        `images` is how they are read, `engine` how features of a pretrained network are computed.
-
-        A run that an earlier version began goes on without, as it was begun.
-        """
-        if distributed.is_main() and facts.keys() <= self._noted.keys() and self._noted != self._noted | facts:
-            self._noted |= facts
-            self._write_record("running")
+        """Record what is known only when the run is under way, and a later command needs, see `RunRecord.note`."""
+        if distributed.is_main():
+            self._record.note(**facts)
         distributed.barrier()
 
-    def _write_record(self, status: str, result: dict[str, Any] | None = None) -> None:
-        write_record(
-            self.folder,
-            status=status,
-            stage=self.stage,
-            seconds=round(self.seconds, 3),
-            device=describe(self.runtime.device),
-            precision=str(self.runtime.training).removeprefix("torch."),
-            result=result,
-            **self._noted,
-        )
+    def only_tried(self, words: str) -> None:
+        """Where a run is only tried: say what it starts from, and end; otherwise nothing."""
+
+    def try_features(self, module: nn.Module, num_images: int, side: int) -> None:
+        """Where a run is only tried: time and tell the features of its images, and end; otherwise nothing."""
 
     def describe(self, **facts: Any) -> None:
         """Add to the config that the folder holds what a later command needs to know of the model."""
@@ -130,7 +108,7 @@ class Run:
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the run as finished, with the result that a second call prints."""
         if distributed.is_main():
-            self._write_record("finished", result)
+            self._record.write("finished", result)
         self.result = result
         distributed.barrier()
 
@@ -178,7 +156,7 @@ class Run:
         self.epoch, self.step_in_epoch, self.num_steps = state["epoch"], state["step"], state["num_steps"]
         self.values, self.metrics = state["values"], [dict(line) for line in json.loads(state["metrics"])]
         self.totals.load_state_dict(state["totals"], self.runtime.device)
-        self._seconds_before = state["seconds"]
+        self._record.seconds_before = state["seconds"]
         if state["scaler"]:
             self.runtime.scaler.load_state_dict(state["scaler"])
 
@@ -275,7 +253,7 @@ class Run:
         if due or signalled or late:
             self.save()
         if (signalled or late) and distributed.is_main():
-            self._write_record("running")  # how long it took so far counts in what others may take
+            self._record.write("running")  # how long it took so far counts in what others may take
         if signalled:
             self._stopping.leave()
         if late:

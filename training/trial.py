@@ -56,6 +56,11 @@ class Trial(Run):
         self._tell(min(times), len(loader))
         raise TrialOver
 
+    def only_tried(self, words: str) -> None:
+        """Say what the run starts from, and raise TrialOver."""
+        say(words)
+        raise TrialOver
+
     def try_features(self, module: nn.Module, num_images: int, side: int) -> None:
         """Time the features of made-up images `[B, 3, side, side]`, tell what all take, and raise TrialOver."""
         images = torch.randn(NUM_TRIED, 3, side, side, device=self.runtime.device)

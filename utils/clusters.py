@@ -13,7 +13,7 @@ from torch import Tensor
 from clustering.candidate import BLOCK
 from clustering.distil import distil
 from clustering.mining import mine_neighbors
-from clustering.neighbors import load_neighbors
+from clustering.neighbors import load_neighbors, mine_over_ranks
 from clustering.prediction import Prediction, find_prototypes, predict, predict_features
 from clustering.reliable import choose_reliable, local_agreement
 from clustering.scores import count_classes, score
@@ -103,9 +103,7 @@ def find_reliable(p: EasyDict, model: Any, dataset: Any, runtime: Runtime) -> tu
             f"reliable_neighbors is {num}, but the training split has {len(dataset)} images; use fewer than a cluster "
             "has"
         )
-    own = distributed.slice_of(len(dataset))
-    found = mine_neighbors(prediction.features, num - 1, p.neighbors, rows=range(own.start, own.stop))
-    neighbors = distributed.gather_rows(torch.from_numpy(found))
+    neighbors = torch.from_numpy(mine_over_ranks(prediction.features, num - 1, p.neighbors))
     probabilities = prediction.probabilities.cpu()
     rows = choose_reliable(probabilities, neighbors, p.reliable_share, p.cluster_prior)
     confidence, assigned = probabilities.max(1)

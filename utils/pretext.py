@@ -12,8 +12,7 @@ import torch
 from easydict import EasyDict
 from torch import Tensor, nn
 
-from clustering.mining import mine_neighbors
-from clustering.neighbors import load_neighbors, purity, save_neighbors, weighted_knn
+from clustering.neighbors import load_neighbors, mine_over_ranks, purity, save_neighbors, weighted_knn
 from clustering.parts import Parts
 from clustering.validation import VALIDATION_COLUMNS
 from data.files.reading import record_of
@@ -183,12 +182,9 @@ def mine_features(
         path = Path(p.pretext_dir) / f"features-{split}.npy"
         if split == "train" or val is not train:  # else the same images, which are looked at once
             features = hold(dataset, path)
-            own = distributed.slice_of(len(dataset))
             # Purity is given at up to 20 neighbors, however many are saved.
             num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
-            rows = range(own.start, own.stop)
-            found = mine_neighbors(features, num_found, p.neighbors, rows=rows, device=runtime.device, dims=dims)
-            indices = distributed.gather_rows(torch.from_numpy(found)).numpy()
+            indices = mine_over_ranks(features, num_found, p.neighbors, device=runtime.device, dims=dims)
         if distributed.is_main():
             save_neighbors(p[f"topk_neighbors_{split}_path"], indices[:, : num + 1], dataset.fingerprint())
             if isinstance(features, Tensor):
@@ -326,4 +322,4 @@ def find_val_neighbors(p: EasyDict, dataset: Any, model: Any, runtime: Runtime) 
         return load_val_neighbors(p, dataset)
     say(f"{path} is missing; the validation loss uses neighbors in the scan model's own features instead")
     features = get_embedder(p, runtime).embed(model.backbone, dataset, desc="features of val")
-    return torch.from_numpy(mine_neighbors(features, num_val_neighbors(dataset), p.neighbors))
+    return torch.from_numpy(mine_over_ranks(features, num_val_neighbors(dataset), p.neighbors))
