@@ -57,7 +57,7 @@ def _rand(table: np.ndarray) -> float:
 
 
 def expected_information(clusters: np.ndarray, classes: np.ndarray) -> float:
-    """Return the expected mutual information in nats of random clusters and classes of these sizes.
+    """Return the expected mutual information in nats of random clusters and classes of these sizes [C] and [K].
 
     Vinh, Epps and Bailey (2010), equation 24: the count n of a cell with marginals a and b is hypergeometric, and
     contributes n/N log(N n / (a b)). Equal class sizes are computed once, and only the counts around the mean a b / N

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clustering.agreement import adjusted_rand
 from clustering.candidate import Candidate
-from clustering.pca import fit_pca
+from clustering.pca import fit_even_pca
 from losses.scan import UNIFORM, expected_sizes
 
 NEAREST = 5  # neighbors of each image that are asked for their cluster
@@ -97,8 +97,7 @@ def generalisation_score(features: Tensor, clusters: Tensor) -> float:
 
     rows = torch.arange(0, len(clusters), max(1, -(-len(clusters) // FOLD_IMAGES)))
     unit = torch.nn.functional.normalize(features[rows.to(features.device)].float(), dim=1)
-    pca = fit_pca(unit, FOLD_DIMS)
-    points = (pca.apply(unit) * (len(pca.variances) / pca.variances.sum()).sqrt()).cpu().numpy()
+    points = fit_even_pca(unit, FOLD_DIMS).apply(unit).cpu().numpy()
     targets = clusters[rows].numpy()
     fold = np.arange(len(targets))[np.argsort(np.argsort(targets, kind="stable"))] % FOLDS  # every cluster in each fold
     right = 0

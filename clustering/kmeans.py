@@ -161,8 +161,9 @@ def score_kmeans(
 
     Returns acc, nmi and ari, each the mean over the runs and their sample standard deviation (ddof 1; 0 for one run).
     A run is the best, by K-means' own objective, of ten k-means++ starts, seeded by seed + run: a single start often
-    ends in a poor local optimum, and would make a fair rival look weak. Raises
-    UserError for fewer samples than clusters.
+    ends in a poor local optimum, and would make a fair rival look weak.
+
+    Raises UserError for fewer samples than clusters.
     """
     from sklearn.cluster import KMeans as Lloyd  # slow to import, and asked for rarely
 

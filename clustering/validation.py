@@ -109,15 +109,15 @@ def warn_of_collapse(sizes: Tensor, num_clusters: int, cluster_prior: str | Sequ
     used = int((sizes > 0).sum())
     share = sizes.double() / sizes.sum()
     expected = expected_sizes(cluster_prior, share) / num_clusters
-    evenness = float(torch.special.entr(share).sum() / torch.special.entr(expected).sum())
-    if evenness < 0.2:
+    entropy_ratio = float(torch.special.entr(share).sum() / torch.special.entr(expected).sum())
+    if entropy_ratio < 0.2:
         warn(
             f"{100 * float(share.max()):.0f} % of the validation images are in one cluster: training has collapsed. A "
             "higher criterion_kwargs.entropy_weight, a lower learning rate or a longer pretext task usually helps"
         )
     elif used < num_clusters and num_clusters <= int(sizes.sum()):
         warn(f"{num_clusters - used} of {num_clusters} clusters are empty; early on this often passes")
-    elif evenness < 0.5:
+    elif entropy_ratio < 0.5:
         warn(
             "clusters are of very unequal size; if your classes are not, raise criterion_kwargs.entropy_weight; "
             "if they are, say so with cluster_prior"

@@ -17,6 +17,7 @@ ROUNDS = 5
 def vote(candidates: Sequence[Candidate], features: Tensor, num_clusters: int) -> Candidate:
     """Return the vote of the best heads of all candidates: the mean probability after matching their clusters.
 
+    `features` [N, ΣD] are those that the candidates' heads read.
     Clusters are matched to those of the head that agrees most with the others, then to the vote itself until nothing
     changes. The loss is minus the mean adjusted Rand index of vote and members.
     """

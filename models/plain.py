@@ -13,7 +13,10 @@ GIVEN = "given/"
 
 
 def pixels(side: str, /) -> dict[str, Any]:
-    """The pixels of views of that side, in a row: `{'backbone', 'dim'}`, dim = 3 · side²."""
+    """The pixels of views of that side, in a row: `{'backbone', 'dim'}`, dim = 3 · side².
+
+    Raises ConfigError for what is no side from 1 to 512.
+    """
     if not side.isdecimal() or not 0 < int(side) <= MOST:
         raise ConfigError(
             f"backbone is 'pixels/{side}', but what follows pixels/ is the side of the views, 1 to {MOST}"
@@ -37,7 +40,10 @@ class Given(nn.Module):
 
 
 def given(dim: str, /) -> dict[str, Any]:
-    """Features of that length, whose network is unknown: `{'backbone', 'dim'}`."""
+    """Features of that length, whose network is unknown: `{'backbone', 'dim'}`.
+
+    Raises ConfigError for what is no length from 1 to 65,536.
+    """
     if not dim.isdecimal() or not 0 < int(dim) <= MOST_NUMBERS:
         raise ConfigError(f"backbone is 'given/{dim}', but what follows given/ is the features' length")
     return {"backbone": Given(int(dim)), "dim": int(dim)}

@@ -75,6 +75,9 @@ def encoder(side: str, /, width: Width = 16) -> dict[str, Any]:
 
     Args:
         width: channels of the first convolution.
+
+    Raises:
+        ConfigError: a side that is no multiple of 4, or too large.
     """
     if not side.isdecimal() or int(side) % STEP or not 0 < int(side) <= MOST:
         raise ConfigError(f"backbone is 'ucc/{side}', but what follows ucc/ is the images' side, a multiple of 4")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def train_heads(optimizer: torch.optim.Optimizer, num_steps: int, losses: Callable[[int], Tensor]) -> list[float]:
-    """Step down the sum of `losses(step)`, one for every head; returns each head's mean over the last tenth."""
+    """Step down the sum of `losses(step)` [H], one for every head; returns H means over the last tenth of the steps."""
     num_late, late = max(1, num_steps // 10), torch.zeros(())
     for step in range(num_steps):
         found = losses(step)

@@ -25,7 +25,7 @@ class StepProfiler:
         self._profiler.start()
 
     def step(self) -> None:
-        """Count one step; ends the process with exit code 0 after the last."""
+        """Count one step; after the last raises SystemExit(0)."""
         self._profiler.step()
         self._left -= 1
         if self._left == 0:

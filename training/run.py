@@ -227,7 +227,7 @@ class Run:
         self.parts.set_rate(rate)
 
     def step(self, loss: Tensor, skip: Tensor | None = None, **values: Tensor) -> None:
-        """One optimizer step down `loss`; its mean and that of `values` become the epoch's metrics.
+        """One optimizer step down the scalar `loss`; its mean and that of other scalars become the epoch's metrics.
 
         Where `skip` (a boolean tensor on the device) is true, weights and optimizer state stay as they are, without
         waiting for the device to know; such batches are counted and left out of the means.
