@@ -122,7 +122,8 @@ def conclude(plan: Plan, folder: Path, command: str) -> None:
     summary.write_csv(folder / "table.csv", table)
     summary.write_markdown(folder / "table.md", plan, table, command)
     drawn = [folder / "scores.png"] if figures.draw_scores(folder / "scores.png", table) else []
-    drawn += figures.draw_clusters(folder, plan) if plan.stage != "pretext" else []
+    if plan.stage != "pretext" and SETUPS[plan.jobs[0].config().setup].has_model:
+        drawn += figures.draw_clusters(folder, plan)
     say_block(summary.markdown(table).rstrip())
     for path in (folder / "table.csv", folder / "table.md", *drawn):
         say(str(path))

@@ -105,9 +105,11 @@ def changes(read: Read) -> str:
             first = next(iter(found.values()))
             last = [spread([row["scores"][stage] for row in found.values()]) for stage in ("scan", "selflabel")]
             times = [f"{max(row['seconds'][stage] for row in found.values()) / 60:.0f}" for stage in first["seconds"]]
-            kmeans = f"{100 * first['scores']['kmeans']:.1f}"
-            loss = sum(row["scores"]["last_loss"] for row in found.values()) / len(found)
-            cells = [kmeans, *map(percent, last), f"{loss:.3f}", ", ".join(times), str(len(found))]
+            scores = [row["scores"] for row in found.values()]
+            kmeans = next((f"{100 * one['kmeans']:.1f}" for one in scores if "kmeans" in one), "")  # of the first seed
+            losses = [one["last_loss"] for one in scores if "last_loss" in one]
+            loss = f"{sum(losses) / len(losses):.3f}" if losses else ""
+            cells = [kmeans, *map(percent, last), loss, ", ".join(times), str(len(found))]
         rows.append([change.title, *cells])
     scores = ["K-means", "SCAN", "last stage", "validation loss"]
     head = ["CIFAR-10 (JPEG copy), two cores, %", *scores, "minutes of each stage", "seeds"]

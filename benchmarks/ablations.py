@@ -12,6 +12,7 @@ checkpoint, and the same command continues. A row that is done is written to ben
 machine, commit and commands; delete it there to run it again. Labels only score.
 """
 
+import contextlib
 import csv
 import json
 import re
@@ -74,7 +75,8 @@ class Bench:
             if step.sweep:
                 folder = self.sweep_folder(step, words)
                 found["sweep"] = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
-                shutil.copyfile(folder / "scores.png", picture_of(self.out, name))
+                with contextlib.suppress(FileNotFoundError):  # a picture that could not be drawn was warned of
+                    shutil.copyfile(folder / "scores.png", picture_of(self.out, name))
                 continue
             p = load_config(words[1], words[3], words[4:])
             stage = SETUPS[step.setup].stage

@@ -263,7 +263,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a rehearsal in seconds, with sizes that mean nothing")
     args = parser.parse_args()
     if args.only and args.json and Path(args.json).exists():
-        parser.error(f"{args.json} holds more than one section; give --json another name, or leave out --only")
+        parser.error(f"{args.json} exists, and one section would replace all of it; give --json another name")
     started = time.monotonic()
     runtime = Runtime.start(args.device, "auto", False if args.quick else "auto")
     facts = common.machine(runtime.device)

@@ -9,7 +9,8 @@ from models.leave_out import LeaveOut
 from system.runtime import generator
 
 NUM_REFERENCES = 2000  # images that all are compared with, kept with the model
-PER_CLUSTER = 20  # of them at least: with fewer it matters that one of them is its own first neighbor
+PER_CLUSTER = 20  # of the smallest one at least: with fewer it matters that one of them is its own first neighbor
+MOST_REFERENCES = 20_000
 FENCE = 1.5  # interquartile ranges above the upper quartile: the whisker of a box plot
 
 
@@ -32,7 +33,8 @@ def fit_leave_out(
     """
     num_images = len(features)
     order = torch.randperm(num_images, generator=generator(seed, "leave out"))
-    rows = order[: max(NUM_REFERENCES, PER_CLUSTER * num_clusters)].sort().values
+    wanted = min(round(PER_CLUSTER * num_clusters / smallest), MOST_REFERENCES)
+    rows = order[: max(NUM_REFERENCES, wanted)].sort().values
     found = LeaveOut(len(rows), features.shape[1]).to(features.device)
     found.reference.copy_(functional.normalize(features[rows.to(features.device)].float(), dim=1))
     found.num_neighbors.fill_(min(max(2, round(smallest * len(rows) / (2 * num_clusters))), len(rows)))

@@ -71,6 +71,8 @@ def check_range(low: int, high: int | None, num_images: int, name: str) -> tuple
             "the least"
         )
     if high is None:
+        if low >= LARGEST:
+            raise ConfigError(f"{name} begins at {low}, and without an end it goes to {LARGEST}; give its end too")
         high = min(LARGEST, num_images // IMAGES_PER_CLUSTER)
         if low >= high:
             raise ConfigError(

@@ -33,6 +33,7 @@ from models.heads import describe_head
 from models.models import ClusteringModel
 from models.weights import load_backbone, read_weights, save_weights
 from system.console import say
+from system.errors import UserError
 from system.runtime import one_thread
 from training.record import read_record
 from training.run import Run
@@ -56,6 +57,7 @@ METHODS: dict[str, Callable[..., Candidate]] = {
     "temi": temi.fit,
     "turtle": turtle.fit,
 }
+EVEN_BETA = 0.6  # of TEMI, where clusters are expected to be equally large
 ON_EACH = ("scan", "spectral")  # of several spaces, besides on all together
 
 
@@ -124,11 +126,11 @@ def make_candidates(
     return [*finalists, vote(finalists, whole, num_clusters)], whole, neighbors
 
 
-def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6) -> dict[str, Any]:
+def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = EVEN_BETA) -> dict[str, Any]:
     """Cluster the features of the pretext run by every method, judge, and save the chosen model; returns all scores.
 
     Args:
-        temi_beta: of TEMI; it is 1, which lets clusters be of unequal size, where `cluster_prior` expects that.
+        temi_beta: of TEMI; 1 lets clusters be of unequal size, and the default does where `cluster_prior` expects that.
     """
     train_set, val_set = get_splits(p, run)
     features = pretext.load_features(p, "train", train_set)
@@ -136,9 +138,14 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = 0.6
     run.only_tried(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
     options: dict[Callable[..., Candidate], dict[str, Any]] = {
         scan_heads.fit: {"cluster_prior": p.cluster_prior},
-        temi.fit: {"beta": temi_beta if p.cluster_prior == UNIFORM else 1.0},
+        temi.fit: {"beta": 1.0 if temi_beta == EVEN_BETA and p.cluster_prior != UNIFORM else temi_beta},
     }
     built = get_backbone(p)
+    if features.shape[1] != built["dim"]:
+        raise UserError(
+            f"the features in {p.pretext_dir} have {features.shape[1]} dimensions, and those of backbone {p.backbone} "
+            f"{built['dim']}; the model needs the latter: mine again with mine_features=backbone"
+        )
     spaces = split_by_network(features, built)
     names = p.backbone.split("+") if len(spaces) > 1 else ()
     with one_thread() if len(features) <= FEW else contextlib.nullcontext():

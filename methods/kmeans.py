@@ -102,7 +102,7 @@ def train(
         points = FeatureTable(Path(expand_path(features)), network["dim"]).select(train_set.paths)
         run.only_tried(f"{len(points):,} features of {points.shape[1]} dimensions are there to be clustered")
     else:
-        run.try_features(run.runtime.place(network["backbone"]), len(train_set), get_crop_size(p))
+        run.try_features(network["backbone"], len(train_set), get_crop_size(p))
         backbone = engines.prepare(p, network["backbone"], run.folder, run.runtime.device)
         engines.note(run, backbone)
         module = run.runtime.place(FeatureModel({**network, "backbone": backbone}))

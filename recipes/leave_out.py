@@ -22,7 +22,7 @@ def take_leave_out(project: Project, share: float | str | None) -> None:
 
 
 def leave_out(p: Any, share: float | str, path: Path, prediction: Prediction, target: Path) -> Prediction:
-    """Leave a share of the images, those that are far from all clusters, out of them.
+    """Leave a share of the images, those that are far from all others, out of the clusters.
 
     Writes the model of a file, of the config `p`, to `target` as one that does the same with new images; returns the
     prediction with them left out.
@@ -46,6 +46,6 @@ def warn_of_emptied(kept: Tensor, sizes: Tensor) -> None:
     emptied = ((kept == 0) & (sizes > 0)).nonzero()[:, 0].tolist()
     if emptied:
         warn(
-            f"all images of cluster {', '.join(map(str, emptied))} are left out: fewer than half of a mean cluster are "
-            "taken for images that belong nowhere; where sizes differ, say so with cluster_prior=power:1"
+            f"all images of cluster {', '.join(map(str, emptied))} are left out: they are far fewer than a cluster is "
+            "expected to have; cluster_prior=power:A expects smaller ones"
         )

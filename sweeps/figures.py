@@ -12,14 +12,14 @@ from clustering.prediction import find_prototypes
 from report.plots import NAME_LENGTH, arrange_confusion, picture, save_figure
 from sweeps.plan import Job, Plan
 from sweeps.runner import read_result
-from sweeps.summary import COLUMNS, label_free, label_free_score, present
+from sweeps.summary import COLUMNS, LABEL_FREE, label_free, label_free_score, present
 from system.runtime import Runtime
 from system.text import shown
 from utils import clusters
 from utils.common_config import get_val_dataset
 
 MAX_CLUSTERS = 40  # prototypes of one row
-SHOWN = ("acc", "nmi", "ari", "purity@5")
+SHOWN = ("acc", "nmi", "ari", "purity@5", "num_clusters")
 
 
 @picture
@@ -38,8 +38,8 @@ def draw_scores(path: Path, table: list[dict[str, Any]]) -> None:
             if values:
                 axes.plot([place] * len(values), values, "o", color="tab:blue", alpha=0.5, markersize=4)
                 axes.hlines(float(np.mean(values)), place - 0.25, place + 0.25, color="tab:orange", linewidth=2)
-        without_labels = f"{name.replace('_', ' ')}\n(no labels, lower is better)"
-        axes.set_ylabel(f"{name.upper()} %" if scale == 100 else without_labels)
+        words = name.replace("_", " ") + "\n(no labels, lower is better)" * (name in LABEL_FREE)
+        axes.set_ylabel(f"{name.upper()} %" if scale == 100 else words)
         axes.set_xlim(-0.6, len(table) - 0.4)
         axes.set_xticks(range(len(table)), labels if number == len(panels) else [""] * len(table))
         axes.grid(axis="y", alpha=0.3)

@@ -22,6 +22,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], bool]] = {
     "purity@1": (("purity_train", "1"), True),
     "purity@5": (("purity_train", "5"), True),
     "purity@20": (("purity_train", "20"), True),
+    "num_clusters": (("num_clusters",), False),
     "val_loss": (("last_loss",), False),
     "lowest_val_loss": (("best_loss",), False),
     "loss": (("loss",), False),

@@ -63,6 +63,7 @@ class Trial(Run):
 
     def try_features(self, module: nn.Module, num_images: int, side: int) -> None:
         """Time the features of made-up images `[B, 3, side, side]`, tell what all take, and raise TrialOver."""
+        module = self.runtime.place(module)
         images = torch.randn(NUM_TRIED, 3, side, side, device=self.runtime.device)
         times = []
         for _ in range(NUM_TIMED):

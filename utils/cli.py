@@ -16,7 +16,8 @@ from system.errors import ConfigError, UserError, out_of_memory
 from system.paths import expand_path
 from system.streams import prepare_streams, put, silence
 from system.text import WORD, one_line, shown
-from utils.config import load_config
+from utils.bases import COMMAND_LINE
+from utils.config import check_used, load_config
 from utils.schema import SETUPS
 
 
@@ -176,6 +177,7 @@ def configure(made: Parser, argv: Sequence[str] | None, *setups: str) -> tuple[E
             f"{args.config_exp} is a config of {SETUPS[config.setup].script} (setup: {config.setup}); this script "
             f"takes setup: {' or '.join(setups)}"
         )
+    check_used(config, (word.partition("=")[0] for word in args.overrides), lambda key: COMMAND_LINE)
     return config, args
 
 

@@ -96,13 +96,13 @@ def find_reliable(p: EasyDict, model: Any, dataset: Any, runtime: Runtime) -> tu
 
     Chosen without labels, by the images' neighbors in the model's own features.
     """
-    prediction = predict(model, 0, dataset, get_embedder(p, runtime))
     num = p.reliable_neighbors
     if num > len(dataset):
         raise UserError(
             f"reliable_neighbors is {num}, but the training split has {len(dataset)} images; use fewer than a cluster "
             "has"
         )
+    prediction = predict(model, 0, dataset, get_embedder(p, runtime))
     neighbors = torch.from_numpy(mine_over_ranks(prediction.features, num - 1, p.neighbors))
     probabilities = prediction.probabilities.cpu()
     rows = choose_reliable(probabilities, neighbors, p.reliable_share, p.cluster_prior)

@@ -268,11 +268,11 @@ def add_labelled(
 ) -> WithLabelled:
     """A loader that shows in every step, next to another one's batch, images of `rows` with their targets `[N]`.
 
-    All of them are shuffled in every epoch, repeated where they are fewer than the places in its steps. Where they are
-    more, every epoch shows another part.
+    Where they are fewer than the places in an epoch's steps, each comes as often as the others, to within one; where
+    they are more, every epoch shows another part.
     """
     num = len(loader) * p["reliable_batch_size"]
-    shown = rows.repeat(-(-num // len(rows)))
+    shown = rows if len(rows) >= num else rows.repeat(-(-num // len(rows)))[:num]
     labelled = ViewLoader(
         dataset,
         [strategy],

@@ -5,7 +5,7 @@
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +70,18 @@ def _check_prior(config: dict[str, Any], origins: Origins) -> None:
         )
 
 
-def _check_own_keys(config: dict[str, Any], origins: Origins) -> None:
-    for key, setups in schema.USED_BY.items():
-        if config[key] == schema.Config.model_fields[key].default:
+def check_used(config: dict[str, Any], keys: Iterable[str], place: Callable[[str], str]) -> None:
+    """Raise ConfigError where one of some keys, given at a `place`, has a value that the config's setup never reads."""
+    for key in keys:
+        setups = schema.USED_BY.get(key)
+        if setups is None or config[key] == schema.Config.model_fields[key].default:
             continue
         if config["setup"] not in setups:
             raise ConfigError(
-                f"{origins.of(key)}: {key} has no effect on {config['setup']}, but on {', '.join(setups)}; leave it out"
+                f"{place(key)}: {key} has no effect on {config['setup']}, but on {', '.join(setups)}; leave it out"
             )
         if key in schema.RELIABLE_KEYS and config["criterion"] != "fixmatch":
-            raise ConfigError(f"{origins.of(key)}: {key} has no effect without criterion: fixmatch; leave it out")
+            raise ConfigError(f"{place(key)}: {key} has no effect without criterion: fixmatch; leave it out")
 
 
 def _check_data_paths(paths: dict[str, str], source: str) -> None:
@@ -141,7 +143,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     checked = _check(schema.Config, apply_overrides(content, exp_words), origins)
     _check_tables(checked, origins)
     _check_prior(checked, origins)
-    _check_own_keys(checked, origins)
+    check_used(checked, schema.NEVER_SHARED, origins.of)
     return add_paths(EasyDict({**environment, **checked}))
 
 

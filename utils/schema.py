@@ -132,10 +132,12 @@ RELIABLE_KEYS = ("reliable_share", "reliable_neighbors", "reliable_batch_size")
 USED_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("use_ema", "ema_alpha", "patience", *RELIABLE_KEYS), ("selflabel",)),
     "trained_layers": ("selflabel", "supervised"),
-    "update_cluster_head_only": ("scan", "selflabel"),
+    "update_cluster_head_only": tuple(name for name, setup in SETUPS.items() if setup.stage != "pretext"),
     "average_decay": tuple(name for name, setup in SETUPS.items() if setup.averages),
 }
-"""Keys that only some setups read; elsewhere they keep their defaults."""
+"""Keys that only some setups read: a command line may give them to no other one."""
+NEVER_SHARED = ("average_decay", *RELIABLE_KEYS)
+"""Those of them that no config of another setup may hold either, not even one that several stages share."""
 
 
 def stage_of(word: str) -> str | None:

@@ -141,6 +141,7 @@ def test_nothing_outside_the_range_is_chosen_or_told():
         (9, 5, "begins at 9 and ends at 5"),
         (1, 5, "begins at 1, but grouping needs at least 2"),
         (2, 41, "ends at 41, but 200 images can be asked for at most 40 clusters"),
+        (50, None, "begins at 50, and without an end it goes to 50; give its end too"),
         (10, None, "200 images are too few to look for a number from 10 on; give the number itself, or also the end"),
     ],
 )

@@ -80,7 +80,7 @@ def with_labelled(dataset, runtime, rows=(3, 8, 21, 30, 44)):
     return loader, add_labelled(p, loader, dataset, loader.strategies[0], run, rows, 10 * torch.arange(45))
 
 
-def test_labelled_images_come_with_their_targets_and_none_far_oftener_than_others(dataset, runtime):
+def test_labelled_images_come_equally_often_with_their_targets(dataset, runtime):
     loader, both = with_labelled(dataset, runtime)
     batches = list(both.epoch(1))
     assert len(batches) == len(both) == 7
@@ -90,7 +90,7 @@ def test_labelled_images_come_with_their_targets_and_none_far_oftener_than_other
         assert batch.labelled[0].shape == (4, 3, 8, 8)
     shown = torch.cat([batch.labelled[1] for batch in batches]).bincount()
     assert shown.nonzero().flatten().tolist() == [30, 80, 210, 300, 440]
-    assert shown.sum() == 28 and shown.max() <= 6  # 28 places, of six times five
+    assert sorted(shown[shown > 0].tolist()) == [5, 5, 6, 6, 6]  # 28 in all
 
 
 def test_more_labelled_images_than_places_all_have_their_turn(dataset, runtime):
