@@ -124,7 +124,9 @@ def test_tables_say_what_is_there_and_what_is_unrun():
 
     lines = ablation_tables.pretext(read).splitlines()
     assert "| SimCLR | 50.0 |  |  | 61.0 |  | 2 | K-means 65.9, then SCAN and self-labeling 87.6 |" in lines
-    assert "| BYOL | 25.0 |  |  |  |  | ≤ 2 | K-means 89.4, not in SCAN's paper |" in lines, "the machine did other work"
+    assert "| BYOL | 25.0 |  |  |  |  | ≤ 2 | K-means 89.4, not in SCAN's paper |" in lines, (
+        "the machine did other work"
+    )
     assert (
         "| rotation | unrun | unrun | unrun | unrun | unrun |  | K-means 27.1, then SCAN and self-labeling 74.3 |"
         in lines
