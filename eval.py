@@ -112,7 +112,7 @@ class PretextEvaluation:
         num_neighbors = min(max(pretext.PURITY_AT), len(dataset) - 1)
         features = get_embedder(self.p, runtime).embed(self.module, dataset)
         found = mine_over_ranks(features, num_neighbors, self.p.neighbors)
-        shares = purity(found, dataset.targets.numpy(), [k for k in pretext.PURITY_AT if k <= num_neighbors])
+        shares = purity(found, dataset.targets.numpy(), pretext.PURITY_AT)
         for k, share in shares.items():
             say(f"purity at {k}: {100 * share:.2f} %")
         return {"purity": {str(k): share for k, share in shares.items()}} | self._score_classifier(dataset, runtime)

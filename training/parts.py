@@ -11,7 +11,7 @@ from training.checkpoint import check_optimizer
 from training.ema import early_momentum, follow
 
 
-class Parts:
+class TrainedParts:
     """A network, its optimizer, and further objects with `state_dict` and `load_state_dict`.
 
     With `average_decay`, a running average of the network's weights is one of these.

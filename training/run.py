@@ -22,7 +22,7 @@ from training.board import Board, find_writer
 from training.comparison import Keys, to_plain
 from training.folder import RunFolder
 from training.optimizers import take_step
-from training.parts import Parts
+from training.parts import TrainedParts
 from training.profiling import StepProfiler
 from training.record import RunRecord
 from training.schedule import learning_rate
@@ -48,7 +48,7 @@ class Run:
         self.epoch = self.step_in_epoch = self.num_steps = 0
         self.totals = Totals()
         """What this epoch adds up, on the device."""
-        self.parts: Parts
+        self.parts: TrainedParts
         """What is trained; there from `prepare` on."""
         self._files = RunFolder(folder, to_plain(config), keys)
         self._profiler: StepProfiler | None = None
@@ -124,7 +124,7 @@ class Run:
         """
         self.runtime.expect(self.config["epochs"] * loader.num_pixels)
         loader.compile()
-        self.parts = Parts(model, optimizer, self.config.get("average_decay"), **parts)
+        self.parts = TrainedParts(model, optimizer, self.config.get("average_decay"), **parts)
         self._restore(distributed.on_main(lambda: checkpoint.load(self.folder)))
         if distributed.world_size() > 1:
             self.parts.synchronize()

@@ -12,7 +12,7 @@ from system.console import say
 from system.runtime import Runtime, describe
 from training.checkpoint import num_bytes
 from training.comparison import Keys
-from training.parts import Parts
+from training.parts import TrainedParts
 from training.run import Run
 
 NUM_TIMED = 3
@@ -33,7 +33,7 @@ class Trial(Run):
 
     def prepare(self, model: nn.Module, optimizer: Any, loader: Any, **parts: Any) -> Any:
         """As a run does, but from no checkpoint, and without compiling, which would take longer than the steps."""
-        self.parts = Parts(model, optimizer, self.config.get("average_decay"), **parts)
+        self.parts = TrainedParts(model, optimizer, self.config.get("average_decay"), **parts)
         return lambda images, **kwargs: self.runtime.forward(model, images, self.runtime.training, **kwargs)
 
     def note(self, **facts: Any) -> None:
