@@ -227,7 +227,7 @@ class Config(Section):
     num_mined_val: NumNeighbors = 5
     """Neighbors mined for each validation image."""
     mine_features: Literal["head", "backbone", "layer2", "layer3"] | None = None
-    """The outputs that are compared, a layer as its average; by default head (moco, pretrained, classifiers: backbone)."""
+    """The outputs compared, a layer as its average; by default head (moco, pretrained, classifiers: backbone)."""
     method_kwargs: dict[str, Any] = {}
     """Options of the method: the keyword parameters of its script's `train`."""
     neighbors: Literal["auto", "torch", "faiss"] = "auto"
