@@ -80,11 +80,12 @@ def gpu_longer_recipe(read: Read) -> str:
     """The fast recipe with a longer pretext task, whose stages ran as commands of their own."""
     result = read("gpu-fast-330.json")
     pretext = result["stages"]["pretext"]
+    share, peak = 100 * pretext["fraction_of_peak"], number(result["peak_tflops"])
     (epochs, taken), *_ = pretext["seconds_per_epoch"].items()
     return recipe(result, "seconds") + (
-        f"\nSeconds of whole commands: {result['seconds_of_commands']} together. k-NN {100 * pretext['knn_acc']:.1f} %. "
-        f"The pretext task made {number(pretext['views_per_second'])} views/s ({100 * pretext['fraction_of_peak']:.0f} % "
-        f"of {number(result['peak_tflops'])} TFLOP/s) over all; epochs {epochs} took {taken} s each. {result['note']}\n"
+        f"\nSeconds of whole commands: {result['seconds_of_commands']} together. The pretext task: k-NN "
+        f"{100 * pretext['knn_acc']:.1f} %, {number(pretext['views_per_second'])} views/s ({share:.0f} % of {peak} "
+        f"TFLOP/s) over all; epochs {epochs} took {taken} s each. {result['note']}\n"
     )
 
 

@@ -242,10 +242,16 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
             f"{result['scan_loss']:.4f}, best "
             f"{result['best_loss']:.4f} (epoch {result['best_epoch']}), last {result['last_loss']:.4f}"
         )
-        if result["last_loss"] > result["scan_loss"]:
+        if result["last_loss"] > result["scan_loss"] and p.starts_from == "scan":
+            say(
+                "it rose, as it often does while clusters get better: what self-labeling learns goes beyond the "
+                "neighbors by which this loss judges. To see which model serves you better, compare them: "
+                "eval.py --report draws the clusters of each"
+            )
+        elif result["last_loss"] > result["scan_loss"]:
             warn(
-                f"self-labeling ends worse than it began by the label-free score; the {p.starts_from} model or "
-                "model-best.pth.tar may serve better"
+                "self-labeling ends worse than it began by the label-free score; the clustering that it started from "
+                "or model-best.pth.tar may serve better"
             )
     if "acc" in result:
         say("labels only score: " + words(result, p.num_classes), "green")

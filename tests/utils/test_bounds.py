@@ -194,3 +194,20 @@ def test_a_key_of_another_stage_is_refused_on_the_command_line_alone(config, wor
     with pytest.raises(ConfigError, match=f"the command line: {key} has no effect on {setup}, but on [a-z]"):
         cli.configure(cli.parser("."), given, *SETUPS)
     load_config(ENV, CONFIGS / config, [word])
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [("scan", "it rose, as it often does while clusters get better"), ("candidates", "warning: self-labeling ends")],
+)
+def test_a_validation_loss_that_rose_is_a_warning_only_where_features_stay(start, words, tmp_path, capsys):
+    words_given = [f"root_dir={tmp_path}", f"starts_from={start}"]
+    p = load_config(None, CONFIGS / "selflabel/selflabel_digits.yml", words_given)
+    losses = {"scan_loss": -2.0, "best_loss": -1.9, "best_epoch": 1, "last_loss": -1.5}
+    assert clusters.report(p, losses) == 0
+    captured = capsys.readouterr()
+    told = captured.out + captured.err
+    assert words in told and f"{start} -2.0000, best -1.9000 (epoch 1), last -1.5000" in told
+    assert clusters.report(p, losses | {"last_loss": -2.1}) == 0
+    captured = capsys.readouterr()
+    assert words not in captured.out + captured.err
