@@ -30,8 +30,9 @@ from clustering.vote import vote
 from losses.scan import UNIFORM
 from methods import scan_heads, spectral, temi, turtle
 from models.heads import describe_head
+from models.loading import load_backbone
 from models.models import ClusteringModel
-from models.weights import load_backbone, read_weights, save_weights
+from models.weights import read_weights, save_weights
 from system.console import say
 from system.errors import UserError
 from system.runtime import one_thread

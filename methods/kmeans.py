@@ -23,10 +23,11 @@ from clustering.kmeans import NUM_STARTS, Fit, fit_kmeans
 from clustering.prediction import Prediction
 from data.given import KINDS, FeatureTable
 from models.heads import describe_head
+from models.loading import load_backbone
 from models.models import ClusteringModel, FeatureModel
 from models.plain import is_given
 from models.pretrained import build_pretrained, is_pretrained
-from models.weights import load_backbone, read_weights, save_weights
+from models.weights import read_weights, save_weights
 from report import plots
 from report.outputs import write_clusters
 from system import owned

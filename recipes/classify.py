@@ -14,8 +14,9 @@ from torch import Tensor
 from clustering.classifier import Classifier, fit_classifier
 from clustering.prediction import predict
 from models.heads import describe_head
+from models.loading import load_backbone, load_leave_out
 from models.models import ClusteringModel
-from models.weights import load_backbone, load_leave_out, read_weights, save_weights
+from models.weights import read_weights, save_weights
 from recipes.finetune import Finetuned
 from report.edits import classes_of
 from system.console import say

@@ -17,10 +17,11 @@ from torch import Tensor
 from clustering.classifier import fit_classifier
 from methods import supervised
 from models.heads import LinearHead
+from models.loading import load_backbone, load_classifier
 from models.models import ClassifierModel
 from models.plain import is_given
 from models.pretrained import is_pretrained
-from models.weights import load_backbone, load_classifier, read_weights, save_weights
+from models.weights import read_weights, save_weights
 from recipes.choose import Schedule, batch_size
 from recipes.display import Display, Work
 from recipes.labelling import Labelling

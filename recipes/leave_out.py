@@ -10,7 +10,8 @@ from torch import Tensor
 from clustering.leave_out import fit_leave_out
 from clustering.prediction import Prediction
 from losses.scan import expected_sizes
-from models.weights import best_head, read_weights, save_weights
+from models.loading import best_head
+from models.weights import read_weights, save_weights
 from recipes.project import Project
 from system.console import warn
 

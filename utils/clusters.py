@@ -18,7 +18,7 @@ from clustering.prediction import Prediction, find_prototypes, predict, predict_
 from clustering.reliable import choose_reliable, local_agreement
 from clustering.scores import count_classes, score
 from data.given import FeatureTable
-from models import weights
+from models import loading, weights
 from models.heads import build_head
 from models.models import ClusteringModel
 from models.plain import is_given
@@ -49,15 +49,15 @@ def load_clustering(p: EasyDict, path: str | Path, advice: str = "check the path
     if kwargs := read_head(p, Path(path)):
         head = build_head(**to_plain(kwargs))
         model = ClusteringModel(get_backbone(p), head.num_clusters, heads=[head])
-        weights.load_parts(model, read)
-        weights.load_leave_out(model, read)
+        loading.load_parts(model, read)
+        loading.load_leave_out(model, read)
         return model, 0
-    weights.best_head(read)
+    loading.best_head(read)
     backbone = get_backbone(p)
-    weights.load_backbone(ClusteringModel(backbone, 1), read)  # before heads are built as the file has them
-    model = ClusteringModel(backbone, weights.count_clusters(read, backbone["dim"]), read.num_heads)
-    weights.load_leave_out(model, read)
-    return model, weights.load_clusters(model, read)
+    loading.load_backbone(ClusteringModel(backbone, 1), read)  # before heads are built as the file has them
+    model = ClusteringModel(backbone, loading.count_clusters(read, backbone["dim"]), read.num_heads)
+    loading.load_leave_out(model, read)
+    return model, loading.load_clusters(model, read)
 
 
 def load_for_prediction(

@@ -19,7 +19,7 @@ from data.loaders import NeighborPartner, ViewLoader, WithLabelled
 from data.made_up import make_up
 from losses import CRITERIA, WITH_PRIOR, WITH_THRESHOLD
 from losses.scan import UNIFORM
-from models import build_backbone, takes_stem, weights
+from models import build_backbone, loading, takes_stem, weights
 from models.models import ClassifierModel, ClusteringModel, ContrastiveModel, FeatureModel
 from models.pretrained import build_pretrained, is_pretrained
 from system.console import say
@@ -37,15 +37,15 @@ STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "mnist": "
 
 # What reads all of a pretext model.
 LOADERS: dict[type[nn.Module], Callable[[Any, weights.Weights], None]] = {
-    ContrastiveModel: weights.load_contrastive,
-    ClassifierModel: weights.load_classifier,
-    FeatureModel: weights.load_backbone,
+    ContrastiveModel: loading.load_contrastive,
+    ClassifierModel: loading.load_classifier,
+    FeatureModel: loading.load_backbone,
 }
 # What a model takes over, by the stage that it starts from.
 STARTS: dict[str | None, Callable[[Any, weights.Weights], Any]] = {
     None: lambda model, read: LOADERS[type(model)](model, read),
-    "pretext": weights.load_backbone,
-    "scan": lambda model, read: weights.load_clusters(model, weights.keep_head(read)),
+    "pretext": loading.load_backbone,
+    "scan": lambda model, read: loading.load_clusters(model, loading.keep_head(read)),
 }
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from models import build_backbone
+from models.loading import best_head, keep_head, load_backbone, load_clusters, load_contrastive
 from models.models import ClusteringModel, ContrastiveModel
-from models.weights import best_head, keep_head, load_backbone, load_clusters, load_contrastive, read_weights
+from models.weights import read_weights
 from system.errors import UserError
 from system.files import write_file
 
