@@ -34,7 +34,7 @@ from utils import baselines, cli, clusters, engines, pretext
 from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
 from utils.config import require
 from utils.readings import recorded_values
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,7 +29,8 @@ from system.console import say, say_block, warn
 from system.errors import ConfigError, UserError
 from system.text import quoted, shown
 from utils import cli
-from utils.schema import SETUPS, RunName, stage_of
+from utils.schema import RunName
+from utils.setups import SETUPS, stage_of
 
 RESULTS = ("table.csv", "table.md", "scores.png", "prototypes.png", "confusion_matrices.png")
 

@@ -34,7 +34,7 @@ from training.record import read_record
 from utils import cli
 from utils.config import load_config
 from utils.overrides import words_of
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 STOPPED = (130, 143, -2, -15)  # by a signal, after a checkpoint or before there was anything to write
 STOPPED_BY = "warning: stopped by a signal"  # a log of a row that went on has it

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from system.sections import Section, section_of
-from utils.schema import CARRIED_OUT, SETUPS, Config, Environment
+from utils.schema import CARRIED_OUT, Config, Environment
+from utils.setups import SETUPS
 from utils.tables import TABLES, Table
 
 PATH = Path(__file__).with_suffix(".md")

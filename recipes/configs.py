@@ -18,7 +18,7 @@ from system.text import escape, quoted
 from system.yaml_file import HERE, load_yaml
 from utils.config import REPOSITORY, load_config
 from utils.overrides import apply_overrides, split_stage, words_of
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 ALIAS = "runs"
 NUMBER = "number"

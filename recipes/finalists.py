@@ -16,7 +16,7 @@ from recipes.refining import STAGE as REFINING
 from training.folder import MODEL
 from utils import clusters
 from utils.common_config import get_embedder
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 BEST = "model-best.pth.tar"
 NAMES = {"scan": "scan", "best": "self-labeling, best epoch", "last": "self-labeling, last epoch"}

@@ -20,7 +20,7 @@ from system.files import write_text
 from system.yaml_file import load_yaml
 from training.record import read_finished, read_record
 from utils.overrides import words_of
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 SHORTEST = 0.001  # minutes of a stage where others took all: it stops after a step
 COMPETES_FROM = 6.0  # minutes

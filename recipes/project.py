@@ -35,7 +35,7 @@ from training.comparison import Keys
 from training.folder import RunFolder, is_run
 from utils.readings import IMAGES
 from utils.saved import LABELS, remove_classifier
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 RUNS = tuple(dict.fromkeys(SETUPS[stage].stage for stage in ALL_STAGES))
 

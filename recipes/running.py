@@ -24,7 +24,7 @@ from system.text import escape
 from training.folder import MODEL
 from training.record import read_record
 from utils import clusters, saved
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 from utils.stage import main_of
 
 TITLES = {

@@ -13,7 +13,7 @@ from system.errors import ConfigError
 from system.text import shown
 from utils.config import load_config
 from utils.overrides import split_stage, split_values
-from utils.schema import SETUPS, stages_until
+from utils.setups import SETUPS, stages_until
 
 OWN_KEYS = ("run_name", "pretext_run", "scan_run", "overwrite", "root_dir")
 MAX_NAME = 150

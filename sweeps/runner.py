@@ -24,7 +24,7 @@ from system.yaml_file import load_yaml
 from training.comparison import differing_keys, to_plain
 from training.folder import CONFIG, MODEL, RunFolder
 from training.record import read_finished, read_record
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 from utils.stage import keys_of
 
 LOOK_EVERY = 0.5  # seconds

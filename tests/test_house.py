@@ -12,7 +12,8 @@ from docs import configs
 from losses import CRITERIA, METHOD_LOSSES
 from system.files import REPOSITORY
 from utils.config import load_config
-from utils.schema import SETUPS, Config
+from utils.schema import Config
+from utils.setups import SETUPS
 from utils.tables import TABLES
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from system.streams import prepare_streams, put, silence
 from system.text import WORD, one_line, shown
 from utils.bases import COMMAND_LINE
 from utils.config import check_used, load_config
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 
 def positive(text: str) -> int:

@@ -37,7 +37,7 @@ from training.folder import CONFIG, MODEL
 from training.record import read_finished
 from utils import engines, pretext
 from utils.common_config import get_backbone, get_embedder, get_model, get_train_dataset, how_to_run
-from utils.schema import SETUPS, STAGES
+from utils.setups import SETUPS, STAGES
 
 
 def load_clustering(p: EasyDict, path: str | Path, advice: str = "check the path") -> tuple[Any, int]:

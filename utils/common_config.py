@@ -30,7 +30,7 @@ from training.optimizers import OPTIMIZERS
 from utils.images import where_key
 from utils.overrides import merge
 from utils.readings import known_values
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "mnist": "cifar", "stl-10": "stl"}
 

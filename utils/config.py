@@ -20,7 +20,7 @@ from system.paths import expand_path
 from system.sections import SHORT, Section, check, look_up
 from system.text import shown
 from system.yaml_file import load_placed
-from utils import schema
+from utils import schema, setups
 from utils.bases import COMMAND_LINE, Origins, load_with_bases
 from utils.common_config import get_stem, get_view_kwargs
 from utils.overrides import apply_overrides, merge
@@ -73,14 +73,14 @@ def _check_prior(config: dict[str, Any], origins: Origins) -> None:
 def check_used(config: dict[str, Any], keys: Iterable[str], place: Callable[[str], str]) -> None:
     """Raise ConfigError where one of some keys, given at a `place`, has a value that the config's setup never reads."""
     for key in keys:
-        setups = schema.USED_BY.get(key)
-        if setups is None or config[key] == schema.Config.model_fields[key].default:
+        readers = setups.USED_BY.get(key)
+        if readers is None or config[key] == schema.Config.model_fields[key].default:
             continue
-        if config["setup"] not in setups:
+        if config["setup"] not in readers:
             raise ConfigError(
-                f"{place(key)}: {key} has no effect on {config['setup']}, but on {', '.join(setups)}; leave it out"
+                f"{place(key)}: {key} has no effect on {config['setup']}, but on {', '.join(readers)}; leave it out"
             )
-        if key in schema.RELIABLE_KEYS and config["criterion"] != "fixmatch":
+        if key in setups.RELIABLE_KEYS and config["criterion"] != "fixmatch":
             raise ConfigError(f"{place(key)}: {key} has no effect without criterion: fixmatch; leave it out")
 
 
@@ -109,8 +109,8 @@ def database_name(config: dict[str, Any]) -> str:
 def add_paths(config: EasyDict) -> EasyDict:
     """Add the paths of all stages to a config, as they are in the results folder."""
     base = Path(config.root_dir) / database_name(config)
-    own = schema.SETUPS[config.setup].stage
-    for stage in dict.fromkeys([*schema.STAGES, config.starts_from, own]):
+    own = setups.SETUPS[config.setup].stage
+    for stage in dict.fromkeys([*setups.STAGES, config.starts_from, own]):
         name = config.run_name if stage == own else config.get(f"{stage}_run")
         folder = base / stage / name if name else base / stage
         config[f"{stage}_dir"] = str(folder)
@@ -143,14 +143,14 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     checked = _check(schema.Config, apply_overrides(content, exp_words), origins)
     _check_tables(checked, origins)
     _check_prior(checked, origins)
-    check_used(checked, schema.NEVER_SHARED, origins.of)
+    check_used(checked, setups.NEVER_SHARED, origins.of)
     return add_paths(EasyDict({**environment, **checked}))
 
 
 def create_config(env: Path | str, exp: Path | str) -> EasyDict:
     """The config of published walk-throughs: an EasyDict with paths, whose result folders exist to be saved into."""
     config = load_config(env, exp)
-    for stage in schema.STAGES:
+    for stage in setups.STAGES:
         Path(config[f"{stage}_dir"]).mkdir(parents=True, exist_ok=True)
     return config
 

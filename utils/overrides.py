@@ -6,7 +6,7 @@ from typing import Any
 from system.errors import ConfigError
 from system.text import shown
 from system.yaml_file import MAX_DEPTH, parse_yaml
-from utils.schema import stage_of
+from utils.setups import stage_of
 
 
 def split_stage(word: str) -> tuple[str | None, str]:

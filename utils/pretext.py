@@ -33,7 +33,7 @@ from training.run import Run
 from utils import engines
 from utils.common_config import get_embedder, get_model, get_splits, get_train_dataset, get_val_dataset, how_to_run
 from utils.config import require
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 PURITY_AT = (1, 5, 20)
 KNN = 100

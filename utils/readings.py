@@ -13,7 +13,7 @@ from system.errors import UserError
 from system.files import write_text
 from system.paths import expand_path
 from training.record import RECORD, read_record
-from utils.schema import SETUPS, STAGES
+from utils.setups import SETUPS, STAGES
 
 IMAGES = "images.json"  # in an output folder of cluster.py: how the folder of images is read
 

@@ -24,7 +24,7 @@ from system.lock import lock_folder, unlock_folder
 from system.yaml_file import load_yaml
 from training.comparison import PATHS
 from training.folder import CONFIG, MODEL
-from utils import schema
+from utils import schema, setups
 from utils.config import load_config, require
 from utils.readings import read_by
 
@@ -102,7 +102,7 @@ def load_model_config(model: Path, env: str | None, exp: str | None) -> EasyDict
         raise UserError(
             f"there is no {CONFIG} next to {model}, where runs write it; name the model's config: --config_exp FILE"
         )
-    if p.setup not in schema.SETUPS or schema.SETUPS[p.setup].stage == "pretext":
+    if p.setup not in setups.SETUPS or setups.SETUPS[p.setup].stage == "pretext":
         raise UserError(
             f"{model} is a model of the stage {p.setup}, which has no clusters; give that of scan.py or selflabel.py"
         )
@@ -165,7 +165,7 @@ def anchor(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     They are relative to that folder; earlier versions wrote whole paths, and results may have been moved since.
     """
-    setup = schema.SETUPS.get(str(content.get("setup")))
+    setup = setups.SETUPS.get(str(content.get("setup")))
     own = content.get(f"{setup.stage}_dir") if setup else None
     if not isinstance(own, str):
         return content

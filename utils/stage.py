@@ -26,7 +26,8 @@ from training.trial import Trial, TrialOver
 from utils import cli, clusters, pretext
 from utils.config import require
 from utils.images import RunImages
-from utils.schema import CARRIED_OUT, DEFAULTS, SETUPS
+from utils.schema import CARRIED_OUT, DEFAULTS
+from utils.setups import SETUPS
 
 KEYS = Keys(CARRIED_OUT, DEFAULTS)
 

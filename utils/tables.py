@@ -16,7 +16,7 @@ from models.pretrained import is_pretrained
 from system.sections import Section, look_up, section_of
 from training.optimizers import OPTIMIZERS
 from training.schedule import SCHEDULES, learning_rate
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 
 class Table(NamedTuple):

@@ -12,7 +12,7 @@ from sweeps.plan import make_plan
 from system.errors import ConfigError
 from tests.data.test_mnist import idx
 from utils.config import load_config
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 MACHINE = {
     "cpu": "a CPU", "device": "cpu, 1 threads", "threads": 1, "cores": 2, "commit": "abc", "versions": {"torch": "2.0"},

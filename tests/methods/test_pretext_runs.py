@@ -15,7 +15,7 @@ from system.files import REPOSITORY
 from tests.stage import few_digits
 from training.run import Run
 from utils import cli
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 from utils.stage import main_of
 
 pytestmark = [pytest.mark.usefixtures("signals", "empty_pictures"), pytest.mark.slow]

@@ -23,7 +23,7 @@ from training.comparison import to_plain
 from utils.common_config import get_model
 from utils.config import REPOSITORY
 from utils.overrides import split_stage, split_values, words_of
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 SELFLABEL = str(REPOSITORY / "configs/selflabel/selflabel_digits.yml")
 SCAN = str(REPOSITORY / "configs/scan/scan_digits.yml")

@@ -14,7 +14,7 @@ from training.record import read_finished, read_record
 from utils import cli, clusters, saved
 from utils.common_config import get_criterion, get_model, how_to_run
 from utils.config import REPOSITORY, load_config
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 CONFIGS = REPOSITORY / "configs"
 ENV = CONFIGS / "env.yml"

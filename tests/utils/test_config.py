@@ -15,7 +15,7 @@ from training.comparison import to_plain
 from utils import config, schema
 from utils.config import create_config, load_config
 from utils.overrides import merge
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 
 CONFIGS = config.REPOSITORY / "configs"
 

@@ -16,7 +16,7 @@ from utils.common_config import (
     get_val_transformations,
 )  # fmt: skip
 from utils.config import load_config
-from utils.schema import SETUPS
+from utils.setups import SETUPS
 from utils.stage import KEYS
 
 CONFIGS = REPOSITORY / "configs"
