@@ -28,7 +28,7 @@ from training.record import read_record
 from utils import cli, clusters
 from utils.common_config import get_embedder, get_train_dataset, get_val_dataset
 from utils.config import REPOSITORY, load_config
-from utils.pretext import load_val_neighbors
+from utils.mined import load_val_neighbors
 from utils.stage import main_of
 
 CONFIGS = {

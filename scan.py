@@ -35,7 +35,7 @@ from utils.common_config import (
     get_train_transformations,
     get_view_loader,
 )
-from utils.pretext import load_train_neighbors, load_val_neighbors
+from utils.mined import load_train_neighbors, load_val_neighbors
 from utils.stage import run_stage
 
 

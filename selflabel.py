@@ -39,7 +39,7 @@ from utils.common_config import (
     get_val_transformations,
     get_view_loader,
 )
-from utils.pretext import find_val_neighbors
+from utils.mined import find_val_neighbors
 from utils.stage import run_stage
 
 

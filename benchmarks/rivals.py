@@ -34,7 +34,7 @@ from recipes.project import Project
 from recipes.record import RIVAL
 from system.errors import UserError
 from system.runtime import Runtime, generator
-from utils import cli, pretext
+from utils import cli, mined
 from utils.common_config import get_backbone, get_val_dataset
 
 MINUTES = 6
@@ -90,7 +90,7 @@ def compare(output: Path) -> dict[str, Any]:
         for way, project in zip((from_features, from_scratch), projects, strict=True)
     ]
     configs = [project.load(project.stages[0]) for project in projects]
-    features = [pretext.load_features(p, "train", one.dataset) for p, one in zip(configs, found, strict=True)]
+    features = [mined.load_features(p, "train", one.dataset) for p, one in zip(configs, found, strict=True)]
     neighbors = [neighbors_of(one.project, one.dataset) for one in found]
     number, scores = projects[0].request["num_clusters"], {}
     for place, side in enumerate(SIDES):

@@ -38,7 +38,7 @@ from system.errors import UserError
 from system.runtime import one_thread
 from training.record import read_record
 from training.run import Run
-from utils import cli, pretext
+from utils import cli, mined
 from utils.clusters import score_prediction
 from utils.common_config import get_backbone, get_splits, split_by_network
 from utils.stage import run_stage
@@ -134,8 +134,8 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = EVE
         temi_beta: of TEMI; 1 lets clusters be of unequal size, and the default does where `cluster_prior` expects that.
     """
     train_set, val_set = get_splits(p, run)
-    features = pretext.load_features(p, "train", train_set)
-    neighbors = pretext.load_split_neighbors(p, "train", train_set, min(NUM_NEIGHBORS, len(train_set) - 1))
+    features = mined.load_features(p, "train", train_set)
+    neighbors = mined.load_split_neighbors(p, "train", train_set, min(NUM_NEIGHBORS, len(train_set) - 1))
     run.only_tried(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
     options: dict[Callable[..., Candidate], dict[str, Any]] = {
         scan_heads.fit: {"cluster_prior": p.cluster_prior},
@@ -167,7 +167,7 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = EVE
             scores = score_clusters(clusters, train_set.targets, p.num_classes, count_classes(train_set))
             row["acc_from_labels"] = round(scores["acc"], 4)
     told = {"chosen": verdict.table[verdict.chosen].name, "reason": verdict.reason, "trust": verdict.trust}
-    val_features = features if val_set is train_set else pretext.load_features(p, "val", val_set)
+    val_features = features if val_set is train_set else mined.load_features(p, "val", val_set)
     scores = score_prediction(Prediction(val_features, predict(head, val_features)), val_set)
     scores.pop("confusion", None)
     return {**told, "consensus": round(verdict.consensus, 4), "candidates": table, **scores}

@@ -24,7 +24,7 @@ from system.console import say
 from system.runtime import one_thread
 from system.sections import Positive
 from training.run import Run
-from utils import cli, pretext
+from utils import cli, mined
 from utils.common_config import get_backbone, get_splits, split_by_network
 from utils.stage import run_stage
 
@@ -74,7 +74,7 @@ def train(p: Any, run: Run, low: Positive = SMALLEST, high: Positive | None = No
     """
     train_set, _ = get_splits(p, run)
     low, high = check_range(low, high, len(train_set), "method_kwargs.low to method_kwargs.high")
-    features = pretext.load_features(p, "train", train_set)
+    features = mined.load_features(p, "train", train_set)
     run.only_tried(f"{len(features):,} features of {features.shape[1]} dimensions are there to be looked at")
     spaces = split_by_network(features, get_backbone(p))
     points, choice, sheets = count_clusters(spaces, low, high, p.seed, say)

@@ -26,7 +26,7 @@ from system.runtime import Runtime
 from system.text import shown
 from training.folder import CONFIG, MODEL
 from training.record import RECORD, read_record
-from utils import clusters, pretext, saved
+from utils import clusters, mined, saved
 from utils.common_config import get_backbone, get_embedder, get_val_dataset
 
 
@@ -45,7 +45,7 @@ def find_features(p: Any, model: Path, paths: Sequence[str], device: str) -> Ten
         )
     if p.setup == "candidates":
         _require_unchanged(p, dataset)
-        features = pretext.load_features(p, "train", dataset)
+        features = mined.load_features(p, "train", dataset)
     else:
         runtime = Runtime.start(device, p.precision, deterministic=p.deterministic)
         found = predict(*clusters.load_for_prediction(p, model, runtime), dataset, get_embedder(p, runtime))

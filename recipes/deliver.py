@@ -21,7 +21,7 @@ from system.files import write_file, write_text
 from training.comparison import to_plain
 from training.folder import CONFIG, MODEL
 from training.record import RECORD
-from utils import clusters, pretext
+from utils import clusters, mined
 from utils.common_config import get_val_dataset
 from utils.saved import relative_config
 
@@ -94,7 +94,7 @@ def from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
         return Delivery(project, dataset, winner.stage, winner.path, winner.prediction, rows, reason, result["trust"])
     p = EasyDict({**p, "head_kwargs": clusters.read_head(p, path)})
     model, head = clusters.load_clustering(p, path)
-    prediction = predict_features(model, head, pretext.load_features(p, "train", dataset))
+    prediction = predict_features(model, head, mined.load_features(p, "train", dataset))
     if finalists:
         reason += "; what refining made of it is no better by this rule, and is not used"
     return Delivery(project, dataset, "candidates", path, prediction, rows, reason, result["trust"])
@@ -143,7 +143,7 @@ def support(clusters: Tensor, spaces: Sequence[Tensor]) -> float:
 def neighbors_of(project: Project, dataset: Any) -> Tensor:
     """The nearest neighbors int64 [N, k + 1] in the features of a project."""
     p = project.load(project.stages[0])
-    return pretext.load_split_neighbors(p, "train", dataset, min(NEAREST, len(dataset) - 1))
+    return mined.load_split_neighbors(p, "train", dataset, min(NEAREST, len(dataset) - 1))
 
 
 def choose_row(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:

@@ -36,7 +36,7 @@ from system.text import csv_cell, csv_path
 from system.yaml_file import HERE
 from training.comparison import to_plain
 from training.folder import MODEL
-from utils import pretext, saved
+from utils import mined, saved
 from utils.common_config import get_backbone, get_val_dataset
 from utils.config import load_config
 
@@ -207,7 +207,7 @@ def _read(config: Any, paths: Sequence[str]) -> tuple[LinearHead, Tensor]:
     """The classifier of a finished run, and features [N, D] of its network, a row for each path."""
     dataset = get_val_dataset(config)
     places = {path: i for i, path in enumerate(dataset.paths)}
-    features = pretext.load_features(config, "train", dataset)[[places[path] for path in paths]]
+    features = mined.load_features(config, "train", dataset)[[places[path] for path in paths]]
     network = ClassifierModel(get_backbone(config), config.num_classes)
     load_classifier(network, read_weights(config.pretext_model))
     head = LinearHead([network.backbone_dim], config.num_classes)

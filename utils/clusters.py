@@ -35,7 +35,7 @@ from training.board import Board
 from training.comparison import to_plain
 from training.folder import CONFIG, MODEL
 from training.record import read_finished
-from utils import engines, pretext
+from utils import engines, mined
 from utils.common_config import get_backbone, get_embedder, get_model, get_train_dataset, how_to_run
 from utils.setups import SETUPS, STAGES
 
@@ -79,7 +79,7 @@ def load_start(p: EasyDict, dataset: Any) -> Any:
         return get_model(p, p.scan_model)
     model = get_model(p)
     chosen, head = load_clustering(EasyDict({**p, "setup": "candidates"}), p.candidates_model, how_to_run("candidates"))
-    features = pretext.load_features(p, "train", dataset)
+    features = mined.load_features(p, "train", dataset)
 
     def fit() -> dict[str, Tensor]:
         with torch.no_grad():
@@ -136,7 +136,7 @@ def predict_split(p: EasyDict, model: Any, head: int, dataset: Any, runtime: Run
     """Apply a clustering model to a split: to its images, or to the features that somebody else computed of them."""
     given = is_given(p.backbone)
     if given and SETUPS[p.setup].starts_from == "pretext":
-        return predict_features(model, head, pretext.load_features(p, "train", dataset))
+        return predict_features(model, head, mined.load_features(p, "train", dataset))
     if not given or "features" not in p.method_kwargs:
         return predict(model, head, dataset, get_embedder(p, runtime))
     table = FeatureTable(Path(expand_path(p.method_kwargs["features"])), model.backbone_dim)

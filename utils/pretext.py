@@ -12,16 +12,14 @@ import torch
 from easydict import EasyDict
 from torch import Tensor, nn
 
-from clustering.neighbors import load_neighbors, mine_over_ranks, purity, save_neighbors, weighted_knn
+from clustering.neighbors import mine_over_ranks, purity, save_neighbors, weighted_knn
 from clustering.parts import Parts
-from clustering.validation import VALIDATION_COLUMNS
 from data.files.reading import record_of
 from data.files.stream import UnreadableImageError
 from models.models import FeatureModel, LayerFeatures
 from models.weights import save_weights
 from report import plots
 from system import distributed, owned
-from system.bounded import map_array
 from system.console import say, warn
 from system.errors import UserError
 from system.files import is_own, remove, write_file
@@ -31,7 +29,7 @@ from training.folder import PER_SPLIT, adopt
 from training.record import RECORD, read_finished
 from training.run import Run
 from utils import engines
-from utils.common_config import get_embedder, get_model, get_splits, get_train_dataset, get_val_dataset, how_to_run
+from utils.common_config import get_embedder, get_model, get_splits, get_train_dataset, get_val_dataset
 from utils.config import require
 from utils.setups import SETUPS
 
@@ -268,16 +266,6 @@ def _make_room(p: EasyDict, model: nn.Module) -> bool:
     return True
 
 
-def load_features(p: EasyDict, split: str, dataset: Any) -> Tensor:
-    """A split's features float32 `[N, D]` as its pretext run left them; raises UserError when they do not fit it."""
-    path = Path(p.pretext_dir) / f"features-{split}.npy"
-    load_split_neighbors(p, split, dataset, 1)  # of the same images, or this says what is wrong
-    features = map_array(path)
-    if len(features) != len(dataset):
-        raise UserError(f"{path} holds features of {len(features)} images, but there are {len(dataset)}; mine again")
-    return torch.from_numpy(np.array(features, dtype=np.float32))
-
-
 def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
     """Say what came out; returns the exit code 0."""
     if again:
@@ -289,37 +277,3 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
             shares = ", ".join(f"{100 * share:.2f} % at {k}" for k, share in result[f"purity_{split}"].items())
             say(f"purity of the {split} neighbors (labels only score): {shares}", "green")
     return 0
-
-
-def load_split_neighbors(p: EasyDict, split: str, dataset: Any, num_neighbors: int) -> Tensor:
-    """A split's neighbors int64 `[N, num_neighbors + 1]`; raises UserError when they are missing or do not fit."""
-    path = p[f"topk_neighbors_{split}_path"]
-    advice = how_to_run("pretext")
-    if Path(p.pretext_model).exists():
-        advice = f"mine with the model that is there: python simclr.py --config_exp FILE --mine_only; or {advice}"
-    return torch.from_numpy(load_neighbors(path, len(dataset), num_neighbors, dataset.fingerprint(), advice))
-
-
-def load_train_neighbors(p: EasyDict, dataset: Any) -> Tensor:
-    """The training split's neighbors, `num_neighbors` of them."""
-    return load_split_neighbors(p, "train", dataset, p.num_neighbors)
-
-
-def load_val_neighbors(p: EasyDict, dataset: Any) -> Tensor:
-    """The validation split's neighbors, as many as the validation loss looks at."""
-    return load_split_neighbors(p, "val", dataset, num_val_neighbors(dataset))
-
-
-def num_val_neighbors(dataset: Any) -> int:
-    """Neighbors of each image that the validation loss looks at."""
-    return min(VALIDATION_COLUMNS, len(dataset)) - 1
-
-
-def find_val_neighbors(p: EasyDict, dataset: Any, model: Any, runtime: Runtime) -> Tensor:
-    """`load_val_neighbors`, or where no pretext task left any, as next to a released scan model, mined with `model`."""
-    path = p.topk_neighbors_val_path
-    if distributed.from_main(Path(path).exists()):
-        return load_val_neighbors(p, dataset)
-    say(f"{path} is missing; the validation loss uses neighbors in the scan model's own features instead")
-    features = get_embedder(p, runtime).embed(model.backbone, dataset, desc="features of val")
-    return torch.from_numpy(mine_over_ranks(features, num_val_neighbors(dataset), p.neighbors))
