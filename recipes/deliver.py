@@ -101,12 +101,12 @@ def from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
 
 
 def from_scratch(project: Project, dataset: Any, runtime: Any) -> Delivery:
-    """The model whose clusters the neighbors share most, of those that have not emptied clusters."""
+    """The last model of the stages, as published, of those that kept their clusters: see `choose_last`."""
     scan = find_finalist(project, "scan", "scan", MODEL, dataset, runtime)
     finalists = [*([scan] if scan else []), *refined(project, dataset, runtime)]
     neighbors = neighbors_of(project, dataset)
     rows = [score_finalist(finalist, neighbors, dataset) for finalist in finalists]
-    chosen, reason = choose_row(rows)
+    chosen, reason = choose_last(rows)
     winner = finalists[chosen]
     trust = trust_in_one(rows[chosen]["neighbors"], rows[chosen]["used"])
     return Delivery(project, dataset, winner.stage, winner.path, winner.prediction, rows, reason, trust)
@@ -155,6 +155,20 @@ def choose_row(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
     ranked = [scores._replace(name=row.get("refines", row["name"])) for scores, row in zip(table, rows, strict=True)]
     chosen = choose(ranked)
     return chosen, explain(table, chosen)
+
+
+def choose_last(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    """The position of the last of several stages' clusterings that has not collapsed, and why.
+
+    Neighbors in the pretext features do not choose here: SCAN is trained to agree with them, and self-labeling goes
+    beyond them. On CIFAR-10 they share a cluster less often after it, while accuracy rises by 5 to 10 points. Where
+    self-labeling fails, it empties clusters.
+    """
+    kept = sound_of([row["used"] for row in rows], [row["evenness"] for row in rows])
+    chosen = kept[-1]
+    more = [row["name"] for row in rows[chosen + 1 :]]
+    lost = f"; {' and '.join(more)} left clusters nearly empty" if more else ""
+    return chosen, f"{rows[chosen]['name']}: the last model of the stages that kept its clusters{lost}"
 
 
 def trust_in_one(neighbors: float, used: int) -> str:

@@ -7,7 +7,7 @@ import torch
 from clustering.prediction import Prediction
 from recipes.choose import choose
 from recipes.configs import Configs
-from recipes.deliver import Delivery, choose_row, trust_in_one, verdict_of
+from recipes.deliver import Delivery, choose_last, choose_row, trust_in_one, verdict_of
 from recipes.features import Features, make_recipe
 from recipes.refining import by_the_clock, num_epochs, stages_of
 from system.errors import ConfigError
@@ -126,6 +126,18 @@ def test_what_was_refined_competes_as_what_it_began_as():
     assert choose_row([*table, row("best", 0.715, refines="kmeans")])[0] == 1
     assert choose_row([*table, row("best", 0.95, used=4, refines="vote")])[0] == 1
     assert choose_row([*table, row("best", math.nextafter(0.70, 1), refines="vote")])[1].startswith("best: neighbors")
+
+
+def test_from_scratch_the_last_model_that_kept_its_clusters_is_handed_out():
+    scan, best, last = row("scan", 0.9), row("best", 0.8), row("last", 0.5)
+    assert choose_last([scan, best, last]) == (2, "last: the last model of the stages that kept its clusters")
+    lost = last | {"used": 4}
+    assert choose_last([scan, best, lost])[0] == 1 and choose_last([scan, best, lost])[1].endswith(
+        "; last left clusters nearly empty"
+    )
+    assert choose_last([scan, best | {"used": 4}, lost])[1].endswith("; best and last left clusters nearly empty")
+    assert choose_last([scan, best, last | {"evenness": 0.0}])[0] == 1
+    assert choose_last([scan])[0] == 0
 
 
 def test_trust_does_not_promise_fewer_clusters():
