@@ -67,10 +67,11 @@ def _selflabel(data: str, *words: str, kept: str = "selflabel") -> Step:
     return Step("selflabel", f"selflabel/selflabel_{data}", words, {kept: "acc"})
 
 
-_WARM = Step(
+# Features that are spread less evenly: SimCLR itself has .1 here.
+_TEMPERATURE = Step(
     "simclr",
     "pretext/simclr_cifar10_cpu",
-    ("run_name=warm", "epochs=45", "criterion_kwargs={temperature: 0.3}"),
+    ("run_name=temperature", "epochs=45", "criterion_kwargs={temperature: 0.3}"),
     PRETEXT_SCORES,
 )
 
@@ -231,7 +232,7 @@ ROWS: dict[str, Row] = {
     "pretext-simclr": _pretext(
         "simclr", "SimCLR", "K-means 65.9, then SCAN and self-labeling 87.6", _simclr("cifar10_cpu"), "cpu"
     ),
-    "pretext-warm": _pretext("warm", "SimCLR, temperature .3", first=_WARM),
+    "pretext-temperature": _pretext("temperature", "SimCLR, temperature .3", first=_TEMPERATURE),
     "pretext-byol": _pretext("byol", "BYOL", "K-means 89.4, not in SCAN's paper"),
     "mnist-kmeans": _clustering("kmeans", "K-means on pixels", 2, "57.2, another protocol"),
     "mnist-autoencoder": _clustering(

@@ -52,11 +52,19 @@ def _table(result: dict[str, Any], table: str, columns: dict[str, str], first: s
 
 def pretext(read: Read) -> str:
     """Pretext tasks on CIFAR-10, and what the stages make of them."""
+    result = read("ablations.json")
+    taken = {
+        row.title: result["rows"][name]["seconds"].get(row.steps[0].setup)
+        for name, row in ROWS.items()
+        if row.table == "pretext" and name in result["rows"]
+    }
+    minutes = [f"{title} {seconds / 60:.0f}" for title, seconds in taken.items() if seconds]
     note = (
-        "One seed, each pretext task about 40 minutes: SimCLR half the epochs of its config for two cores. What is in "
-        "print is of other networks and hundreds of epochs: the order is what to compare."
+        f"One seed. Minutes of the pretext task: {', '.join(minutes)}; the memory bank's beside other work. SimCLR is "
+        "given half the epochs of its config for two cores. What is in print is of other networks and hundreds of "
+        "epochs: the order is what to compare."
     )
-    return _table(read("ablations.json"), "pretext", PRETEXT, "CIFAR-10 (JPEG copy), two cores, %", note)
+    return _table(result, "pretext", PRETEXT, "CIFAR-10 (JPEG copy), two cores, %", note)
 
 
 def mnist(read: Read) -> str:

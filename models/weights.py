@@ -1,4 +1,4 @@
-"""Weights from files: every published form is read, and nothing stays unloaded without an error.
+"""Weights from files: every published form is read.
 
 The forms: a bare state_dict (pretext, self-label); `{'model', 'head'}` (scan); resumable `{'optimizer',
 'model', 'epoch', …}` with numpy scalars and keys that begin with `module.`; MoCo v2's release, whose query

@@ -1,7 +1,7 @@
-"""What a clustering hands out: the model that label-free scores prefer, never one that is known to be worse."""
+"""What a clustering hands out: chosen without labels, and never a model that lost clusters which another one kept."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import yaml
 from easydict import EasyDict
 from torch import Tensor
 
-from clustering.judge import NEAREST, Scores, choose, explain, neighbor_agreement, sound_of
+from clustering.judge import NEAREST, SMALLEST_EVENNESS, Scores, choose, explain, neighbor_agreement, sound_of
 from clustering.prediction import OTHER, Prediction, predict_features
 from recipes.finalists import Finalist, find_finalist, has_models, refined, score_finalist
 from recipes.leave_out import leave_out
@@ -100,21 +100,26 @@ def from_features(project: Project, dataset: Any, runtime: Any) -> Delivery:
     return Delivery(project, dataset, "candidates", path, prediction, rows, reason, result["trust"])
 
 
-def from_scratch(project: Project, dataset: Any, runtime: Any) -> Delivery:
-    """The last model of the stages, as published, of those that kept their clusters: see `choose_last`."""
+Chooser = Callable[[Sequence[Mapping[str, Any]]], tuple[int, str]]
+
+
+def from_scratch(project: Project, dataset: Any, runtime: Any, choose_one: Chooser | None = None) -> Delivery:
+    """One of the models that the stages left, by default as `choose_last` says."""
     scan = find_finalist(project, "scan", "scan", MODEL, dataset, runtime)
     finalists = [*([scan] if scan else []), *refined(project, dataset, runtime)]
     neighbors = neighbors_of(project, dataset)
     rows = [score_finalist(finalist, neighbors, dataset) for finalist in finalists]
-    chosen, reason = choose_last(rows)
+    chosen, reason = (choose_one or choose_last)(rows)
     winner = finalists[chosen]
-    trust = trust_in_one(rows[chosen]["neighbors"], rows[chosen]["used"])
+    # Trust is in the features: of the models they gave, the one that neighbors agree with most says how good they are.
+    trust = trust_in_one(max(row["neighbors"] for row in rows), rows[chosen]["used"])
     return Delivery(project, dataset, winner.stage, winner.path, winner.prediction, rows, reason, trust)
 
 
 def _between_spaces(found: Delivery, rival: Project, runtime: Any) -> Delivery:
     """What was found in pretrained features or by a network from scratch: what has more support in both spaces."""
-    other = from_scratch(rival, get_val_dataset(rival.load(REFINING)), runtime)
+    # By neighbors they then compete, so by neighbors the rival's model is chosen: so it was measured.
+    other = from_scratch(rival, get_val_dataset(rival.load(REFINING)), runtime, choose_row)
     spaces = [neighbors_of(one.project, one.dataset) for one in (found, other)]
     finalists = [
         Finalist("", one.stage, one.path, one.prediction, one.project.load(one.stage).cluster_prior)
@@ -158,17 +163,17 @@ def choose_row(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
 
 
 def choose_last(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
-    """The position of the last of several stages' clusterings that has not collapsed, and why.
+    """The position of the last of the stages' clusterings, in the order of training, that has not collapsed, and why.
 
-    Neighbors in the pretext features do not choose here: SCAN is trained to agree with them, and self-labeling goes
-    beyond them. On CIFAR-10 they share a cluster less often after it, while accuracy rises by 5 to 10 points. Where
-    self-labeling fails, it empties clusters.
+    Where all have, it is the first. Neighbors in the pretext features do not choose here: SCAN is trained to agree with
+    them, and self-labeling goes beyond. On CIFAR-10 its validation loss rises while accuracy rises by 4 to 10 points.
     """
     kept = sound_of([row["used"] for row in rows], [row["evenness"] for row in rows])
-    chosen = kept[-1]
-    more = [row["name"] for row in rows[chosen + 1 :]]
+    if rows[kept[0]]["evenness"] < SMALLEST_EVENNESS:
+        return 0, f"{rows[0]['name']}: every model of the stages left clusters nearly empty, and this is the first"
+    more = [row["name"] for row in rows[kept[-1] + 1 :]]
     lost = f"; {' and '.join(more)} left clusters nearly empty" if more else ""
-    return chosen, f"{rows[chosen]['name']}: the last model of the stages that kept its clusters{lost}"
+    return kept[-1], f"{rows[kept[-1]]['name']}: the last model of the stages that kept its clusters{lost}"
 
 
 def trust_in_one(neighbors: float, used: int) -> str:

@@ -244,9 +244,8 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
         )
         if result["last_loss"] > result["scan_loss"] and p.starts_from == "scan":
             say(
-                "it rose, as it often does while clusters get better: what self-labeling learns goes beyond the "
-                "neighbors by which this loss judges. To see which model serves you better, compare them: "
-                "eval.py --report draws the clusters of each"
+                "the validation loss rose, as it often does while clusters get better; to compare the models, run "
+                "eval.py --report --model FILE on each"
             )
         elif result["last_loss"] > result["scan_loss"]:
             warn(

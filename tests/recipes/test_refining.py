@@ -138,6 +138,9 @@ def test_from_scratch_the_last_model_that_kept_its_clusters_is_handed_out():
     assert choose_last([scan, best | {"used": 4}, lost])[1].endswith("; best and last left clusters nearly empty")
     assert choose_last([scan, best, last | {"evenness": 0.0}])[0] == 1
     assert choose_last([scan])[0] == 0
+    empty = {"used": 1, "evenness": 0.0}
+    assert choose_last([scan | empty, last | empty])[0] == 0
+    assert "every model of the stages" in choose_last([scan | empty, last | empty])[1]
 
 
 def test_trust_does_not_promise_fewer_clusters():

@@ -198,7 +198,10 @@ def test_a_key_of_another_stage_is_refused_on_the_command_line_alone(config, wor
 
 @pytest.mark.parametrize(
     ("start", "words"),
-    [("scan", "it rose, as it often does while clusters get better"), ("candidates", "warning: self-labeling ends")],
+    [
+        ("scan", "the validation loss rose, as it often does while clusters get better"),
+        ("candidates", "warning: self-labeling ends"),
+    ],
 )
 def test_a_validation_loss_that_rose_is_a_warning_only_where_features_stay(start, words, tmp_path, capsys):
     words_given = [f"root_dir={tmp_path}", f"starts_from={start}"]
