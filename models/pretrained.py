@@ -9,7 +9,6 @@
 """
 
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import hub
 from models.embedded import EMBEDDED, TOGETHER, read_embedded
-from models.weights import read_weights
+from models.provenance import UNKNOWN, trained_with
+from models.weights import read_state
 from system.errors import ConfigError, UserError
 
 PREFIX = "timm/"
@@ -29,11 +29,6 @@ SHORT_NAMES = {"dinov2": "timm/vit_small_patch14_dinov2.lvd142m"}
 SMALLEST_SIDE = 128  # on a CPU, for images that are smaller: networks trained at 224 see little in 32 pixels
 SIDE_STEP = 32  # what a convolutional network halves a side by, five times
 DINOV2_SIDES = {"gpu": 224, "cpu": 126}  # multiples of its patches of 14; its own 518 takes 15 times as long
-
-UNKNOWN, NO_LABELS, IMAGENET, CAPTIONS = "unknown", "no labels", "ImageNet's labels", "captions"
-WITHOUT_LABELS = re.compile(r"(fb_)?dino|(dinov3_)?lvd\d+m|sat493m|mae|fcmae|seer|in\d+k_ijepa")
-WITH_IMAGENET = re.compile(r"(?<!mim_)(?<!lc_)in(w21|1|12|21|22)k|mim_.*_ft_")
-WITH_CAPTIONS = re.compile(r"clip|laion|openai|datacomp|dfn|webli|merged2b|cc12m|yfcc15m|ogvl")
 
 
 @dataclass(frozen=True)
@@ -201,15 +196,6 @@ def choose_side(timm_name: str, config: Any, device: str, image_side: int | None
     return min(own, max(SMALLEST_SIDE, -(-image_side // SIDE_STEP) * SIDE_STEP))
 
 
-def trained_with(tag: str) -> str:
-    """What weights were trained with, by the tag that timm gives them: `a1_in1k`, `lvd142m`, `in22k_ft_in1k`."""
-    if WITHOUT_LABELS.fullmatch(tag):
-        return NO_LABELS
-    if WITH_IMAGENET.search(tag):
-        return IMAGENET
-    return CAPTIONS if WITH_CAPTIONS.search(tag) else UNKNOWN
-
-
 def is_installed(name: str) -> bool:
     """Whether a backbone's weights are installed with the project."""
     return name in EMBEDDED or name in TOGETHER
@@ -251,33 +237,6 @@ def _read(name: str, timm_name: str, weights: Path | str | None, offline: bool) 
         raise UserError(f"timm's hub has no weights for '{timm_name}'; give their file as weights, or another backbone")
     file = hub.fetch(repository, offline)
     return read_state(file.path), f"{file.repository}@{file.commit}"
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The backbone's tensors of a .safetensors file or of any PyTorch file that `read_weights` knows.
-
-    Raises UserError when the file is missing, damaged, or holds something else.
-    """
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    state = read_weights(path).state
-    return {key.removeprefix("backbone."): value for key, value in state.items() if not _is_head(key)}
-
-
-def _is_head(key: str) -> bool:
-    return key.startswith(("contrastive_head.", "cluster_head."))
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    import safetensors
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UserError(f"weights {path} does not exist; give another path")
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); copy or download it again") from error
 
 
 def _build(

@@ -139,6 +139,33 @@ def read_weights(path: Path | str, advice: str = "give the path of a model file"
     return weights
 
 
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The backbone's tensors of a .safetensors file or of any PyTorch file that `read_weights` knows.
+
+    Raises UserError when the file is missing, damaged, or holds something else.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    state = read_weights(path).state
+    return {key.removeprefix("backbone."): value for key, value in state.items() if not _is_head(key)}
+
+
+def _is_head(key: str) -> bool:
+    return key.startswith(("contrastive_head.", "cluster_head."))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    import safetensors
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"weights {path} does not exist; give another path")
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); copy or download it again") from error
+
+
 def save_weights(path: Path | str, state: Any, **facts: Any) -> None:
     """Save a model file for other stages and for plain `torch.load` on any machine, with its checksum recorded.
 

@@ -12,17 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from models import embedded, hub
-from models.pretrained import (
-    CAPTIONS,
-    IMAGENET,
-    NO_LABELS,
-    UNKNOWN,
-    build_pretrained,
-    choose_side,
-    is_at_hand,
-    is_pretrained,
-    trained_with,
-)
+from models.pretrained import build_pretrained, choose_side, is_at_hand, is_pretrained
+from models.provenance import CAPTIONS, IMAGENET, NO_LABELS, UNKNOWN, trained_with
 from system.errors import ConfigError, UserError
 
 SMALL = "test_vit.r160_in1k"  # timm's own test networks: 0.4 million parameters
