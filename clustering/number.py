@@ -1,9 +1,9 @@
 """How many clusters there are: curves over K that need no label, and a choice that says whether it is sure.
 
 The choice is read from one curve: the silhouette of K-means on a map, the features brought to two dimensions once for
-all K. Where images form groups, the map shows them apart, and the silhouette has its peak at their number. Agreement of
-independent clusterings does not show that number, since few clusters agree for other reasons. But where it is high at
-the peak, and no number far from it is nearly as good, the peak is mostly right.
+all K, with a little of the agreement of independent clusterings. Where images form groups, the map shows them apart, and
+the silhouette has its peak at their number. Agreement alone does not show that number, since few clusters agree for
+other reasons. Where the peak stands out of all numbers that are far from it, it is mostly right.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +22,7 @@ IMAGES_PER_CLUSTER = 20  # of the largest K that is looked at unless one is give
 FEWEST_PER_CLUSTER = 5  # of the largest K that may be given
 GRID_SIZE = 11
 RANGE = 0.03  # values so near to the best one are in the range that is told
-WIDEST = 2.0  # the largest number in the range is at most so many times the smallest, where the answer is sure
-FALL_ABOVE = 0.08  # of the silhouette, from a sure peak to some larger number
+FAR = 1.5  # numbers that differ by more than this factor are far from each other
 TWO_ABOVE = 0.25  # by which two clusters must be better than all others to be a peak
 OTHER_PEAKS = 0.1  # peaks so near to the best one are told
 WEIGHT = 0.1  # of agreement next to the silhouette: it decides between peaks that are nearly equal
@@ -42,8 +41,8 @@ class Point(NamedTuple):
     generalisation: float
 
 
-SURE = 0.56
-"""The agreement from which on the best peak is sure: best_agreement of the cases of benchmarks/number.py up to SEEN."""
+SURE = 0.055
+"""By how much the best peak stands out where it is sure: best_lead of the cases of benchmarks/number.py up to SEEN."""
 
 
 class Choice(NamedTuple):
@@ -143,9 +142,9 @@ def search(measure: Callable[[int], Point], first: int, last: int) -> list[Point
 def choose(points: Sequence[Point], low: int, high: int, sure_from: float = SURE) -> Choice:
     """Choose the number of clusters from low to high, without a label, from points by rising K.
 
-    The chosen K is the best local peak, where it is sure, see `is_sure`, or else the best K. Points below low and above
-    high only say whether the ends are peaks. Nothing lies below two clusters, and nearly all sets of images fall into
-    two kinds, so two are a peak only where they are far better than every other number.
+    The chosen K is the best one; it is sure where its `lead` is at least `sure_from`. Points below low and above high
+    only say whether the ends are peaks, and how far the best one stands out. Nothing lies below two clusters, and nearly
+    all sets of images fall into two kinds, so two are chosen only where they are far better than every other number.
     """
     values = [height(point) for point in points]
     numbers = [point.num_clusters for point in points]
@@ -154,17 +153,12 @@ def choose(points: Sequence[Point], low: int, high: int, sure_from: float = SURE
     peaks = [i for i in find_peaks(values) if i in above_two]
     first, *rest = values
     if inside[0] == 0 and numbers[0] == SMALLEST and first > max(rest, default=first) + TWO_ABOVE:
-        peaks = [0, *peaks]
-
-    def near(best: int, among: Sequence[int]) -> list[int]:
-        return [numbers[i] for i in among if values[i] >= values[best] - RANGE]
-
-    best = peaks[0] if peaks else above_two[0]
-    span = near(best, [best, *above_two])
-    sure = bool(peaks) and is_sure(points, best, span, sure_from)
-    if not sure:
+        peaks, best = [0, *peaks], 0
+    else:
         best = max(above_two, key=lambda i: values[i])
-        span = near(best, inside)
+    sure = best in peaks and lead(points, best) >= sure_from
+    among = [best, *above_two] if sure else inside
+    span = [numbers[i] for i in among if values[i] >= values[best] - RANGE]
     others = [i for i in peaks if i != best]
     if not sure:
         span += [numbers[i] for i in others[:1]]
@@ -176,16 +170,15 @@ def choose(points: Sequence[Point], low: int, high: int, sure_from: float = SURE
     return found._replace(sentence=in_words(found))
 
 
-def is_sure(points: Sequence[Point], peak: int, near: Sequence[int], sure_from: float) -> bool:
-    """Whether the peak at a position is sure; `near` are the numbers that are nearly as good, its own included.
+def lead(points: Sequence[Point], position: int) -> float:
+    """Return by how much the point at a position is better than the best one whose number is far from its own.
 
-    It is where clusterings agree on it from `sure_from` on, no number far from it is nearly as good, and some larger
-    number is clearly worse: a cloud without groups can be cut into more and more parts that are as good.
+    Without a larger number that is far nothing is known of what lies beyond, and it is -1.
     """
-    best = points[peak]
-    lowest = min((point.silhouette for point in points[peak + 1 :]), default=best.silhouette)
-    clear = lowest <= best.silhouette - FALL_ABOVE
-    return clear and best.agreement >= sure_from and max(near) <= WIDEST * min(near)
+    own = points[position].num_clusters
+    above = [height(point) for point in points if point.num_clusters > FAR * own]
+    below = [height(point) for point in points if point.num_clusters < own / FAR]
+    return height(points[position]) - max(above + below) if above else -1.0
 
 
 def in_words(choice: Choice) -> str:
