@@ -1,8 +1,8 @@
 """How many clusters there are: curves over K that need no label, and a choice that says whether it is sure.
 
 The choice is read from one curve: the silhouette of K-means on a map, the features brought to two dimensions once for
-all K, with a little of the agreement of independent clusterings. Where images form groups, the map shows them apart, and
-the silhouette has its peak at their number. Agreement alone does not show that number, since few clusters agree for
+all K, with a little of the agreement of independent clusterings. Where images form groups, the map shows them apart,
+and the silhouette has its peak at their number. Agreement alone does not show that number, since few clusters agree for
 other reasons. Where the peak stands out of all numbers that are far from it, it is mostly right.
 """
 
@@ -142,9 +142,10 @@ def search(measure: Callable[[int], Point], first: int, last: int) -> list[Point
 def choose(points: Sequence[Point], low: int, high: int, sure_from: float = SURE) -> Choice:
     """Choose the number of clusters from low to high, without a label, from points by rising K.
 
-    The chosen K is the best one; it is sure where its `lead` is at least `sure_from`. Points below low and above high
-    only say whether the ends are peaks, and how far the best one stands out. Nothing lies below two clusters, and nearly
-    all sets of images fall into two kinds, so two are chosen only where they are far better than every other number.
+    The chosen K is the best one; it is sure where it is a peak whose `lead` is at least `sure_from`. Points below low
+    and above high only say whether the ends are peaks, and how far the best one stands out. Nothing lies below two
+    clusters, and nearly all sets of images fall into two kinds, so two are chosen only where they are far better than
+    every other number.
     """
     values = [height(point) for point in points]
     numbers = [point.num_clusters for point in points]
@@ -173,12 +174,12 @@ def choose(points: Sequence[Point], low: int, high: int, sure_from: float = SURE
 def lead(points: Sequence[Point], position: int) -> float:
     """Return by how much the point at a position is better than the best one whose number is far from its own.
 
-    Without a larger number that is far nothing is known of what lies beyond, and it is -1.
+    Where no larger number is far, the largest counts; where none is larger, nothing is known, and it is -1.
     """
-    own = points[position].num_clusters
-    above = [height(point) for point in points if point.num_clusters > FAR * own]
-    below = [height(point) for point in points if point.num_clusters < own / FAR]
-    return height(points[position]) - max(above + below) if above else -1.0
+    own, last = points[position].num_clusters, points[-1]
+    above = [point for point in points if point.num_clusters > FAR * own] or [last]
+    below = [point for point in points if point.num_clusters < own / FAR]
+    return height(points[position]) - max(map(height, above + below)) if last.num_clusters > own else -1.0
 
 
 def in_words(choice: Choice) -> str:

@@ -11,13 +11,14 @@ from clustering.number import (
     choose,
     find_peaks,
     grid,
+    lead,
     mean_agreement,
     search,
     silhouette,
 )
 from system.errors import ConfigError
 
-SURE = 0.5
+SURE = 0.05
 
 
 def curve(silhouettes, agreement=0.9, first=2):
@@ -55,9 +56,9 @@ def test_agreement_is_the_mean_over_pairs():
 
 
 def test_the_best_peak_is_chosen_and_others_are_told():
-    found = choose(curve([0.7, 0.4, 0.5, 0.49, 0.42, 0.46, 0.3, 0.45, 0.2]), 2, 10, SURE)
+    found = choose(curve([0.3, 0.4, 0.5, 0.49, 0.42, 0.43, 0.3, 0.42, 0.2]), 2, 10, SURE)
     assert (found.num_clusters, found.runner_up, found.sure) == (4, 7, True)
-    assert (found.low, found.high) == (4, 5) and found.peaks == [4, 7, 9]  # 2 is high for nearly all images
+    assert (found.low, found.high) == (4, 5) and found.peaks == [4, 7, 9]
     assert found.sentence == (
         "4 clusters: images form groups that are apart; any from 4 to 5 is nearly as good; the next best number is 7; "
         "there are groups within groups, also at 9"
@@ -68,14 +69,14 @@ def test_the_best_peak_is_chosen_and_others_are_told():
     ("points", "num_clusters"),
     [
         (curve([0.3, 0.43, 0.45, 0.44, 0.44, 0.43, 0.2]), 4),  # a flat peak: 3 to 7 are nearly as good
-        (curve([0.3, 0.4, 0.6, 0.5], agreement=0.49), 4),  # one that clusterings do not agree on
+        (curve([0.1, 0.2, 0.6, 0.2, 0.2, 0.56, 0.1]), 4),  # 7 is far, and hardly worse
         (curve([0.9, 0.8, 0.7, 0.6]), 3),  # none
         (curve([0.5, 0.6, 0.7, 0.8]), 5),
-        (curve([0.7, 0.58, 0.581, 0.57, 0.56, 0.55, 0.51]), 4),  # more clusters are hardly worse
-        (curve([0.7, 0.64, 0.5, 0.55, 0.2], agreement=0.2), 3),  # the best one, though 5 is the peak
+        (curve([0.4, 0.58, 0.581, 0.57, 0.56, 0.55, 0.51]), 4),  # more clusters are hardly worse
+        (curve([0.7, 0.64, 0.5, 0.55, 0.2]), 3),  # the best one, though 5 is the peak
     ],
 )
-def test_without_agreement_on_a_narrow_peak_the_answer_is_not_sure(points, num_clusters):
+def test_where_no_peak_stands_out_the_answer_is_not_sure(points, num_clusters):
     found = choose(points, 2, 9, SURE)
     assert (found.num_clusters, found.sure) == (num_clusters, False)
     assert found.low <= num_clusters <= found.high and found.low < found.high
@@ -84,7 +85,7 @@ def test_without_agreement_on_a_narrow_peak_the_answer_is_not_sure(points, num_c
 
 
 def test_a_far_peak_is_not_named_as_the_next_best():
-    found = choose(curve([0.7, 0.2, 0.6, 0.2, 0.4, 0.2]), 2, 7, SURE)
+    found = choose(curve([0.3, 0.2, 0.6, 0.2, 0.4, 0.2]), 2, 7, SURE)
     assert (found.num_clusters, found.runner_up, found.peaks) == (4, 6, [4])
     assert found.sentence == "4 clusters: images form groups that are apart"
 
@@ -93,14 +94,22 @@ def test_two_are_taken_where_they_are_far_better_than_every_other_number():
     assert choose(curve([0.9, 0.64, 0.6, 0.55]), 2, 4, SURE)[:5] == (2, None, 2, 2, True)
     assert choose(curve([0.9, 0.66, 0.6, 0.55]), 2, 4, SURE)[:5] == (3, None, 2, 3, False)
     assert choose(curve([0.9, 0.64, 0.6, 0.55]), 3, 4, SURE).num_clusters == 3
-    assert choose(curve([0.9, 0.64, 0.6, 0.55], agreement=0.3), 2, 4, SURE)[:5] == (3, 2, 2, 3, False)
 
 
-def test_a_sure_range_ends_at_twice_its_beginning():
-    flat = [0.1, 0.1, 0.5, 0.51, 0.5, 0.5, 0.5]  # 4 to 8
-    assert choose(curve([*flat, 0.1]), 2, 9, SURE)[2:5] == (4, 8, True)
-    assert choose(curve([*flat, 0.5, 0.1]), 2, 10, SURE)[2:5] == (4, 9, False)
-    assert choose(curve([*flat, 0.1], agreement=SURE), 2, 9, SURE).sure
+def test_numbers_within_a_factor_of_one_and_a_half_may_be_as_good():
+    assert choose(curve([0.1, 0.1, 0.5, 0.51, 0.5, 0.1, 0.08, 0.05]), 2, 8, SURE)[:5] == (5, None, 4, 6, True)
+    assert choose(curve([0.1, 0.1, 0.5, 0.51, 0.5, 0.1, 0.5, 0.1]), 2, 8, SURE)[:5] == (5, 8, 4, 8, False)
+
+
+def test_a_lead_is_over_the_best_number_that_is_far_on_either_side():
+    """From 6 the numbers above 9 and below 4 are far: 3 is .2 lower, or 10 is .1 lower; agreement counts a tenth."""
+    heights = {2: 0.1, 3: 0.4, 4: 0.6, 6: 0.6, 9: 0.6, 10: 0.3, 14: 0.2}
+    points = [Point(k, 0.5, value, 0.9) for k, value in heights.items()]
+    assert lead(points, 3) == pytest.approx(0.2)
+    points[5] = Point(10, 1.0, 0.45, 0.9)  # its height is .45 + .1
+    assert lead(points, 3) == pytest.approx(0.65 - 0.55)
+    assert lead(points[:5], 3) == 0  # nothing larger is far: 9 counts
+    assert lead(points[:4], 3) == -1
 
 
 def test_agreement_decides_between_peaks_that_are_nearly_equal():
@@ -129,7 +138,7 @@ def test_search_finds_a_peak_between_the_numbers_of_the_grid(true):
 
 def test_nothing_outside_the_range_is_chosen_or_told():
     points = curve([0.9, 0.5, 0.6, 0.8, 0.7, 0.85])  # 2 to 7
-    assert choose(points, 3, 6, SURE)[:5] == (5, None, 5, 5, True)
+    assert choose(points, 3, 6, SURE)[:5] == (5, None, 4, 6, False)
     assert choose(points, 2, 4, SURE)[:5] == (4, None, 2, 4, False)
     assert choose(points, 6, 6, SURE)[:5] == (6, None, 6, 6, False)
     assert choose(curve([0.9]), 2, 2, SURE)[:5] == (2, None, 2, 2, False)
