@@ -68,11 +68,9 @@ def _selflabel(data: str, *words: str, kept: str = "selflabel") -> Step:
 
 
 # Features that are spread less evenly: SimCLR itself has .1 here.
+_WARM = ("criterion_kwargs={temperature: 0.3}",)
 _TEMPERATURE = Step(
-    "simclr",
-    "pretext/simclr_cifar10_cpu",
-    ("run_name=temperature", "epochs=45", "criterion_kwargs={temperature: 0.3}"),
-    PRETEXT_SCORES,
+    "simclr", "pretext/simclr_cifar10_cpu", ("run_name=temperature", "epochs=45", *_WARM), PRETEXT_SCORES
 )
 
 
@@ -148,6 +146,7 @@ class Change(NamedTuple):
 
     title: str
     pretext: str = "simclr"
+    pretext_words: tuple[str, ...] = ()
     scan: tuple[str, ...] = ()
     """Words of its SCAN run; runs of the same words are one."""
     last: str = "selflabel"
@@ -164,6 +163,11 @@ CHANGES = {
     "fixmatch": Change("FixMatch, average of weights", last="fixmatch"),
     "fixmatch-less": Change("FixMatch, a quarter is reliable", last="fixmatch", last_words=("reliable_share=0.25",)),
     "fixmatch-longer": Change("FixMatch, twice the epochs", last="fixmatch", last_words=("epochs=36",)),
+    "temperature": Change("temperature .3 in SimCLR", pretext_words=_WARM),
+    "temperature-longer": Change(
+        "temperature .3, twice the epochs of self-labeling", pretext_words=_WARM, last_words=("epochs=40",)
+    ),
+    "temperature-fixmatch": Change("temperature .3, FixMatch", pretext_words=_WARM, last="fixmatch"),
     "byol": Change("BYOL", pretext="byol"),
     "byol-fixmatch": Change("BYOL, then FixMatch", pretext="byol", last="fixmatch"),
 }
@@ -172,17 +176,24 @@ SEEDS = (0, 1, 2)
 
 def _change_rows() -> dict[str, Row]:
     """Every change with three seeds of the last two stages, all first ones first; the pretext run is shared."""
-    data, rows, first = "cifar10_cpu", {}, {"recipe": 80, "byol": 40}  # minutes of what the rows after it share
+    data, rows = "cifar10_cpu", {}
+    first = {"recipe": 80, "temperature": 80, "byol": 40}  # minutes of what the rows after it share
     for seed in SEEDS:
         for name, change in CHANGES.items():
-            pretext = f"recipe-{change.pretext}"
-            scan = "-".join([change.pretext, *("average" for _ in change.scan), str(seed)])
+            own = change.pretext + ("-temperature" if change.pretext_words else "")
+            pretext = f"recipe-{own}"
+            scan = "-".join([own, *("average" for _ in change.scan), str(seed)])
             words = (f"seed={seed}", f"pretext_run={pretext}")
             runs = (f"run_name={name}-{seed}", f"scan_run={scan}")
             last = f"selflabel/{change.last}_{data}"
             once: Mapping[str, str] = {"kmeans": PRETEXT_SCORES["kmeans"]} if seed == SEEDS[0] else {}
             steps = (
-                Step(change.pretext, f"pretext/{change.pretext}_{data}", (f"run_name={pretext}",), once),
+                Step(
+                    change.pretext,
+                    f"pretext/{change.pretext}_{data}",
+                    (f"run_name={pretext}", *change.pretext_words),
+                    once,
+                ),
                 _scan(data, *words, f"run_name={scan}", *change.scan),
                 Step("selflabel", last, (*words, *runs, *change.last_words), {"selflabel": "acc"}, ("last_loss",)),
             )
