@@ -58,9 +58,9 @@ def pretext(read: Read) -> str:
         for name, row in ROWS.items()
         if row.table == "pretext" and name in result["rows"]
     }
-    minutes = [f"{title} {seconds / 60:.0f}" for title, seconds in taken.items() if seconds]
+    minutes = [f"{title}: {seconds / 60:.0f}" for title, seconds in taken.items() if seconds]
     note = (
-        f"One seed. Minutes of the pretext task: {', '.join(minutes)}; the memory bank's beside other work. SimCLR is "
+        f"One seed. Minutes of the pretext task, {'; '.join(minutes)}; the memory bank's beside other work. SimCLR is "
         "given half the epochs of its config for two cores. What is in print is of other networks and hundreds of "
         "epochs: the order is what to compare."
     )
