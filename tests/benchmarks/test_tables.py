@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from benchmarks import tables
+from benchmarks import recipe_tables, tables
 
 MARKED = "before\n<!-- table:digits -->\nold\n<!-- end -->\nbetween\n<!-- table:digits -->\n<!-- end -->\nafter\n"
 
@@ -100,7 +100,7 @@ def test_failed_checks_and_what_kills_left_are_shown():
             },
         },
     }
-    smoke, crash = tables.gpu_smoke(results.__getitem__), tables.crash(results.__getitem__)
+    smoke, crash = recipe_tables.gpu_smoke(results.__getitem__), tables.crash(results.__getitem__)
     assert "| one | passed |\n| two | failed: 0.123 apart |\n" in smoke and "\n1 of 2 checks passed." in smoke
     assert "| stages: scan 5 | 5 | not counted | 1 | 0 | 2 |\n" in crash
     assert "| commands: cache 3, sweep.py 4 | 7 | 1 | 0 | 3 | 0 |\n" in crash
