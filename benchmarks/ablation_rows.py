@@ -63,8 +63,8 @@ def _scan(data: str, *words: str, kept: str = "scan") -> Step:
     return Step("scan", f"scan/scan_{data}", words, {kept: "acc"})
 
 
-def _selflabel(data: str, *words: str, kept: str = "selflabel") -> Step:
-    return Step("selflabel", f"selflabel/selflabel_{data}", words, {kept: "acc"})
+def _selflabel(data: str, *words: str, kept: str = "selflabel", recorded: tuple[str, ...] = ()) -> Step:
+    return Step("selflabel", f"selflabel/selflabel_{data}", words, {kept: "acc"}, recorded)
 
 
 # Features that are spread less evenly: SimCLR itself has .1 here.
@@ -79,7 +79,7 @@ def _pretext(name: str, title: str, printed: str = "", first: Step | None = None
     data = "cifar10_cpu"
     first = first or Step(name, f"pretext/{name}_{data}", scores=PRETEXT_SCORES)
     words = (f"run_name={name}", f"pretext_run={run or name}")
-    after = (_scan(data, *words), _selflabel(data, *words, f"scan_run={name}"))
+    after = (_scan(data, *words), _selflabel(data, *words, f"scan_run={name}", recorded=("scan_loss",)))
     return Row("pretext", title, (first, *after), 70, printed)
 
 
@@ -195,7 +195,13 @@ def _change_rows() -> dict[str, Row]:
                     once,
                 ),
                 _scan(data, *words, f"run_name={scan}", *change.scan),
-                Step("selflabel", last, (*words, *runs, *change.last_words), {"selflabel": "acc"}, ("last_loss",)),
+                Step(
+                    "selflabel",
+                    last,
+                    (*words, *runs, *change.last_words),
+                    {"selflabel": "acc"},
+                    ("scan_loss", "last_loss"),
+                ),
             )
             rows[f"changes-{name}-{seed}"] = Row("changes", change.title, steps, 25 + first.pop(name, 0))
     return rows

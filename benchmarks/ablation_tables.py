@@ -53,16 +53,18 @@ def _table(result: dict[str, Any], table: str, columns: dict[str, str], first: s
 def pretext(read: Read) -> str:
     """Pretext tasks on CIFAR-10, and what the stages make of them."""
     result = read("ablations.json")
-    taken = {
-        row.title: result["rows"][name]["seconds"].get(row.steps[0].setup)
-        for name, row in ROWS.items()
-        if row.table == "pretext" and name in result["rows"]
-    }
-    minutes = [f"{title}: {seconds / 60:.0f}" for title, seconds in taken.items() if seconds]
+    minutes, losses = [], []
+    for name, row in ROWS.items():
+        found = result["rows"].get(name)
+        if found and row.table == "pretext":
+            minutes.append(f"{row.title}: {found['seconds'].get(row.steps[0].setup, 0) / 60:.0f}")
+            if "scan_loss" in found["scores"]:
+                losses.append(f"{row.title}: {found['scores']['scan_loss']:.2f}")
     note = (
         f"One seed. Minutes of the pretext task, {'; '.join(minutes)}; the memory bank's beside other work. SimCLR is "
         "given half the epochs of its config for two cores. What is in print is of other networks and hundreds of "
-        "epochs: the order is what to compare."
+        "epochs: the order is what to compare. SCAN's validation loss, which needs no labels and is of the neighbors "
+        f"of each pretext task itself, {'; '.join(losses) or UNRUN}."
     )
     return _table(result, "pretext", PRETEXT, "CIFAR-10 (JPEG copy), two cores, %", note)
 
