@@ -6,6 +6,8 @@ from typing import Any
 Read = Callable[[str], dict[str, Any]]
 """From the name of a result file to its content."""
 
+FOLDERS = ("root_dir", "run_name", "pretext_run", "scan_run")
+
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; all columns but the first are aligned right."""
@@ -31,3 +33,8 @@ def where(machine: dict[str, Any]) -> str:
     commit = machine["commit"].removesuffix("-dirty")
     changed = " with uncommitted changes" if commit != machine["commit"] else ""
     return f"{device}, torch {machine['versions']['torch']}, commit {commit}{changed}"
+
+
+def telling(words: Sequence[str]) -> list[str]:
+    """Words of a command line without those that only say which folders runs are in."""
+    return [word for word in words if word.partition("=")[0].rpartition(".")[2] not in FOLDERS]

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from benchmarks.markdown import Read, markdown, number, where
+from benchmarks.markdown import Read, markdown, number, telling, where
 
 
 def recipe(result: dict[str, Any], unit: str) -> str:
@@ -18,18 +18,17 @@ def recipe(result: dict[str, Any], unit: str) -> str:
         found = stages[stage]
         scores = [f"{100 * found[name]:.1f}" for name in ("acc", "nmi", "ari")]
         rows.append([f"{title}, {found['epochs']} epochs", *scores, f"{taken[stage]:.0f}"])
-    words = [word for word in result["overrides"] if not word.startswith("root_dir=")]
     return (
         markdown(["CIFAR-10 (JPEG copy), test split, %", "ACC", "NMI", "ARI", unit], rows)
         + f"\nPurity of the 20 nearest neighbors: {100 * pretext['purity']['train']['20']:.1f} %, of raw pixels' "
         f"{100 * pretext['pixel_purity_20']:.1f} %. Seed {result['seed']}, "
-        f"{', '.join([*result['recipe'], *words])}; {where(result['machine'])}.\n"
+        f"{', '.join([*result['recipe'], *telling(result['overrides'])])}; {where(result['machine'])}.\n"
     )
 
 
-def cifar10(read: Read) -> str:
+def cifar10(read: Read, file: str = "cifar10_cpu.json") -> str:
     """The recipe for a CPU."""
-    return recipe(read("cifar10_cpu.json"), "minutes")
+    return recipe(read(file), "minutes")
 
 
 def gpu_recipe(read: Read) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import ablation_tables, folder_tables, label_tables, number_tables, recipe_tables
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.digits import spread
-from benchmarks.markdown import Read, markdown, number, percent, where
+from benchmarks.markdown import Read, markdown, number, percent, telling, where
 from system.files import write_text
 from utils import cli
 
@@ -91,7 +91,6 @@ def streaming(read: Read) -> str:
     """What the stages take when images are decoded while training."""
     result = read("streaming.json")
     workers, stages = result["workers"], result["stages"]
-    words = [word for word in result["overrides"] if not word.startswith("root_dir=")]
     rows = [
         [f"{title}, {found['epochs']} epochs", f"{found['seconds'] / 60:.1f}", number(found["views_per_second"])]
         for title, found in zip(("SimCLR", "SCAN", "self-labeling"), stages.values(), strict=True)
@@ -100,7 +99,8 @@ def streaming(read: Read) -> str:
         markdown(["streamed", "minutes", "views/s"], rows)
         + f"\nThe workers alone decode and crop {number(workers['views_per_second_alone'])} views/s; with steps "
         f"running at the same time {number(workers['views_per_second_with_steps'])} views/s, and a step waits for them "
-        f"{100 * workers['waited']:.1f} % of its time. {', '.join(words)}; {where(result['machine'])}.\n"
+        f"{100 * workers['waited']:.1f} % of its time. {', '.join(telling(result['overrides']))}; "
+        f"{where(result['machine'])}.\n"
     )
 
 
@@ -129,6 +129,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "digits": digits,
     "digits-whole-method": partial(digits, names=["selflabel"]),
     "cifar10": recipe_tables.cifar10,
+    "cifar10-temperature": partial(recipe_tables.cifar10, file="cifar10_cpu_temperature-0.1.json"),
     "throughput": throughput,
     "throughput-avx512": partial(throughput, file="throughput-avx512.json"),
     "precision": precision,

@@ -4,6 +4,7 @@ import re
 import pytest
 
 from benchmarks import recipe_tables, tables
+from benchmarks.markdown import telling
 
 MARKED = "before\n<!-- table:digits -->\nold\n<!-- end -->\nbetween\n<!-- table:digits -->\n<!-- end -->\nafter\n"
 
@@ -68,6 +69,11 @@ def test_a_line_names_the_device_and_changes_that_are_not_in_the_commit():
     assert tables.where(machine | {"commit": "abc"}) == "GPU X, torch 2.0, commit abc"
     assert tables.where(machine | {"commit": "abc-dirty"}).endswith("commit abc with uncommitted changes")
     assert tables.where(machine | {"device": "cpu, 1 threads", "commit": "abc"}).startswith("a CPU, 1 of 2 cores, ")
+
+
+def test_words_that_only_name_folders_are_not_told():
+    words = ["root_dir=/x", "scan.run_name=a", "selflabel.scan_run=b", "scan.pretext_run=c", "scan.epochs=8"]
+    assert telling(words) == ["scan.epochs=8"]
 
 
 def test_failed_checks_and_what_kills_left_are_shown():
