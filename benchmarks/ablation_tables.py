@@ -119,7 +119,8 @@ def changes(read: Read) -> str:
             kmeans = next((f"{100 * one['kmeans']:.1f}" for one in scores if "kmeans" in one), "")  # of the first seed
             losses = [one["last_loss"] for one in scores if "last_loss" in one]
             loss = f"{sum(losses) / len(losses):.3f}" if losses else ""
-            cells = [kmeans, *map(percent, last), loss, ", ".join(times), str(len(found))]
+            shown = [percent(score) if len(found) > 1 else f"{100 * score['mean']:.1f}" for score in last]
+            cells = [kmeans, *shown, loss, ", ".join(times), str(len(found))]
         rows.append([change.title, *cells])
     scores = ["K-means", "SCAN", "last stage", "validation loss"]
     head = ["CIFAR-10 (JPEG copy), two cores, %", *scores, "minutes of each stage", "seeds"]

@@ -156,7 +156,11 @@ def test_what_changes_bring_is_told_over_the_seeds_that_are_there():
         )
         for seed, scan, last in ((0, 0.5, 0.6), (2, 0.6, 0.64))
     }
+    rows["changes-average-1"] = row("x", scores={"scan": 0.5, "selflabel": 0.61}, seconds=seconds)
     lines = ablation_tables.changes(lambda name: {"rows": rows}).splitlines()
+    assert "| average of weights in self-labeling |  | 50.0 | 61.0 |  | 80, 10, 15 | 1 |" in lines, (
+        "no deviation of one"
+    )
     assert "| FixMatch, average of weights | 50.0 | 55.0 ± 7.1 | 62.0 ± 2.8 | -1.240 | 80, 10, 15 | 2 |" in lines
     assert "| BYOL | unrun | unrun | unrun | unrun |  |  |" in lines
 
