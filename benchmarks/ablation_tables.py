@@ -57,14 +57,15 @@ def pretext(read: Read) -> str:
     for name, row in ROWS.items():
         found = result["rows"].get(name)
         if found and row.table == "pretext":
-            minutes.append(f"{row.title}: {found['seconds'].get(row.steps[0].setup, 0) / 60:.0f}")
+            if seconds := found["seconds"].get(row.steps[0].setup):
+                minutes.append(f"{row.title}: {seconds / 60:.0f}")
             if "scan_loss" in found["scores"]:
                 losses.append(f"{row.title}: {found['scores']['scan_loss']:.2f}")
     note = (
-        f"One seed. Minutes of the pretext task, {'; '.join(minutes)}; the memory bank's beside other work. SimCLR is "
-        "given half the epochs of its config for two cores. What is in print is of other networks and hundreds of "
-        "epochs: the order is what to compare. SCAN's validation loss, which needs no labels and is of the neighbors "
-        f"of each pretext task itself, {'; '.join(losses) or UNRUN}."
+        f"One seed. Minutes of the pretext task, {'; '.join(minutes)}; all stages but the second SimCLR's ran beside "
+        "other work. SimCLR is given half the epochs of its config for two cores. What is in print is of other "
+        "networks and hundreds of epochs: the order is what to compare. SCAN's validation loss, which needs no labels "
+        f"and is of the neighbors of each pretext task itself, {'; '.join(losses) or UNRUN}."
     )
     return _table(result, "pretext", PRETEXT, "CIFAR-10 (JPEG copy), two cores, %", note)
 
@@ -126,8 +127,8 @@ def changes(read: Read) -> str:
     head = ["CIFAR-10 (JPEG copy), two cores, %", *scores, "minutes of each stage", "seeds"]
     note = (
         "Test ACC, mean ± sample standard deviation over seeds of the last two stages, after one pretext run; a row "
-        "changes only what it says. The validation loss of the last stage needs no labels; it compares rows of one "
-        "pretext run."
+        "changes only what it says. The validation loss of the last stage needs no labels; it is of the pretext run's "
+        "neighbors, and does not order last stages as ACC does."
     )
     return markdown(head, rows) + f"\n{note}{_machines(there)}\n"
 

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from utils.schema import RUN_KEYS
+
 Read = Callable[[str], dict[str, Any]]
 """From the name of a result file to its content."""
 
-FOLDERS = ("root_dir", "run_name", "pretext_run", "scan_run")
+FOLDERS = ("root_dir", "run_name", *RUN_KEYS)
+"""Keys that say in which folder a run is, and change nothing of it."""
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

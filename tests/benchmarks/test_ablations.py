@@ -112,7 +112,7 @@ def test_tables_say_what_is_there_and_what_is_unrun():
     sweep = [{"num_neighbors": "5", "acc_mean": "0.9"}, {"num_neighbors": "50", "acc_mean": "0.8"}]
     collapsed = row("x", scores={"acc": 0.1}, warnings={"selflabel": ["2 clusters are empty"]})
     rows = {
-        "pretext-simclr": row("SimCLR", scores={"knn": 0.5, "scan": 0.61, "scan_loss": -1.234}),
+        "pretext-published": row("SimCLR", scores={"knn": 0.5, "scan": 0.61, "scan_loss": -1.234}),
         "pretext-byol": row("BYOL", scores={"knn": 0.25}, machine=MACHINE | {"load_average": [9.0, 9.0, 9.0]}),
         "cifar10-selflabel-simclr": collapsed,
         "digits-neighbors": row("x", sweep=sweep),
@@ -134,7 +134,7 @@ def test_tables_say_what_is_there_and_what_is_unrun():
         "| rotation | unrun | unrun | unrun | unrun | unrun |  | K-means 27.1, then SCAN and self-labeling 74.3 |"
         in lines
     )
-    assert "pretext-simclr, pretext-byol: a CPU, 1 of 2 cores, torch 2.0, commit abc." in lines[-1]
+    assert "pretext-published, pretext-byol: a CPU, 1 of 2 cores, torch 2.0, commit abc." in lines[-1]
     assert "of each pretext task itself, SimCLR, temperature .1: -1.23." in lines[-1]
     assert "it said: 2 clusters are empty." in ablation_tables.views(read)
     table = ablation_tables.sweeps(read)
