@@ -173,7 +173,7 @@ def _change_rows() -> dict[str, Row]:
     first = {"recipe": 80, "published": 80, "byol": 40}  # minutes of what the rows after it share
     for seed in SEEDS:
         for name, change in CHANGES.items():
-            own = "-".join([change.pretext, *([name] if change.pretext_words else [])])
+            own = f"{change.pretext}-{name}" if change.pretext_words else change.pretext
             pretext = f"recipe-{own}"
             scan = "-".join([own, *("average" for _ in change.scan), str(seed)])
             words = (f"seed={seed}", f"pretext_run={pretext}")

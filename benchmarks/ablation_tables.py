@@ -62,8 +62,8 @@ def pretext(read: Read) -> str:
             if "scan_loss" in found["scores"]:
                 losses.append(f"{row.title}: {found['scores']['scan_loss']:.2f}")
     note = (
-        f"One seed. Minutes of the pretext task, {'; '.join(minutes)}; all stages but the second SimCLR's ran beside "
-        "other work. SimCLR is given half the epochs of its config for two cores. What is in print is of other "
+        f"One seed. Minutes of the pretext task, {'; '.join(minutes)}. "
+        "SimCLR is given half the epochs of its config for two cores. What is in print is of other "
         "networks and hundreds of epochs: the order is what to compare. SCAN's validation loss, which needs no labels "
         f"and is of the neighbors of each pretext task itself, {'; '.join(losses) or UNRUN}."
     )
@@ -118,17 +118,17 @@ def changes(read: Read) -> str:
             times = [f"{max(row['seconds'][stage] for row in found.values()) / 60:.0f}" for stage in first["seconds"]]
             scores = [row["scores"] for row in found.values()]
             kmeans = next((f"{100 * one['kmeans']:.1f}" for one in scores if "kmeans" in one), "")  # of the first seed
-            losses = [one["last_loss"] for one in scores if "last_loss" in one]
-            loss = f"{sum(losses) / len(losses):.3f}" if losses else ""
+            losses = [[one[key] for one in scores if key in one] for key in ("scan_loss", "last_loss")]
+            means = ", ".join(f"{sum(values) / len(values):.3f}" for values in losses if values)
             shown = [percent(score) if len(found) > 1 else f"{100 * score['mean']:.1f}" for score in last]
-            cells = [kmeans, *shown, loss, ", ".join(times), str(len(found))]
+            cells = [kmeans, *shown, means, ", ".join(times), str(len(found))]
         rows.append([change.title, *cells])
-    scores = ["K-means", "SCAN", "last stage", "validation loss"]
+    scores = ["K-means", "SCAN", "last stage", "validation losses"]
     head = ["CIFAR-10 (JPEG copy), two cores, %", *scores, "minutes of each stage", "seeds"]
     note = (
         "Test ACC, mean ± sample standard deviation over seeds of the last two stages, after one pretext run; a row "
-        "changes only what it says. The validation loss of the last stage needs no labels; it is of the pretext run's "
-        "neighbors, and does not order last stages as ACC does."
+        "changes only what it says. The validation losses of SCAN and of the last stage need no labels; they are of "
+        "the pretext run's neighbors, and that of the last stage does not order such stages as ACC does."
     )
     return markdown(head, rows) + f"\n{note}{_machines(there)}\n"
 

@@ -151,7 +151,7 @@ def test_what_changes_bring_is_told_over_the_seeds_that_are_there():
     rows = {
         f"changes-fixmatch-{seed}": row(
             "x",
-            scores={"kmeans": 0.5, "scan": scan, "selflabel": last, "last_loss": -2 * last},
+            scores={"kmeans": 0.5, "scan": scan, "selflabel": last, "scan_loss": -2.5, "last_loss": -2 * last},
             seconds=seconds | {"scan": 600.0 + seed},
         )
         for seed, scan, last in ((0, 0.5, 0.6), (2, 0.6, 0.64))
@@ -161,7 +161,9 @@ def test_what_changes_bring_is_told_over_the_seeds_that_are_there():
     assert "| average of weights in self-labeling |  | 50.0 | 61.0 |  | 80, 10, 15 | 1 |" in lines, (
         "no deviation of one"
     )
-    assert "| FixMatch, average of weights | 50.0 | 55.0 ± 7.1 | 62.0 ± 2.8 | -1.240 | 80, 10, 15 | 2 |" in lines
+    assert (
+        "| FixMatch, average of weights | 50.0 | 55.0 ± 7.1 | 62.0 ± 2.8 | -2.500, -1.240 | 80, 10, 15 | 2 |" in lines
+    )
     assert "| BYOL | unrun | unrun | unrun | unrun |  |  |" in lines
 
 
