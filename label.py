@@ -16,7 +16,7 @@ them, export edits.json again, and so on. --copy_to, --link_to and --export imag
 Unlabeled images stay in their cluster; if the cluster has a name, they move to a new group without one.
 Where the clustering left images out (--leave_out), predict.py does so with new ones, until one of those has a name.
 --finetune also trains the network with the labels (methods/supervised.py), which takes far longer; the same command
-continues it. A fifth of the labelled images is held out of it and of logistic regression, and the better one is kept;
+continues it. A fifth of the labeled images is held out of it and of logistic regression, and the better one is kept;
 what report.html doubts is by logistic regression in any case, and a fine-tuned network leaves no new image out.
 --export writes the labels for another tool into the folder OUTPUT-FORMAT, next to OUTPUT, and says how to import them;
 the images stay where they are, but for imagefolder, which copies them into one folder per label.
@@ -27,9 +27,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recipes.labeling import Labeling, check, find_places, find_sorter, require_own, say_labels, sort
+
 from recipes.classify import find_features, look_again, train_classifier
 from recipes.finetune import check_ready, finetune
-from recipes.labelling import Labelling, check, find_places, find_sorter, require_own, say_labels, sort
 from report import edits, exports
 from report.round import write_round
 from system.console import say, warn
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     clustering = edits.read_clusters(output / CLUSTERS)
     path = Path(args.edits)
     labels = edits.read_labels(path, clustering)
-    task = Labelling(output, Path(p.train_db_kwargs.root), clustering, labels)
+    task = Labeling(output, Path(p.train_db_kwargs.root), clustering, labels)
     check(task, places, args.edits)
     if args.finetune:
         check_ready(p, output, labels)

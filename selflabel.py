@@ -30,7 +30,7 @@ from training.record import read_record
 from training.run import Run
 from utils import cli, clusters
 from utils.common_config import (
-    add_labelled,
+    add_labeled,
     get_criterion,
     get_embedder,
     get_optimizer,
@@ -57,13 +57,13 @@ def step_with_labels(
     criterion: FixMatch,
     plain: Tensor,
     strong: Tensor,
-    labelled: Tensor,
+    labeled: Tensor,
     targets: Tensor,
 ) -> tuple[Tensor, Labels]:
     """As `step`, with views of images that have targets; they go through the network with the strong ones."""
     with torch.no_grad():
         labels = criterion.label(gather(forward(plain)[0]))
-    strong_logits, logits = forward(torch.cat([strong, labelled]))[0].split([len(strong), len(labelled)])
+    strong_logits, logits = forward(torch.cat([strong, labeled]))[0].split([len(strong), len(labeled)])
     return criterion.loss(labels, gather(strong_logits), gather(logits), gather(targets)), labels
 
 
@@ -82,7 +82,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     with_labels = isinstance(criterion, FixMatch)
     if with_labels:
         reliable = clusters.find_reliable(p, model, train_set, run.runtime)
-        loader = add_labelled(p, loader, train_set, augment, run, *reliable)
+        loader = add_labeled(p, loader, train_set, augment, run, *reliable)
     take = step_with_labels if with_labels else step
     start = validator.best_head(model)
     run.values["scan_loss"] = start.loss
@@ -94,7 +94,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     for epoch in run.epochs():
         training_mode(model, pretrained)
         for batch in run.steps(loader):
-            loss, labels = take(forward, criterion, *batch.views, *batch.labelled)
+            loss, labels = take(forward, criterion, *batch.views, *batch.labeled)
             run.totals.maximum(highest_confidence=labels.probability.max())
             run.totals.count(confident=labels.confident.sum(), confident_per_cluster=labels.counts)
             run.step(loss, skip=None if with_labels else ~labels.confident.any())

@@ -1,4 +1,4 @@
-"""A whole recipe on CIFAR-10 (or any labelled images) from a folder: what each stage takes, and what it reaches.
+"""A whole recipe on CIFAR-10 (or any labeled images) from a folder: what each stage takes, and what it reaches.
 
     python -m benchmarks.cifar10 --data DIR                     # DIR/train/<class>/*.jpg and DIR/test/<class>/*.jpg
     python -m benchmarks.cifar10 --data DIR seed=1 root_dir=scratch --out benchmarks/results/cifar10_seed1.json

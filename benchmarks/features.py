@@ -3,10 +3,10 @@
     python -m benchmarks.features --json benchmarks/results/features.json       # two minutes on two idle cores
     python -m benchmarks.features --backbone efficientnet_lite2 --side 224
 
-Both get the same normalised images and as many threads. onnxruntime as it comes runs the exported network with its
+Both get the same normalized images and as many threads. onnxruntime as it comes runs the exported network with its
 threads inside each operator, in the batch size that is fastest for it here; so do PyTorch's fp32 and bf16 in
 channels_last. Ours is `models.engine.Engine`; the `pixels` row is what comes before it, bytes of small images resized
-and normalised. Ratios are of measurements side by side; their median is told. With random weights for networks that
+and normalized. Ratios are of measurements side by side; their median is told. With random weights for networks that
 are not installed: speed does not depend on them.
 """
 

@@ -116,7 +116,7 @@ def figures(cases: Sequence[dict[str, Any]], rule: str) -> dict[str, float]:
 
 
 def best_rule(cases: Sequence[dict[str, Any]]) -> str:
-    """Return the rule with the least mean regret of those that keep to K-means in 95 % of labelled cases, if any do."""
+    """Return the rule with the least mean regret of those that keep to K-means in 95 % of labeled cases, if any do."""
 
     def key(rule: str) -> tuple[bool, float]:
         found = figures(cases, rule)
@@ -156,7 +156,7 @@ def _mean_acc(case: dict[str, Any], mark: str) -> float:
     return float(np.mean([row["acc"] for row in case["candidates"] if row["name"] in wanted]))
 
 
-def summarise(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarize(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return each data set's figures by a rule fixed without it, all together, and every rule on every case."""
     names = sorted({case["data"] for case in cases})
     held_out, together = {}, []
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result["cases"].append(run_case(case, spaces, targets))
             common.write_result(args.out, {**result, "machine": common.machine(command=COMMAND)})
     result = {
-        "summary": summarise(result["cases"]),
+        "summary": summarize(result["cases"]),
         "machine": common.machine(command=COMMAND),
         "cases": result["cases"],
     }

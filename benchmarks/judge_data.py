@@ -66,7 +66,7 @@ def load_images(name: str, data: Path) -> tuple[list[Path] | np.ndarray, np.ndar
 
 
 def _batches(images: list[Path] | np.ndarray, side: int) -> Iterator[Tensor]:
-    """Yield float batches `[B, 3, side, side]` in [-1, 1]: shorter side resized by bicubic, centre cropped."""
+    """Yield float batches `[B, 3, side, side]` in [-1, 1]: shorter side resized by bicubic, center cropped."""
     for start in range(0, len(images), BATCH):
         batch = []
         for one in images[start : start + BATCH]:

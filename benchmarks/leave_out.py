@@ -83,7 +83,7 @@ def agreement_of_heads(features: torch.Tensor, seed: int) -> torch.Tensor:
     return predict(vote(heads, features, NUM_CLUSTERS).head, features).max(1).values
 
 
-def summarise(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the cases of each kind together: alike foreign images, those of all others, and none."""
     rows = []
     for own, kind in product(SIDES, (MIXED, "one other", NONE)):
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with one_thread():
                     found = run_case(*draw(args.data, args.cache, own, foreign, seed), seed, foreign == MIXED)
                 cases.append({"data": own, "foreign": foreign, "seed": seed, **found})
-    result = {"summary": summarise(cases), "machine": common.machine(command=COMMAND), "cases": cases}
+    result = {"summary": summarize(cases), "machine": common.machine(command=COMMAND), "cases": cases}
     common.write_result(args.out, result)
     return 0
 

@@ -133,7 +133,7 @@ def best_lead(cases: Sequence[dict[str, Any]]) -> float:
     return max(LEADS, key=key)
 
 
-def summarise(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarize(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return each data set's figures by a rule fixed without it, all together, and every case by that rule."""
     names = [name for name in SIDES if any(case["data"] == name for case in cases)]
     fixed = {name: best_lead([case for case in cases if case["data"] != name] or cases) for name in names}
@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     result["cases"].append(run_case(case, spaces, targets))
                     common.write_result(args.out, {**result, "machine": common.machine(command=COMMAND)})
     result = {
-        "summary": summarise(result["cases"]),
+        "summary": summarize(result["cases"]),
         "machine": common.machine(command=COMMAND),
         "cases": result["cases"],
     }

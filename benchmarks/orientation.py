@@ -25,7 +25,7 @@ COMMAND = "python -m benchmarks.orientation --data DIR"
 
 
 def read_gray(image: np.ndarray | Path) -> np.ndarray:
-    """Return the centre square of an image as cluster.py looks at it: gray [SIDE, SIDE]."""
+    """Return the center square of an image as cluster.py looks at it: gray [SIDE, SIDE]."""
     picture = (Image.fromarray(image) if isinstance(image, np.ndarray) else Image.open(image)).convert("RGB")
     scale = SIDE / min(picture.size)
     width, height = (max(SIDE, round(length * scale)) for length in picture.size)

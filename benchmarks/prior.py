@@ -71,7 +71,7 @@ def run_case(features: torch.Tensor, truth: torch.Tensor, seed: int) -> dict[str
     return {title: scored(one.clusters[one.best], truth) for title, one in found.items()}
 
 
-def summarise(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize(cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return mean and sample standard deviation of the scores of every method, by data set and fall."""
     rows = []
     for name, fall in product(DATA, FALLS):
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result["cases"].append({**case, "scores": scores})
             common.write_result(args.out, {**result, "machine": common.machine(command=COMMAND)})
     result = {
-        "summary": summarise(result["cases"]),
+        "summary": summarize(result["cases"]),
         "machine": common.machine(command=COMMAND),
         "cases": result["cases"],
     }

@@ -30,7 +30,7 @@ def _finish() -> list[Any]:
 
 
 def evaluation() -> Callable[[Image.Image], Tensor]:
-    """Centre crop, normalise."""
+    """Center crop, normalize."""
     return transforms.Compose([transforms.CenterCrop(SIZE), *_finish()])
 
 

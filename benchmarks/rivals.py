@@ -137,7 +137,7 @@ def regret(rule: str, cases: Sequence[dict[str, Any]]) -> float:
     return float(np.mean(lacks))
 
 
-def summarise(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarize(cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Every rule's regret, and by data set that of the rule that is best on the other data sets."""
     names = sorted({case["data"] for case in cases})
     rules = {rule: {"regret": round(regret(rule, cases), 2), "right": right(rule, cases)} for rule in RULES}
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             images, targets = load_images(name, args.data)
             with tempfile.TemporaryDirectory() as folder:
                 cases.append(run_case(draw_case(name, number, targets), images, Path(folder)))
-            common.write_result(args.out, {"cases": cases, **summarise(cases)})
+            common.write_result(args.out, {"cases": cases, **summarize(cases)})
     return 0
 
 

@@ -148,7 +148,7 @@ def monitoring_share(step: Step, result: dict[str, Any]) -> float:
 
 
 def _clustered(num: int, num_dims: int) -> Tensor:
-    """Features with some structure: 100 centres and noise about them, unit length, float32 [num, num_dims]."""
+    """Features with some structure: 100 centers and noise about them, unit length, float32 [num, num_dims]."""
     random = torch.Generator().manual_seed(0)
     centers = torch.randn(100, num_dims, generator=random)
     points = centers[torch.randint(100, (num,), generator=random)] + torch.randn(num, num_dims, generator=random)

@@ -38,7 +38,7 @@ class Classifier:
 def fit_classifier(features: Tensor, targets: Tensor, num_classes: int, seed: int = 0) -> Classifier:
     """Fit logistic regression on features `[N, D]` and classes int64 `[N]`, each of 0..C-1 at least once, C >= 2.
 
-    Features are standardised, which the head's weights contain. Its strength is chosen by cross-validated likelihood,
+    Features are standardized, which the head's weights contain. Its strength is chosen by cross-validated likelihood,
     on up to 5,000 images; classes with a single image are left out of that.
     """
     x, y = features.float().cpu().numpy(), targets.cpu().numpy()

@@ -90,8 +90,8 @@ def neighbor_agreement(clusters: Tensor, neighbors: Tensor) -> float:
 def generalisation_score(features: Tensor, clusters: Tensor) -> float:
     """Return the accuracy, over 10 folds, of a logistic regression that predicts clusters int64 [N].
 
-    Source: TURTLE (https://arxiv.org/abs/2406.07236), C = 1; here on 50 principal components of L2-normalised features
-    [N, D], standardised together, of at most 2,000 images. It rewards collapse: compare only clusterings of like sizes.
+    Source: TURTLE (https://arxiv.org/abs/2406.07236), C = 1; here on 50 principal components of L2-normalized features
+    [N, D], standardized together, of at most 2,000 images. It rewards collapse: compare only clusterings of like sizes.
     """
     from sklearn.linear_model import LogisticRegression  # slow to import
 

@@ -1,4 +1,4 @@
-"""K-means on L2-normalised features, on their principal components if wanted, and the head that is its equal.
+"""K-means on L2-normalized features, on their principal components if wanted, and the head that is its equal.
 
 Nothing here uses a label. Results are the same for a seed on one machine and thread count.
 """
@@ -93,7 +93,7 @@ def fit_kmeans(
     whiten: bool = False,
     num_starts: int = NUM_STARTS,
 ) -> Fit:
-    """Cluster features [N, ΣD] by K-means after L2-normalising every space, and return the head that does the same.
+    """Cluster features [N, ΣD] by K-means after L2-normalizing every space, and return the head that does the same.
 
     Args:
         features: float32 [N, ΣD].
@@ -157,7 +157,7 @@ def score_kmeans(
     seed: int = 0,
     num_classes: int | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Cluster L2-normalised features [N, D] by K-means: fitted on train, scored on val, num_runs times.
+    """Cluster L2-normalized features [N, D] by K-means: fitted on train, scored on val, num_runs times.
 
     Returns acc, nmi and ari, each the mean over the runs and their sample standard deviation (ddof 1; 0 for one run).
     A run is the best, by K-means' own objective, of ten k-means++ starts, seeded by seed + run: a single start often

@@ -1,4 +1,4 @@
-"""Exact nearest neighbors by inner product of L2-normalised features, in blocks, on any device.
+"""Exact nearest neighbors by inner product of L2-normalized features, in blocks, on any device.
 
 A search in low precision proposes more candidates than are needed. Where its error bound proves that no other row can
 be among the neighbors, float32 scores order the candidates, and float64 products those that are closer than float32
@@ -49,7 +49,7 @@ class Bank:
         self.exact = torch.device("cpu") if search.type == "mps" else search
         self.num_rows, self.num_dims = self.features.shape
         self.dims = list(dims) if len(dims) > 1 else []
-        # A block takes a quarter of the budget while it is normalised, 8 + 4 bytes a value.
+        # A block takes a quarter of the budget while it is normalized, 8 + 4 bytes a value.
         size = max(1, budget_bytes // (4 * 12 * self.num_dims))
         self.blocks = [slice(i, min(i + size, self.num_rows)) for i in range(0, self.num_rows, size)]
         norms = torch.cat([self.values(block).norm(dim=1) for block in self.blocks])
@@ -60,10 +60,10 @@ class Bank:
                 "diverged or its file is damaged; train it again with a lower optimizer_kwargs.lr"
             )
         self.norms = torch.where(norms > 0, norms, 1.0)  # a row of zeros has similarity 0 to all
-        self.whole = self._normalise(self.blocks[0]) if len(self.blocks) == 1 else None
+        self.whole = self._normalize(self.blocks[0]) if len(self.blocks) == 1 else None
 
     def values(self, rows: slice | Tensor) -> Tensor:
-        """Features, float64 [n, D], as they were given, of several spaces each L2-normalised by itself.
+        """Features, float64 [n, D], as they were given, of several spaces each L2-normalized by itself.
 
         They may share memory with those given for a slice of float64 rows.
         """
@@ -74,10 +74,10 @@ class Bank:
         return unit_spaces(found, self.dims) if self.dims else found
 
     def unit(self, rows: slice | Tensor) -> Tensor:
-        """L2-normalised features, float32 [n, D]."""
-        return self._normalise(rows) if self.whole is None else self.whole[rows]
+        """L2-normalized features, float32 [n, D]."""
+        return self._normalize(rows) if self.whole is None else self.whole[rows]
 
-    def _normalise(self, rows: slice | Tensor) -> Tensor:
+    def _normalize(self, rows: slice | Tensor) -> Tensor:
         return (self.values(rows) / self.norms[rows].unsqueeze(1)).float().to(self.search)
 
     def similarity(self, rows: Tensor, others: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def mine_neighbors(
     to 1e-12), ties by index. A row of zeros has similarity 0 to every other.
 
     Args:
-        features: [N, D], normalised or not; a tensor on any device, or a memory map, which is streamed.
+        features: [N, D], normalized or not; a tensor on any device, or a memory map, which is streamed.
         k: neighbors per row, below N.
         backend: faiss (on the CPU), torch (any device), or auto: torch for bfloat16 and on accelerators, and for
             float32 on the CPU faiss where it is installed.
@@ -255,7 +255,7 @@ def _choose(
     bank: Bank, rows: Tensor, k: int, scores: Tensor, candidates: Tensor, limits: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return k neighbors [n, k] out of candidates [n, m], and whether they are proven to be the right ones [n]."""
-    # Products of D float32 values are off by D·2^-24 at most, normalised factors by 2^-24 each.
+    # Products of D float32 values are off by D·2^-24 at most, normalized factors by 2^-24 each.
     error = 1.01 * (bank.num_dims + 4) * 2.0**-24 + TIE
     limits = limits + error
     # Scores further apart than both can be off stand in their true order, and so does all that comes after them.

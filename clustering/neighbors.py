@@ -119,7 +119,7 @@ def purity(
     known = (targets[:, None] >= 0) & (neighbors >= 0)
     equal = known & (neighbors == targets[:, None])
     if not known.any():
-        raise UserError("no image has a label, so the purity of neighbors is unknown; give a labelled split")
+        raise UserError("no image has a label, so the purity of neighbors is unknown; give a labeled split")
     ks = tuple(k for k in ks if k <= neighbors.shape[1])
     return {k: float(equal[:, :k].sum() / max(1, known[:, :k].sum())) for k in ks}
 
@@ -133,16 +133,16 @@ def weighted_knn(
     k: int = 100,
     temperature: float = 0.1,
 ) -> Tensor:
-    """Predict the class of queries [Q, D] from a labelled bank [N, D]; int64 [Q] on the device of the queries.
+    """Predict the class of queries [Q, D] from a labeled bank [N, D]; int64 [Q] on the device of the queries.
 
     The k most similar bank features (cosine) vote for their class with exp(similarity / temperature); features without
     a label (target -1) have no vote. From https://arxiv.org/abs/1805.01978. Raises UserError when none has a label.
     """
-    labelled = bank_targets.to(bank.device) >= 0
-    if not bool(labelled.any()):
+    labeled = bank_targets.to(bank.device) >= 0
+    if not bool(labeled.any()):
         raise UserError("no training image has a label, so k-nearest-neighbor accuracy is unknown; leave out --knn")
-    bank = functional.normalize(bank[labelled].to(queries.device).float(), dim=1)
-    targets = bank_targets.to(queries.device, torch.int64)[labelled.to(queries.device)]
+    bank = functional.normalize(bank[labeled].to(queries.device).float(), dim=1)
+    targets = bank_targets.to(queries.device, torch.int64)[labeled.to(queries.device)]
     size = max(1, BLOCK_BYTES // (4 * len(bank)))
     predictions = []
     for block in queries.split(size):

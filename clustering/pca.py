@@ -33,13 +33,13 @@ def fit_pca(features: Tensor, num_dims: int) -> PCA:
     products of the images, so that time grows with the smaller of the two.
     """
     mean = features.mean(0)
-    centred = (features - mean).float()
-    num_images, length = centred.shape
+    centered = (features - mean).float()
+    num_images, length = centered.shape
     if num_images < length:
-        values, vectors = torch.linalg.eigh(centred @ centred.T / num_images)
-        vectors = centred.T @ vectors
+        values, vectors = torch.linalg.eigh(centered @ centered.T / num_images)
+        vectors = centered.T @ vectors
     else:
-        values, vectors = torch.linalg.eigh(centred.T @ centred / num_images)
+        values, vectors = torch.linalg.eigh(centered.T @ centered / num_images)
     values, vectors = values.flip(0)[:num_dims].clamp(min=0), vectors.flip(1)[:, :num_dims]
     real = values > values[0] * SMALLEST_VARIANCE
     real[0] = True  # images that are all alike still have one coordinate, always 0

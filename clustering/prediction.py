@@ -25,7 +25,7 @@ def find_prototypes(
     """Return the index of the sample that stands for each cluster; empty clusters are left out.
 
     Among the 10 most confident samples assigned to a cluster (fewer if there are fewer; equal confidence goes by
-    index), the one whose feature (backbone, [N, D], not normalised) is nearest in L2 to the mean of theirs. Only `kept`
+    index), the one whose feature (backbone, [N, D], not normalized) is nearest in L2 to the mean of theirs. Only `kept`
     samples, bool [N], count; None: all.
     """
     confidence, clusters = (x.cpu().numpy() for x in probabilities.max(1))

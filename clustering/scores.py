@@ -53,7 +53,7 @@ def score_clusters(clusters: Tensor, targets: Tensor, num_clusters: int, num_cla
     table = contingency(clusters, targets, num_clusters, num_classes).cpu().numpy()
     num_samples = int(table.sum())
     if num_samples == 0:
-        raise UserError("no sample has a label, so clusters cannot be scored; give a labelled validation set")
+        raise UserError("no sample has a label, so clusters cannot be scored; give a labeled validation set")
     matching = match(table)
     scores: dict[str, Any] = {"acc": sum(int(table[pair]) for pair in matching) / num_samples}
     if num_clusters > num_classes:

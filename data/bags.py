@@ -25,7 +25,7 @@ class Bags:
     def __init__(self, dataset: Any, bag_size: int, most: int, key: tuple[Any, ...]) -> None:
         name, targets = dataset.name, dataset.targets
         if not dataset.has_labels:
-            raise UserError(f"{name} has no labels, of which UCC counts the classes of a bag; use a labelled data set")
+            raise UserError(f"{name} has no labels, of which UCC counts the classes of a bag; use a labeled data set")
         num_labels = dataset.num_classes or int(targets.max()) + 1
         self.members = [(targets == label).nonzero().flatten() for label in range(num_labels)]
         for label, members in enumerate(self.members):

@@ -22,7 +22,7 @@ from system.paths import expand_path
 from system.sections import GivenPath, Side
 from system.text import shown
 
-CROP_SHARE = 0.875  # 224 / 256: what a centre crop shows of a streamed image's short side
+CROP_SHARE = 0.875  # 224 / 256: what a center crop shows of a streamed image's short side
 UNKNOWN = ""  # the label of an image that a table has no label for
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "unlabeled"})
 

@@ -45,7 +45,7 @@ def label_of(text: str) -> str:
     return " ".join(_CONTROL.sub(" ", name).split())
 
 
-def read_labelled(path: Path) -> Iterator[tuple[str, str, str, dict[str, str]]]:
+def read_labeled(path: Path) -> Iterator[tuple[str, str, str, dict[str, str]]]:
     """Yield of every row where it is, in words, the image's path, its label, empty where it has none, and the row.
 
     Raises UserError for a path that occurs twice, and a label that is not UTF-8.
@@ -62,5 +62,5 @@ def read_labelled(path: Path) -> Iterator[tuple[str, str, str, dict[str, str]]]:
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """The label of every image that has one, by its path; raises UserError as `read_labelled` does."""
-    return {image: label for _, image, label, _ in read_labelled(path) if label}
+    """The label of every image that has one, by its path; raises UserError as `read_labeled` does."""
+    return {image: label for _, image, label, _ in read_labeled(path) if label}

@@ -42,13 +42,13 @@ class NeighborPartner:
 class Batch(NamedTuple):
     """What a step sees: for every strategy views float32 `[b, 3, S, S]`, and which images they are, int64 `[b]`.
 
-    All are on the device; `b` is this rank's share of the global batch. `WithLabelled` adds views of other images
+    All are on the device; `b` is this rank's share of the global batch. `WithLabeled` adds views of other images
     float32 `[l, 3, S, S]`, and their targets int64 `[l]`.
     """
 
     views: tuple[Tensor, ...]
     indices: Tensor
-    labelled: tuple[Tensor, ...] = ()
+    labeled: tuple[Tensor, ...] = ()
 
 
 def count_steps_at_once(device: torch.device, num_pixels: int) -> int:
@@ -176,11 +176,11 @@ class ViewLoader:
 
 
 @dataclass(frozen=True)
-class WithLabelled:
+class WithLabeled:
     """The batches of a loader, each with one of another loader of at least as many steps, whose images have targets."""
 
     loader: ViewLoader
-    labelled: ViewLoader
+    labeled: ViewLoader
     targets: Tensor
 
     def __len__(self) -> int:
@@ -189,18 +189,18 @@ class WithLabelled:
     @property
     def num_pixels(self) -> int:
         """Pixels of all views of an epoch."""
-        return self.loader.num_pixels + self.labelled.num_pixels * len(self.loader) // len(self.labelled)
+        return self.loader.num_pixels + self.labeled.num_pixels * len(self.loader) // len(self.labeled)
 
     def compile(self) -> None:
         """Have the strategies compiled, as the loaders do."""
         self.loader.compile()
-        self.labelled.compile()
+        self.labeled.compile()
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of every step from `first_step` on."""
-        both = zip(self.loader.epoch(epoch, first_step), self.labelled.epoch(epoch, first_step), strict=False)
-        for batch, labelled in both:
-            yield batch._replace(labelled=(*labelled.views, self.targets[labelled.indices]))
+        both = zip(self.loader.epoch(epoch, first_step), self.labeled.epoch(epoch, first_step), strict=False)
+        for batch, labeled in both:
+            yield batch._replace(labeled=(*labeled.views, self.targets[labeled.indices]))
 
 
 def _hold(dataset: Any, runtime: Runtime) -> None:

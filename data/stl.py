@@ -1,4 +1,4 @@
-"""STL-10: 5,000 labelled, 100,000 unlabelled and 8,000 test images of 96x96, from the published files."""
+"""STL-10: 5,000 labeled, 100,000 unlabeled and 8,000 test images of 96x96, from the published files."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def _read_targets(path: Path, num_images: int, num_classes: int) -> torch.Tensor
 
 
 def build(directory: Path, split: str, size: int, /, *, root: GivenPath | None = None) -> ImageDataset:
-    """Build STL-10's "train", "unlabeled", both as "train+unlabeled" (targets -1 where unlabelled), or "val", its test
+    """Build STL-10's "train", "unlabeled", both as "train+unlabeled" (targets -1 where unlabeled), or "val", its test
     split.
 
     96x96 whatever `size` is.

@@ -20,7 +20,7 @@ class InstanceDiscrimination(nn.Module):
         temperature: t, greater than 0.
 
     Shape:
-        features: [B, D], L2-normalised.
+        features: [B, D], L2-normalized.
         bank: [N, D]; indices: int64 [B], which of its vectors are the images' own.
         losses: [B], float32 (float64 for float64 features).
 
@@ -54,7 +54,7 @@ class InstanceNCE(nn.Module):
         num_noise: m, vectors of the bank drawn for each image, uniformly, with replacement; at most N.
 
     Shape:
-        features: [B, D], L2-normalised.
+        features: [B, D], L2-normalized.
         chosen: int64 [B, 1 + m], the images' own vectors of the bank [N, D], and the noise.
         scale: Z, a scalar tensor.
         losses: [B], float32 (float64 for float64 features).

@@ -18,7 +18,7 @@ class SimCLRLoss(nn.Module):
         temperature: t, greater than 0.
 
     Shape:
-        features: [B, 2, D], both views of every image of the global batch, L2-normalised by the model.
+        features: [B, 2, D], both views of every image of the global batch, L2-normalized by the model.
         loss: a scalar, float32 (float64 for float64 features); to be computed outside autocast.
 
     Raises:

@@ -36,7 +36,7 @@ class TURTLELoss(nn.Module):
         entropy_weight: how much the entropies count against the cross entropy.
 
     Shape:
-        labels, classifiers: for each space logits [..., B, K]; leading dimensions are independent labellings.
+        labels, classifiers: for each space logits [..., B, K]; leading dimensions are independent labelings.
         result: three tensors of the leading dimensions (scalars without), float32 (float64 for float64 logits).
 
     Raises:

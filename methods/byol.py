@@ -5,7 +5,7 @@
     python scan.py --config_exp configs/scan/scan_digits.yml pretext_run=byol
 
 An online network predicts what its own moving average, the target, makes of the other view
-(https://arxiv.org/abs/2006.07733). The target is the model: its normalised outputs are mined. Writes what simclr.py
+(https://arxiv.org/abs/2006.07733). The target is the model: its normalized outputs are mined. Writes what simclr.py
 writes; the same command continues an interrupted run.
 """
 

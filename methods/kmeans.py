@@ -5,7 +5,7 @@
         backbone=resnet8 stem=cifar_s2 run_name=pretext
     python eval.py --config_exp configs/methods/kmeans_digits.yml
 
-What every other clustering is compared with. Features are L2-normalised, reduced to num_dims principal components if
+What every other clustering is compared with. Features are L2-normalized, reduced to num_dims principal components if
 wanted, and clustered from several k-means++ starts, of which the lowest inertia counts. The centroids as a linear head
 become {root_dir}/{train_db_name}/kmeans/model.pth.tar, whose largest logit is K-means' own cluster, exactly.
 """

@@ -44,7 +44,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     device, side = run.runtime.device, get_crop_size(p)
     built = build_pretrained(p.backbone, weights=p.weights, side=side, device=device.type, offline=p.offline)
     facts = built["facts"]
-    say(f"{facts.name} at side {side}: trained with {facts.trained_with}; licence {facts.license}; from {facts.source}")
+    say(f"{facts.name} at side {side}: trained with {facts.trained_with}; license {facts.license}; from {facts.source}")
     model = FeatureModel(built)
     state = model.state_dict()
     model.backbone = Engine(built["backbone"], side, device, engines.recorded_choices(run.folder, device))

@@ -49,7 +49,7 @@ def step(
     return criterion(logits, targets), (logits.argmax(1) == targets).float().mean()
 
 
-def choose_labelled(targets: Tensor, fraction: float, *key: Any) -> Tensor:
+def choose_labeled(targets: Tensor, fraction: float, *key: Any) -> Tensor:
     """Image numbers, rising: of every class a fraction, rounded, at least one; drawn by the key.
 
     `targets` are int64 `[N]`, -1 where unknown; those are left out. A larger fraction holds what a smaller one does.
@@ -66,7 +66,7 @@ def require_labels(dataset: Any, num_classes: int) -> None:
     """Raise UserError where there are no labels, or more classes than the config says; warn of missing ones."""
     if not dataset.has_labels:
         raise UserError(
-            f"supervised training needs labels, and the training split of {dataset.name} has none; give a labelled "
+            f"supervised training needs labels, and the training split of {dataset.name} has none; give a labeled "
             "data set, or take a method that needs none, such as simclr.py"
         )
     num_found = int(dataset.targets.max()) + 1
@@ -79,7 +79,7 @@ def require_labels(dataset: Any, num_classes: int) -> None:
     if missing := (counts == 0).nonzero().flatten().tolist():
         names = [*dataset.classes, *map(str, range(len(dataset.classes), num_classes))]
         words = ", ".join(shown(names[label]) for label in missing[:5]) + (", …" if len(missing) > 5 else "")
-        warn(f"there is no labelled training image of {len(missing)} classes, which are never predicted: {words}")
+        warn(f"there is no labeled training image of {len(missing)} classes, which are never predicted: {words}")
 
 
 def train(p: Any, run: Run, label_fraction: Share = 1.0, start: GivenPath | None = None) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def train(p: Any, run: Run, label_fraction: Share = 1.0, start: GivenPath | None
     train_set, val_set = get_splits(p, run)
     pretext.num_to_mine(p, train_set, val_set)  # what would fail after training fails before it
     require_labels(train_set, p.num_classes)
-    rows = choose_labelled(train_set.targets, label_fraction, *run.key)
+    rows = choose_labeled(train_set.targets, label_fraction, *run.key)
     say(f"trained with the labels of {len(rows):,} images")
     loader = get_view_loader(p, train_set, [get_train_transformations(p)], run, rows=rows)
     criterion = get_criterion(p)

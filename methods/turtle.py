@@ -1,4 +1,4 @@
-"""TURTLE (https://arxiv.org/abs/2406.07236): the labelling that linear classifiers learn most easily in every space."""
+"""TURTLE (https://arxiv.org/abs/2406.07236): the labeling that linear classifiers learn most easily in every space."""
 
 import time
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from models.heads import TURTLEHead
 from system.runtime import generator
 from training.heads import train_heads
 
-NUM_DIMS = 30  # components of every space that are trained on: in hundreds, 2,000 images fit any labelling linearly
+NUM_DIMS = 30  # components of every space that are trained on: in hundreds, 2,000 images fit any labeling linearly
 START = 0.05  # of the weights: nearly even labels, which then part where the features do
 SMALLEST_STD = 1e-6
 
 
-def standardise(space: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def standardize(space: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return features [N, D] with mean 0 and variance 1 a dimension, and the mean and standard deviation [D]."""
     mean, std = space.mean(0), space.std(0, correction=0)
     std = torch.where(std > SMALLEST_STD, std, 1.0)  # a dimension that never changes stays 0
@@ -83,10 +83,10 @@ def fit(
     entropy_weight: float = 10.0,
     name: str = "turtle",
 ) -> Candidate:
-    """Search the labelling, from several starts side by side.
+    """Search the labeling, from several starts side by side.
 
     Args:
-        embedding: features; no neighbors are needed. Each dimension is standardised, as unit vectors would keep the
+        embedding: features; no neighbors are needed. Each dimension is standardized, as unit vectors would keep the
             loss at log K.
         num_clusters: K.
         seed: of all draws.
@@ -103,7 +103,7 @@ def fit(
     """
     started, (dims, first) = time.perf_counter(), embedding.place
     heads = [TURTLEHead(dims, num_clusters, first) for _ in range(num_heads)]
-    spaces, means, stds = zip(*(standardise(space) for space in heads[0].spaces(embedding.features)), strict=True)
+    spaces, means, stds = zip(*(standardize(space) for space in heads[0].spaces(embedding.features)), strict=True)
     pcas = [fit_pca(space, NUM_DIMS) for space in spaces]
     points = [pca.apply(space) for pca, space in zip(pcas, spaces, strict=True)]
     criterion, draws = TURTLELoss(entropy_weight), generator(seed, "turtle")
@@ -130,7 +130,7 @@ def fit(
 def _copy(
     head: TURTLEHead, layers: Sequence[tuple[Tensor, Tensor]], pcas: Sequence[PCA], mean: Tensor, std: Tensor
 ) -> None:
-    """Write label layers trained on components into layers on standardised features."""
+    """Write label layers trained on components into layers on standardized features."""
     head.mean.copy_(mean)
     head.std.copy_(std)
     for layer, pca, (weight, bias) in zip(head.layers, pcas, layers, strict=True):

@@ -16,7 +16,7 @@ from system.errors import ConfigError
 
 
 def unit_spaces(features: Tensor, dims: Sequence[int]) -> Tensor:
-    """Return features [N, D] with each of the spaces that stand side by side L2-normalised: all weigh the same.
+    """Return features [N, D] with each of the spaces that stand side by side L2-normalized: all weigh the same.
 
     The cosine similarity of two such rows is the mean of those in the spaces, where none is zero.
     """
@@ -45,7 +45,7 @@ class Head(nn.Module):
         return list(self.own(features).split(self.dims, dim=1))
 
     def unit(self, features: Tensor) -> Tensor:
-        """Return unit vectors `[B, D]`: every space L2-normalised, so that each weighs the same."""
+        """Return unit vectors `[B, D]`: every space L2-normalized, so that each weighs the same."""
         return unit_spaces(self.own(features), self.dims) / math.sqrt(len(self.dims))
 
 
@@ -67,7 +67,7 @@ class LinearHead(Head):
 
 
 class KMeansHead(Head):
-    """K-means as a network: L2-normalise, then the closed form of minus the squared distance to each centroid.
+    """K-means as a network: L2-normalize, then the closed form of minus the squared distance to each centroid.
 
     logits = (W z + b) / temperature. The largest logit is K-means' own cluster; the probabilities are uncalibrated.
 
@@ -93,8 +93,8 @@ class KMeansHead(Head):
 class TEMIHead(Head):
     """A head of TEMI (https://arxiv.org/abs/2303.17896): an MLP to a unit vector, then cosines at a temperature.
 
-    Linear(D, hidden), GELU, Linear(hidden, bottleneck), L2-normalise, and a linear layer without bias whose rows have
-    length 1. Features are L2-normalised first, so that one learning rate serves every backbone.
+    Linear(D, hidden), GELU, Linear(hidden, bottleneck), L2-normalize, and a linear layer without bias whose rows have
+    length 1. Features are L2-normalized first, so that one learning rate serves every backbone.
 
     Shape:
         features: [B, D]. logits: [B, K], within ±1/temperature.
@@ -121,9 +121,9 @@ class TEMIHead(Head):
 
 
 class TURTLEHead(Head):
-    """The labelling of TURTLE (https://arxiv.org/abs/2406.07236): the mean probability of a linear layer a space.
+    """The labeling of TURTLE (https://arxiv.org/abs/2406.07236): the mean probability of a linear layer a space.
 
-    Features are standardised a dimension, never L2-normalised; logits are the log of the mean probability.
+    Features are standardized a dimension, never L2-normalized; logits are the log of the mean probability.
 
     Shape:
         features: [B, ΣD_s]. logits: [B, K].

@@ -50,7 +50,7 @@ def four_convolutions(width: Width = 64) -> dict[str, Any]:
 class Sobel(nn.Module):
     """The horizontal and vertical edges of the gray image, `[B, 3, H, W]` to the same shape; the third channel is 0.
 
-    What normalisation did to the colors only scales them, as far as it is the same for all three.
+    What normalization did to the colors only scales them, as far as it is the same for all three.
     """
 
     gray: Tensor

@@ -55,7 +55,7 @@ class ContrastiveModel(nn.Module):
         self.contrastive_head = HEADS[head](self.backbone_dim, features_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return L2-normalised features `[B, features_dim]`, in float32 at least."""
+        """Return L2-normalized features `[B, features_dim]`, in float32 at least."""
         features = self.contrastive_head(self.backbone(x))
         # Eight bits of mantissa are too few for the norm and for similarities near 1.
         return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)

@@ -63,13 +63,13 @@ class ResNet(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        # He et al.'s initialisation (https://arxiv.org/abs/1502.01852), as in torchvision's residual networks
+        # He et al.'s initialization (https://arxiv.org/abs/1502.01852), as in torchvision's residual networks
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features `[B, dim]` of normalised images `[B, 3, H, W]` of any size."""
+        """Return features `[B, dim]` of normalized images `[B, 3, H, W]` of any size."""
         x = self.pool(F.relu(self.bn1(self.conv1(x))))
         for stage in range(1, self.num_stages + 1):
             x = getattr(self, f"layer{stage}")(x)

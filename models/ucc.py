@@ -87,7 +87,7 @@ def encoder(side: str, /, width: Width = 16) -> dict[str, Any]:
 def density(features: Tensor, sigma: float = SIGMA) -> Tensor:
     """The distribution of each feature over a bag: `[G, n, J]` in 0..1 to `[G, J, 11]`, each row with sum 1.
 
-    h_jb = sum_i exp(-(b/10 - f_ij)² / (2 sigma²)), b = 0 … 10, normalised over b.
+    h_jb = sum_i exp(-(b/10 - f_ij)² / (2 sigma²)), b = 0 … 10, normalized over b.
     """
     bins = torch.linspace(0, 1, NUM_BINS, dtype=features.dtype, device=features.device)
     exponents = -((features[..., None] - bins) ** 2) / (2 * sigma**2)

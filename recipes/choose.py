@@ -117,7 +117,7 @@ def choose(look: Look, num_clusters: int, device: str, quick: bool = False, flip
         kind = "gpu" if device == "cuda" else "cpu"
         found = _row({"gpu": ON_GPU, "cpu": QUICK if quick else ON_CPU}[kind], look.short_side)
         assert found is not None  # these tables end with a row for every size
-        changes = "cropped, flipped, and changed in colour" if flip else "cropped and changed in colour, never flipped"
+        changes = "cropped, flipped, and changed in color" if flip else "cropped and changed in color, never flipped"
         changes += f" ({SIDES_SEEN})" if look.has_sides and not flip else ""
         network, why = found, f"taken for pictures of things: views are {changes}"
     shape = f"{network.backbone} ({network.stem} stem) on {network.side}×{network.side}"

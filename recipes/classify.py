@@ -65,7 +65,7 @@ def _require_unchanged(p: Any, dataset: Any) -> None:
 
 
 def look_again(found: Classifier, features: Tensor, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """What a classifier says of all images of a clustering, of labelled ones without having seen them.
+    """What a classifier says of all images of a clustering, of labeled ones without having seen them.
 
     Returns the most probable class, int `[N]`, and the probability of an image's label, or of that class where it has
     none, float `[N]`.
@@ -111,7 +111,7 @@ def train_classifier(
     config = saved.relative_config(model.parent / CONFIG, folder)
     config |= {"num_classes": len(classes), "class_names": classes, "head_kwargs": describe_head(head)}
     write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), record=True)
-    result: dict[str, Any] = {"cross_validated": found.accuracy, "C": found.strength, "num_labelled": len(rows)}
+    result: dict[str, Any] = {"cross_validated": found.accuracy, "C": found.strength, "num_labeled": len(rows)}
     if tuned:
         held_out = {"images": tuned.num_held_out, "finetuned": tuned.accuracy, "logistic_regression": tuned.logistic}
         result |= {"held_out": held_out, "finetuned": tuned.is_better}

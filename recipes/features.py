@@ -115,7 +115,7 @@ def make_recipe(
         reasons = [look.words, f"features of {dim} numbers from {features.file}: {features.why}"]
         return Recipe(f"features, {features.name}", reasons, own_stages(look, num_clusters, features))
     facts = describe_pretrained(features.name, device=device, image_side=look.short_side)
-    trained = f"trained with {facts.trained_with} (licence: {facts.license})"
+    trained = f"trained with {facts.trained_with} (license: {facts.license})"
     what = f"features of {facts.name}, {f'weights {features.weights}' if features.weights else trained}: {features.why}"
     reasons = [look.words, f"{what}; side {facts.side}, for {device}"]
     stages = feature_stages(look, num_clusters, facts, device)

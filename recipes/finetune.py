@@ -24,7 +24,7 @@ from models.pretrained import is_pretrained
 from models.weights import read_weights, save_weights
 from recipes.choose import Schedule, batch_size
 from recipes.display import Display, Work
-from recipes.labelling import Labelling
+from recipes.labeling import Labeling
 from recipes.record import LOG
 from report.edits import Labels
 from report.outputs import encode_rows
@@ -67,7 +67,7 @@ class Finetuned:
         """What came out, in a sentence."""
         best = "the fine-tuned network" if self.is_better else "logistic regression, as fine-tuning is no better"
         return (
-            f"on {self.num_held_out:,} labelled images that neither had seen: fine-tuned network "
+            f"on {self.num_held_out:,} labeled images that neither had seen: fine-tuned network "
             f"{100 * self.accuracy:.1f} %, logistic regression {100 * self.logistic:.1f} %; kept: {best}"
         )
 
@@ -99,7 +99,7 @@ def hold_out(targets: Tensor, seed: int) -> Tensor:
     return chosen
 
 
-def finetune(p: Any, model: Path, task: Labelling, features: Tensor, device: str) -> Finetuned:
+def finetune(p: Any, model: Path, task: Labeling, features: Tensor, device: str) -> Finetuned:
     """Train the network of a clustering's `model` on with labels, or go on where that was interrupted.
 
     `p` is the model's config, `features` [N, D] are those of all images of the clustering. What it trains with is next
@@ -114,7 +114,7 @@ def finetune(p: Any, model: Path, task: Labelling, features: Tensor, device: str
     words = [f"device={device}"]
     config = load_config(folder / ENV, experiment, words)
     run = Path(config.pretext_dir)
-    say(f"fine-tuning the network with {int(seen.sum()):,} labelled images; the same command goes on where it stopped")
+    say(f"fine-tuning the network with {int(seen.sum()):,} labeled images; the same command goes on where it stopped")
     display = Display([Work("fine-tuning the network", run, config.epochs, 0.02 * int(seen.sum()))], task.output / LOG)
     with display, display.stage("fine-tuning the network"):
         supervised.main(["--config_env", str(folder / ENV), "--config_exp", str(experiment), *words])
@@ -125,7 +125,7 @@ def finetune(p: Any, model: Path, task: Labelling, features: Tensor, device: str
     return Finetuned(run / MODEL, head, int(held_out.sum()), accuracy, logistic)
 
 
-def make_config(p: Any, task: Labelling, seen: Tensor) -> dict[str, Any]:
+def make_config(p: Any, task: Labeling, seen: Tensor) -> dict[str, Any]:
     """The config of `methods.supervised` that trains on the images in `seen`; raises UserError without views."""
     views, pretrained, num_images = _views(p, task.output), is_pretrained(p.backbone), int(seen.sum())
     trained = {"optimizer": "adam", "optimizer_kwargs": {"lr": RATE}, "trained_layers": TRAINED_LAYERS}
@@ -171,7 +171,7 @@ def _views(p: Any, output: Path) -> Any:
 
 
 def _write_inputs(
-    folder: Path, content: dict[str, Any], p: Any, model: Path, head: LinearHead, task: Labelling, seen: Tensor
+    folder: Path, content: dict[str, Any], p: Any, model: Path, head: LinearHead, task: Labeling, seen: Tensor
 ) -> Path:
     """Write what a run of `methods.supervised` begins with, under a name that tells it from every other; its config.
 

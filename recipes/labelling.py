@@ -1,4 +1,4 @@
-"""What label.py does besides training: look before it writes, say what was labelled, sort and export."""
+"""What label.py does besides training: look before it writes, say what was labeled, sort and export."""
 
 import contextlib
 from collections import Counter
@@ -22,7 +22,7 @@ ADVICE = "move it away"
 
 
 @dataclass(frozen=True)
-class Labelling:
+class Labeling:
     """A clustering's output folder, its images, and the labels that they are given."""
 
     output: Path
@@ -31,7 +31,7 @@ class Labelling:
     labels: Labels
 
     def rows(self) -> tuple[list[str], list[str]]:
-        """Whole paths of the labelled images, and their labels."""
+        """Whole paths of the labeled images, and their labels."""
         root, pairs = self.images.resolve(), zip(self.clustering.paths, self.labels.names, strict=True)
         chosen = [(str(root / path), name) for path, name in pairs if name]
         return [path for path, _ in chosen], [name for _, name in chosen]
@@ -63,8 +63,8 @@ def find_places(args: Any) -> Places:
     return Places(target, copy_file, "", None)
 
 
-def check(task: Labelling, places: Places, given: str) -> None:
-    """Raise UserError where nothing is named or a labelled image is gone, ConfigError for a place among other files."""
+def check(task: Labeling, places: Places, given: str) -> None:
+    """Raise UserError where nothing is named or a labeled image is gone, ConfigError for a place among other files."""
     if not task.labels.classes:
         raise UserError(f"{given} gives no image a label; name at least two clusters in report.html")
     gone = [path for path in task.rows()[0] if not Path(path).is_file()]
@@ -77,7 +77,7 @@ def check(task: Labelling, places: Places, given: str) -> None:
                 raise ConfigError(f"{folder} is inside {what} {other}; give another")
 
 
-def require_own(task: Labelling, places: Places) -> None:
+def require_own(task: Labeling, places: Places) -> None:
     """Raise UserError where what will be written stands as a file of the user's."""
     owned.require_own(task.output, [saved.LABELS], ADVICE)
     owned.require_own(task.output / saved.CLASSIFIER, [MODEL, CONFIG, RECORD], ADVICE)
@@ -85,7 +85,7 @@ def require_own(task: Labelling, places: Places) -> None:
         exports.check(places.kind, places.exported)
 
 
-def find_sorter(task: Labelling, places: Places) -> Sorter | None:
+def find_sorter(task: Labeling, places: Places) -> Sorter | None:
     """What puts images into one folder a label, where that is asked for; raises UserError for a folder in use."""
     if places.sorted is None:
         return None
@@ -93,8 +93,8 @@ def find_sorter(task: Labelling, places: Places) -> Sorter | None:
     return Sorter(places.sorted, places.place, folder_names(task.labels.classes), request)
 
 
-def sort(sorter: Sorter, task: Labelling) -> None:
-    """Copy or link the labelled images into one folder a label."""
+def sort(sorter: Sorter, task: Labeling) -> None:
+    """Copy or link the labeled images into one folder a label."""
     paths, names = task.rows()
     numbers = {name: number for number, name in enumerate(task.labels.classes)}
     with contextlib.closing(sorter):
@@ -109,7 +109,7 @@ def sort(sorter: Sorter, task: Labelling) -> None:
 
 
 def say_labels(path: Path, labels: Labels) -> None:
-    """Say what was labelled, and what may surprise."""
+    """Say what was labeled, and what may surprise."""
     counts = Counter(name for name in labels.names if name)
     total, by_hand = sum(counts.values()), sum(labels.by_hand)
     say(f"labels: {path}: {total:,} of {len(labels.names):,} images in {len(counts):,} classes, {by_hand:,} by hand")

@@ -1,4 +1,4 @@
-"""What a folder's images are like, found without a label: how many, how large, gray or coloured."""
+"""What a folder's images are like, found without a label: how many, how large, gray or colored."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from system.text import shown
 
 NUM_LOOKED_AT = 256
 SIDE = 32  # to which an image is brought to be looked at
-GRAY_SPREAD = 10  # largest mean difference between colours, of 255, that still counts as gray
+GRAY_SPREAD = 10  # largest mean difference between colors, of 255, that still counts as gray
 GRAY_SHARE = 0.95
 UNEQUAL = 4  # ratio of the largest and smallest short side that deserves a warning
 FEW_PER_CLUSTER = 10
@@ -32,7 +32,7 @@ class Look:
 
     `files` are all its image files, `values` and `found` how they are read; `num_images` is how many can be read,
     counted in a small folder, estimated in a large one; `short_side` is the median in pixels; `mean` and `std` are of
-    colours in 0..1; `has_sides` is whether mirror images are another sort of image.
+    colors in 0..1; `has_sides` is whether mirror images are another sort of image.
     """
 
     files: ImageFiles
@@ -48,7 +48,7 @@ class Look:
     @property
     def words(self) -> str:
         """The look in words."""
-        return f"{self.num_images:,} {'gray' if self.gray else 'colour'} images, short side about {self.short_side}"
+        return f"{self.num_images:,} {'gray' if self.gray else 'color'} images, short side about {self.short_side}"
 
     def may_flip(self, flip: bool, no_flip: bool) -> bool:
         """Whether views may be mirrored: as asked, else where nothing speaks against it."""
@@ -101,7 +101,7 @@ def look_at(folder: Path, num_clusters: int) -> Look:
     if max(sides) > UNEQUAL * min(sides):
         warn(
             f"image sizes differ widely (short sides of {min(sides)} to {max(sides)} pixels); each is scaled to one "
-            "size and its centre square is used"
+            "size and its center square is used"
         )
     pixels = np.stack(pictures).astype(np.float32)
     spread = (pixels.max(3) - pixels.min(3)).mean((1, 2))

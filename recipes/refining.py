@@ -35,7 +35,7 @@ def num_epochs(num_images: int, gflop: float, device: str) -> int:
 def refining_config(look: Look, facts: Pretrained, device: str) -> dict[str, Any]:
     """What the config of self-labeling adds to that of the features that it goes on from.
 
-    Strong views have the side and the normalisation of the plain ones, whatever those are in the end.
+    Strong views have the side and the normalization of the plain ones, whatever those are in the end.
     """
     views: dict[str, Any]
     if is_sign(look):

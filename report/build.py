@@ -59,16 +59,16 @@ def _verdict(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     rows = verdict["candidates"]
     keys = [key for key in VERDICT if key in rows[0]]
-    labelled = "acc_from_labels" in rows[0]
+    labeled = "acc_from_labels" in rows[0]
     table = [
         [
             clean(row["name"]),
             *(str(row[key]) if key == "used" else f"{row[key]:.3f}" if key in row else "–" for key in keys),
-            *([f"{100 * row['acc_from_labels']:.1f} %"] if labelled else []),
+            *([f"{100 * row['acc_from_labels']:.1f} %"] if labeled else []),
         ]
         for row in rows
     ]
-    heads = ["candidate", *(VERDICT[key] for key in keys), *(["ACC (labels only score)"] if labelled else [])]
+    heads = ["candidate", *(VERDICT[key] for key in keys), *(["ACC (labels only score)"] if labeled else [])]
     number = verdict.get("number")
     return {
         "heads": heads,

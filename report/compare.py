@@ -72,7 +72,7 @@ def render(title: str, clusterings: Sequence[Clustering], thumbnail: Callable[[s
         clusterings=clusterings,
         heads=keys,
         cells=[[_number((one.scores or {}).get(key)) for key in keys] for one in clusterings],
-        labelled=any(one.acc is not None for one in clusterings),
+        labeled=any(one.acc is not None for one in clusterings),
         pictures=pictures,
         side=SIDE,
         escape_text=escape,

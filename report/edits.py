@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from clustering.prediction import OTHER
-from data.labels import MAX_BYTES, label_of, path_of, read_labelled, read_rows
+from data.labels import MAX_BYTES, label_of, path_of, read_labeled, read_rows
 from report.outputs import encode_rows
 from system.bounded import read_json
 from system.errors import UserError
@@ -109,7 +109,7 @@ def read_table(path: Path, clustering: Clustering) -> Labels:
     """
     places = {name: i for i, name in enumerate(clustering.paths)}
     names, by_hand = [""] * len(places), [False] * len(places)
-    for where, image, label, row in read_labelled(path):
+    for where, image, label, row in read_labeled(path):
         if image not in places:
             raise UserError(f"{where}: {shown(row['path'])} is not in clusters.csv; paths are as they are there")
         flag = row.get("by_hand", "true").lower()
@@ -162,7 +162,7 @@ def read_edits(path: Path, clustering: Clustering) -> Labels:
 def to_edits(clustering: Clustering, labels: Labels) -> Edits:
     """Edits that give these labels, where they came from a table.
 
-    A cluster is called what most of its labelled images are; an image of another label, or that was labelled by hand,
+    A cluster is called what most of its labeled images are; an image of another label, or that was labeled by hand,
     is moved to the first cluster that is called so, or to a new group. What has no label is moved out where a person
     said so, and from a cluster that is called something to a new group without a name, where it waits for one.
     """

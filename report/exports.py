@@ -35,7 +35,7 @@ class Format(NamedTuple):
 
     files: tuple[str, ...]
     make: Callable[[Path, Sequence[Row], list[str]], tuple[str, ...]]
-    unlabelled: str
+    unlabeled: str
     how: str
     """How the tool takes them in."""
 
@@ -70,7 +70,7 @@ def labelstudio(root: Path, rows: Sequence[Row], classes: list[str]) -> tuple[st
 
 
 def coco(root: Path, rows: Sequence[Row], classes: list[str]) -> tuple[str]:
-    """labels.json: of every labelled image a box around all of it; file names are relative to the folder of images."""
+    """labels.json: of every labeled image a box around all of it; file names are relative to the folder of images."""
     numbers = {name: number for number, name in enumerate(classes, 1)}
     images, annotations, unreadable = [], [], []
     for row in (row for row in rows if row.label):
@@ -149,7 +149,7 @@ def export(kind: str, folder: Path, root: Path, clustering: Clustering, labels: 
         write_text(folder / name, text, listed=True)
     say(f"export: {folder} ({', '.join(found.files)})")
     if without := sum(not row.label for row in good):
-        say(f"{without:,} images without a label {found.unlabelled}")
+        say(f"{without:,} images without a label {found.unlabeled}")
     say(found.how.format(folder=str(folder.resolve()), root=root, parent=root.parent))
 
 

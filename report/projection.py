@@ -19,7 +19,7 @@ def choose_points(num_images: int, always: list[int], seed: int) -> np.ndarray:
 
 
 def project(features: np.ndarray, seed: int) -> np.ndarray:
-    """Project features [N, D] to float64 [N, 2] in −1..1: L2-normalise, PCA to 50 dimensions, then t-SNE.
+    """Project features [N, D] to float64 [N, 2] in −1..1: L2-normalize, PCA to 50 dimensions, then t-SNE.
 
     Few points, or points that are all the same, are projected by PCA alone.
     """

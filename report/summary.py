@@ -81,7 +81,7 @@ def _sheets(members: np.ndarray, num: int, generator: np.random.Generator) -> li
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """L2-normalise rows; values that are not finite count as 0."""
+    """L2-normalize rows; values that are not finite count as 0."""
     rows = np.nan_to_num(np.asarray(features))
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 

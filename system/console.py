@@ -1,4 +1,4 @@
-"""What a person sees: a few plain lines, colour where it helps, a progress bar only on a terminal."""
+"""What a person sees: a few plain lines, color where it helps, a progress bar only on a terminal."""
 
 import os
 import sys

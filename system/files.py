@@ -58,7 +58,7 @@ def _sha256(path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder; its rename is journalled
+    if os.name == "nt":  # Windows cannot open a folder; its rename is journaled
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -35,7 +35,7 @@ def generator(*key: Any) -> torch.Generator:
 
 
 def seed_everything(*key: Any) -> None:
-    """Seed the global generator, which only the initialisation of weights draws from."""
+    """Seed the global generator, which only the initialization of weights draws from."""
     torch.manual_seed(generator(*key).initial_seed())
 
 

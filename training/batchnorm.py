@@ -15,13 +15,13 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise this rank's slice `[B, C, …]`; in eval mode by the running statistics."""
+        """Normalize this rank's slice `[B, C, …]`; in eval mode by the running statistics."""
         if not self.training or distributed.world_size() == 1:
             return super().forward(x)
         return self.forward_global(x)
 
     def forward_global(self, x: Tensor) -> Tensor:
-        """Normalise by the mean and the biased variance over all ranks, and update the running statistics.
+        """Normalize by the mean and the biased variance over all ranks, and update the running statistics.
 
         https://arxiv.org/abs/1502.03167, algorithm 1. The variance takes a second pass and a second
         reduction: the difference of mean square and squared mean loses digits where the mean is large. Formed

@@ -15,7 +15,7 @@ from data.augment.pretrained import Pretrained
 from data.download import NotHereError
 from data.files.listing import NoImagesError
 from data.files.pool import options
-from data.loaders import NeighborPartner, ViewLoader, WithLabelled
+from data.loaders import NeighborPartner, ViewLoader, WithLabeled
 from data.made_up import make_up
 from losses import CRITERIA, WITH_PRIOR, WITH_THRESHOLD
 from losses.scan import UNIFORM
@@ -171,7 +171,7 @@ def get_optimizer(p: Any, model: nn.Module, rate_factors: Mapping[str, float] | 
 
 
 def get_view_kwargs(p: Any) -> dict[str, Any]:
-    """The augmentation_kwargs of a config, with crop size and normalisation of the evaluation transform where none are.
+    """The augmentation_kwargs of a config, with crop size and normalization of the evaluation transform where none are.
 
     Raises ConfigError for an unknown strategy.
     """
@@ -190,7 +190,7 @@ def get_train_transformations(p: Any) -> Strategy:
 
 
 def get_val_transformations(p: Any) -> Strategy:
-    """The evaluation transform: centre crop and normalisation; raises ConfigError when the config has none."""
+    """The evaluation transform: center crop and normalization; raises ConfigError when the config has none."""
     build = Pretrained if is_pretrained(p.get("backbone") or "") else build_evaluation
     return build(**_evaluation_kwargs(p))
 
@@ -263,9 +263,9 @@ def get_view_loader(
     )
 
 
-def add_labelled(
+def add_labeled(
     p: Any, loader: ViewLoader, dataset: Any, strategy: Strategy, run: Any, rows: torch.Tensor, targets: torch.Tensor
-) -> WithLabelled:
+) -> WithLabeled:
     """A loader that shows in every step, next to another one's batch, images of `rows` with their targets `[N]`.
 
     Where they are fewer than the places in an epoch's steps, each comes as often as the others, to within one; where
@@ -273,7 +273,7 @@ def add_labelled(
     """
     num = len(loader) * p["reliable_batch_size"]
     shown = rows if len(rows) >= num else rows.repeat(-(-num // len(rows)))[:num]
-    labelled = ViewLoader(
+    labeled = ViewLoader(
         dataset,
         [strategy],
         p["reliable_batch_size"],
@@ -283,7 +283,7 @@ def add_labelled(
         rows=shown,
         size_key="reliable_batch_size",
     )
-    return WithLabelled(loader, labelled, targets.to(run.runtime.device))
+    return WithLabeled(loader, labeled, targets.to(run.runtime.device))
 
 
 def get_embedder(p: Any, runtime: Runtime) -> Embedder:

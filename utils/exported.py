@@ -38,7 +38,7 @@ def facts_of(p: Any, reading: Reading) -> dict[str, Any]:
 
 
 def preparation(strategy: Any, reading: Reading) -> list[dict[str, Any]]:
-    """What becomes of an image before it is normalised, step by step; every resize is antialiased, as PIL's."""
+    """What becomes of an image before it is normalized, step by step; every resize is antialiased, as PIL's."""
     first = {"resize_short_side": reading.side, "interpolation": "bilinear"}
     if not reading.streamed:
         return [first, {"center_crop": reading.side}, *strategy.steps()]

@@ -59,7 +59,7 @@ def num_features(p: EasyDict, model: Any, module: Any) -> int:
 def knn_accuracy(
     p: EasyDict, module: nn.Module, train: Any, val: Any, runtime: Runtime, dtype: torch.dtype | None = None
 ) -> float:
-    """Accuracy on `val` of the weighted k-NN vote of `train`'s labelled features; it uses labels, and only monitors."""
+    """Accuracy on `val` of the weighted k-NN vote of `train`'s labeled features; it uses labels, and only monitors."""
     embedder = get_embedder(p, runtime)
     bank = embedder.embed(module, train, dtype=dtype, desc="k-NN bank")
     queries = bank if val is train else embedder.embed(module, val, dtype=dtype, desc="k-NN queries")

@@ -178,7 +178,7 @@ class Config(Section):
     augmentation_strategy: str | None = None
     """What makes the training views."""
     augmentation_kwargs: dict[str, Any] = {}
-    """Options of the training views; crop size and normalisation are the evaluation transform's unless given here."""
+    """Options of the training views; crop size and normalization are the evaluation transform's unless given here."""
     transformation_kwargs: dict[str, Any] = {}
     """Options of the evaluation transform."""
 

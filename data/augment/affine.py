@@ -16,7 +16,7 @@ BLUR_KERNEL = (0.25, 0.5, 0.25)
 
 
 class Affine(Strategy):
-    """One bilinear warp per image, black outside, then strokes, blur, contrast, noise and erasing, normalise.
+    """One bilinear warp per image, black outside, then strokes, blur, contrast, noise and erasing, normalize.
 
     Args:
         crop_size: side of the views, in pixels.
@@ -107,7 +107,7 @@ class Affine(Strategy):
         return geometry.crop_resize(images, box, self.size)
 
     def finish(self, cropped: Tensor, params: Params) -> Tensor:
-        """Warp, thicken or thin, blur, contrast about the mean, noise, clip, normalise, erase."""
+        """Warp, thicken or thin, blur, contrast about the mean, noise, clip, normalize, erase."""
         images = geometry.affine_bilinear(cropped, params["matrix"], self.size)
         images = thicken(images, params["stroke"]) if self.stroke else images
         images = color.apply_where(params["blur"], blur, images)

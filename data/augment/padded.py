@@ -12,7 +12,7 @@ from system.sections import Fraction, Side
 
 
 class PaddedCrop(Strategy):
-    """The central square, padded with black and cut at a random place to its own size; flip, normalise.
+    """The central square, padded with black and cut at a random place to its own size; flip, normalize.
 
     Args:
         crop_size: side of the views, in pixels.
@@ -42,7 +42,7 @@ class PaddedCrop(Strategy):
         return super().box(params, height, width).expand(len(params["flip"]), 4)
 
     def finish(self, cropped: Tensor, params: Params) -> Tensor:
-        """Pad, cut, flip, normalise."""
+        """Pad, cut, flip, normalize."""
         side = self.size + 2 * self.padding
         padded = torch.nn.functional.pad(cropped, [self.padding] * 4)
         box = geometry.random_square_box(params["position"], side, side, self.size)

@@ -1,4 +1,4 @@
-"""The evaluation transform that pretrained networks ask for: resize as PIL does, centre crop, normalise."""
+"""The evaluation transform that pretrained networks ask for: resize as PIL does, center crop, normalize."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ from system.sections import Side
 
 
 class Pretrained(Strategy):
-    """Resize images of any size so that a centre crop keeps the share `crop` of the short side, crop, normalise.
+    """Resize images of any size so that a center crop keeps the share `crop` of the short side, crop, normalize.
 
     `crop_mode: squash` brings both sides to the same length first, so that the crop keeps that share of both. The
     result is that of PIL's resize to `crop_size / crop` (rounded as torchvision and timm do) and torchvision's
@@ -48,7 +48,7 @@ class Pretrained(Strategy):
         return torch.tensor([[top, left, kept_height, kept_width]])
 
     def steps(self) -> list[dict[str, Any]]:
-        """What becomes of a square image before it is normalised, one step after the other, for other programs."""
+        """What becomes of a square image before it is normalized, one step after the other, for other programs."""
         target, _ = self._resized(1, 1)
         return [{"resize": target, "interpolation": self.interpolation}, {"center_crop": self.size}]
 

@@ -24,7 +24,7 @@ class RandomResizedCrop(Section):
 
 
 class Standard(Strategy):
-    """Random resized crop (bilinear), flip, normalise.
+    """Random resized crop (bilinear), flip, normalize.
 
     Args:
         flip: probability.
@@ -39,7 +39,7 @@ class Standard(Strategy):
 
     @classmethod
     def as_evaluated(cls, crop_size: int, normalize: Any) -> dict[str, Any]:
-        """The side of the crop and the normalisation."""
+        """The side of the crop and the normalization."""
         return {"random_resized_crop": {"size": crop_size}, "normalize": normalize}
 
     def draw(self, num_images: int, generator: torch.Generator | None = None) -> Params:
@@ -64,7 +64,7 @@ class Standard(Strategy):
         return geometry.crop_resize(images, self.box(params, *images.shape[-2:]), self.size)
 
     def finish(self, cropped: Tensor, params: Params) -> Tensor:
-        """Flip, recolor, normalise."""
+        """Flip, recolor, normalize."""
         return self.normalize(self.recolor(geometry.flip(cropped, params["flip"]), params))
 
     def apply(self, images: Tensor, params: Params) -> Tensor:

@@ -33,7 +33,7 @@ class Normalize(Section):
 
 
 class Strategy:
-    """What the strategies share; as it stands, the evaluation transform: centre crop, normalise.
+    """What the strategies share; as it stands, the evaluation transform: center crop, normalize.
 
     The annotated parameters of a strategy's constructor are the options that a config may give it. They are checked
     in every call: raises ConfigError. Plain dicts become sections.
@@ -56,7 +56,7 @@ class Strategy:
 
     @classmethod
     def as_evaluated(cls, crop_size: int, normalize: Any) -> dict[str, Any]:
-        """The options that say how large the views are and how they are normalised, from the evaluation transform's.
+        """The options that say how large the views are and how they are normalized, from the evaluation transform's.
 
         A config that does not give them to the views takes these.
         """
@@ -78,11 +78,11 @@ class Strategy:
         return images[:, :, top : top + size, left : left + size].float()
 
     def finish(self, cropped: Tensor, params: Params) -> Tensor:
-        """All that follows the crop: float32 [B, 3, size, size] in 0..255 to normalised float32."""
+        """All that follows the crop: float32 [B, 3, size, size] in 0..255 to normalized float32."""
         return self.normalize(cropped)
 
     def apply(self, images: Tensor, params: Params) -> Tensor:
-        """Uint8 [B, 3, H, W] and their params, on the same device, to normalised float32 [B, 3, size, size]."""
+        """Uint8 [B, 3, H, W] and their params, on the same device, to normalized float32 [B, 3, size, size]."""
         return self.finish(self.crop(images, params), params)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -141,7 +141,7 @@ class Strategy:
 
 
 class Evaluation(Strategy):
-    """Centre crop, resized where that is asked for, normalise.
+    """Center crop, resized where that is asked for, normalize.
 
     Args:
         crop_size: side of the crop, in pixels.
@@ -161,7 +161,7 @@ class Evaluation(Strategy):
         return torch.tensor([[top, left, self.cut, self.cut]])
 
     def steps(self) -> list[dict[str, Any]]:
-        """What becomes of a square image before it is normalised, one step after the other, for other programs."""
+        """What becomes of a square image before it is normalized, one step after the other, for other programs."""
         resized = {"resize": self.size, "interpolation": "bilinear"}
         return [{"center_crop": self.cut}, *([resized] if self.cut != self.size else [])]
 
@@ -175,7 +175,7 @@ class Evaluation(Strategy):
 
 
 def build_evaluation(crop_size: int, normalize: Any, zoom_to: int | None = None) -> Strategy:
-    """The evaluation transform: centre crop, resize, normalise; raises ConfigError for other values than it takes."""
+    """The evaluation transform: center crop, resize, normalize; raises ConfigError for other values than it takes."""
     return Evaluation(crop_size, normalize, zoom_to=zoom_to)
 
 

@@ -25,7 +25,7 @@ class Cutout(Section):
 
 
 class Strong(Strategy):
-    """SCAN's own strategy: flip one half, random crop, strong operations, normalise, cutout.
+    """SCAN's own strategy: flip one half, random crop, strong operations, normalize, cutout.
 
     Args:
         crop_size: side of the views, in pixels; nothing is padded or resized.
@@ -71,7 +71,7 @@ class Strong(Strategy):
         return geometry.cut(images, self.box(params, *images.shape[-2:]), self.size).float()
 
     def finish(self, cropped: Tensor, params: Params) -> Tensor:
-        """Flip, the strong operations, normalise, cutout."""
+        """Flip, the strong operations, normalize, cutout."""
         images = color.apply_where(params["flip"], geometry.mirror, cropped.to(torch.uint8))
         images = apply_operations(images, params["operation"], params["magnitude"])
         holes = geometry.hole_mask(params["length"], params["centers"], self.size)

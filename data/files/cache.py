@@ -45,7 +45,7 @@ def open_cache(
 ) -> ImageDataset | StreamDataset:
     """Open the cache of these files in `folder`, writing it when it is missing or its sources have changed.
 
-    Images have their short side scaled to one length and the centre square cut, and are read from disk when they
+    Images have their short side scaled to one length and the center square cut, and are read from disk when they
     are gathered. Several processes write it once. In a dry run, which writes nothing, images are streamed where
     there is no cache yet. Raises UserError when the disk has no room (naming the size needed) or images are bad
     and `on_bad_image` is not "skip".

@@ -238,7 +238,7 @@ def frame_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def center_box(height: int, width: int, side: int) -> tuple[int, int, int, int]:
-    """Top, left, height, width of the centre square (rounded as torchvision's CenterCrop does)."""
+    """Top, left, height, width of the center square (rounded as torchvision's CenterCrop does)."""
     return round((height - side) / 2), round((width - side) / 2), side, side
 
 
@@ -261,7 +261,7 @@ def cut(
 
 
 def read_square(path: str, side: int, values: Values = BY_IMAGE) -> np.ndarray[Any, Any]:
-    """Scale the short side, cut the centre square: uint8 [3, side, side]. Raises BadImageError."""
+    """Scale the short side, cut the center square: uint8 [3, side, side]. Raises BadImageError."""
     # Decoded at twice the side at least, so that PIL's antialias filter stays the one that counts.
     image, (height, width) = read_image(path, 2 * side, values)
     frame = frame_size(height, width, side)

@@ -30,7 +30,7 @@ def open_files(
 
 
 def read_into_memory(files: ImageFiles, read: Reading, on_bad_image: str) -> ImageDataset:
-    """Decode all images once, the short side scaled to one length and the centre square cut.
+    """Decode all images once, the short side scaled to one length and the center square cut.
 
     Raises UserError when images are bad and `on_bad_image` is not "skip".
     """

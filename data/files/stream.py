@@ -67,7 +67,7 @@ class StreamDataset(LabeledImages):
         return pixels.view(height, width, 3).permute(2, 0, 1).contiguous()
 
     def load(self, indices: Tensor, device: torch.device | str) -> Tensor:
-        """Centre squares of the frames, for showing a few: uint8 [B, 3, resize, resize] on the device."""
+        """Center squares of the frames, for showing a few: uint8 [B, 3, resize, resize] on the device."""
         side = self.resize
         squares = [self.decode(i, lambda h, w: [center_box(h, w, side)], side) for i in indices.tolist()]
         return torch.cat(squares).to(device) if squares else torch.empty((0, 3, side, side), dtype=torch.uint8)

@@ -48,7 +48,7 @@ def test_the_lowest_lead_counts_from_which_enough_of_the_sure_are_right():
 
 
 def test_each_data_set_has_its_lead_from_the_others():
-    found = number.summarise(CASES)["held_out"]
+    found = number.summarize(CASES)["held_out"]
     assert found["mnist"]["sure_from"] == 0 and found["mnist"]["sure_and_within_1"] == 1 == found["mnist"]["sure"] - 1
     assert found["digits"]["sure_from"] == 0.185  # of the other two one is wrong, so that none may be sure
 
@@ -59,5 +59,5 @@ def test_nothing_sure_meets_nothing():
 
 def test_the_summary_is_that_of_the_cases_and_the_shipped_lead_that_of_the_seen_ones():
     result = json.loads((common.RESULTS / "number.json").read_text(encoding="utf-8"))
-    assert result["summary"] == json.loads(json.dumps(number.summarise(result["cases"])))
+    assert result["summary"] == json.loads(json.dumps(number.summarize(result["cases"])))
     assert number.best_lead([one for one in result["cases"] if one["number"] <= number.SEEN]) == number.SURE

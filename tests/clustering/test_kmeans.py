@@ -13,10 +13,10 @@ from system.errors import UserError
 
 def blobs(num_images=300, length=24, num_clusters=4, spread=0.5, seed=0):
     draws = torch.Generator().manual_seed(seed)
-    centres = torch.randn(num_clusters, length, generator=draws)
+    centers = torch.randn(num_clusters, length, generator=draws)
     truth = torch.arange(num_images) % num_clusters
     lengths = 0.2 + 5 * torch.rand(num_images, 1, generator=draws)  # K-means on directions must not see these
-    return (centres[truth] + spread * torch.randn(num_images, length, generator=draws)) * lengths, truth
+    return (centers[truth] + spread * torch.randn(num_images, length, generator=draws)) * lengths, truth
 
 
 @pytest.mark.parametrize("options", [{}, {"num_dims": 6}, {"num_dims": 6, "whiten": True}])
@@ -34,7 +34,7 @@ def test_the_head_has_the_clusters_of_kmeans_itself(options):
     assert torch.equal(predict(found.head, unseen).argmax(1), torch.cdist(points, centroids).argmin(1))
 
 
-def test_without_normalisation_the_head_would_not_be_kmeans():
+def test_without_normalization_the_head_would_not_be_kmeans():
     x, _ = blobs(spread=1.5)
     found = fit_kmeans(x, 5)
     raw = (x @ found.head.weight.T + found.head.bias).argmax(1)

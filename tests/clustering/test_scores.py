@@ -87,8 +87,8 @@ def test_score_is_loops_and_scikit_learn(num_clusters):
             known += 1
     assert scores["num_samples"] == known
     assert (scores["acc"], scores["top5"]) == (hits / known, top / known)
-    labelled = targets >= 0
-    y, z = targets[labelled].numpy(), probabilities.argmax(1)[labelled].numpy()
+    labeled = targets >= 0
+    y, z = targets[labeled].numpy(), probabilities.argmax(1)[labeled].numpy()
     assert scores["nmi"] == pytest.approx(metrics.normalized_mutual_info_score(y, z), abs=1e-12)
     assert scores["ari"] == pytest.approx(metrics.adjusted_rand_score(y, z), abs=1e-12)
     assert scores["ami"] == pytest.approx(metrics.adjusted_mutual_info_score(y, z), abs=1e-12)

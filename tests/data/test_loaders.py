@@ -9,7 +9,7 @@ from data.augment import build_augmentation, build_evaluation
 from data.dataset import ImageDataset
 from data.loaders import InferenceLoader, NeighborPartner, ViewLoader, count_steps_at_once
 from system.runtime import Runtime
-from utils.common_config import add_labelled
+from utils.common_config import add_labeled
 
 NORMALIZE = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
 STRONG = {"crop_size": 8, "num_strong_augs": 2, "cutout_kwargs": {"n_holes": 1, "length": 4}, "normalize": NORMALIZE}
@@ -72,42 +72,42 @@ def test_inference_goes_through_all_images_in_order(dataset, runtime):
     torch.testing.assert_close(torch.cat(batches), (dataset.images / 255 - mean) / std)
 
 
-def with_labelled(dataset, runtime, rows=(3, 8, 21, 30, 44)):
+def with_labeled(dataset, runtime, rows=(3, 8, 21, 30, 44)):
     """Seven steps of six images, and in each four of `rows`, whose target is ten times their number."""
     rows = torch.tensor(rows)
     loader = make(dataset, runtime)
     p, run = {"reliable_batch_size": 4, "num_workers": 0}, SimpleNamespace(runtime=runtime, key=(0, "test"))
-    return loader, add_labelled(p, loader, dataset, loader.strategies[0], run, rows, 10 * torch.arange(45))
+    return loader, add_labeled(p, loader, dataset, loader.strategies[0], run, rows, 10 * torch.arange(45))
 
 
-def test_labelled_images_come_equally_often_with_their_targets(dataset, runtime):
-    loader, both = with_labelled(dataset, runtime)
+def test_labeled_images_come_equally_often_with_their_targets(dataset, runtime):
+    loader, both = with_labeled(dataset, runtime)
     batches = list(both.epoch(1))
     assert len(batches) == len(both) == 7
     for batch, alone in zip(batches, loader.epoch(1), strict=True):
         assert torch.equal(batch.indices, alone.indices)
         assert all(map(torch.equal, batch.views, alone.views))
-        assert batch.labelled[0].shape == (4, 3, 8, 8)
-    shown = torch.cat([batch.labelled[1] for batch in batches]).bincount()
+        assert batch.labeled[0].shape == (4, 3, 8, 8)
+    shown = torch.cat([batch.labeled[1] for batch in batches]).bincount()
     assert shown.nonzero().flatten().tolist() == [30, 80, 210, 300, 440]
     assert sorted(shown[shown > 0].tolist()) == [5, 5, 6, 6, 6]  # 28 in all
 
 
-def test_more_labelled_images_than_places_all_have_their_turn(dataset, runtime):
+def test_more_labeled_images_than_places_all_have_their_turn(dataset, runtime):
     """Forty images for 28 places: an epoch shows none twice, and several epochs all."""
-    _, both = with_labelled(dataset, runtime, range(40))
-    epochs = [torch.cat([batch.labelled[1] for batch in both.epoch(epoch)]) // 10 for epoch in range(8)]
+    _, both = with_labeled(dataset, runtime, range(40))
+    epochs = [torch.cat([batch.labeled[1] for batch in both.epoch(epoch)]) // 10 for epoch in range(8)]
     assert all(len(shown) == len(shown.unique()) == 28 for shown in epochs)
     assert torch.cat(epochs).unique().tolist() == list(range(40))
     assert both.num_pixels == 7 * (4 * 6 + 4) * 8 * 8
 
 
-def test_labelled_images_of_a_resumed_epoch_are_those_of_the_whole(dataset, runtime):
-    _, both = with_labelled(dataset, runtime)
-    whole = [batch.labelled for batch in both.epoch(1)]
+def test_labeled_images_of_a_resumed_epoch_are_those_of_the_whole(dataset, runtime):
+    _, both = with_labeled(dataset, runtime)
+    whole = [batch.labeled for batch in both.epoch(1)]
     assert all(
         torch.equal(one, other)
         for batch, expected in zip(both.epoch(1, 3), whole[3:], strict=True)
-        for one, other in zip(batch.labelled, expected, strict=True)
+        for one, other in zip(batch.labeled, expected, strict=True)
     )
-    assert not torch.equal(whole[0][0], next(both.epoch(2)).labelled[0])
+    assert not torch.equal(whole[0][0], next(both.epoch(2)).labeled[0])

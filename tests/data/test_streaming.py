@@ -92,7 +92,7 @@ def test_streamed_views_are_those_of_images_in_memory(tmp_path):
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.jpg", quality=95)
     strategy, runtime = build_evaluation(28, NORMALIZE), Runtime.start("cpu", "fp32")
     streamed, held = (build_folder(tmp_path, "train", 32, resize=32, stream=stream) for stream in (True, False))
-    # In memory the square is cut first; of a square, the centre crop is the same.
+    # In memory the square is cut first; of a square, the center crop is the same.
     found, expected = (torch.cat(list(InferenceLoader(data, strategy, 2, runtime))) for data in (streamed, held))
     assert (found - expected).abs().mean() < 2 / 255 / 0.225
     assert (found - expected).abs().max() < 8 / 255 / 0.225

@@ -43,7 +43,7 @@ def turned():
     return gradients(model) | {"loss": loss.detach(), "right": right.double()}
 
 
-def labelled():
+def labeled():
     model = classifier(5)
     targets = torch.arange(BATCH) % 5
     forward = prepare(model)
@@ -100,7 +100,7 @@ def reliable():
 CASES = {
     "fixmatch": reliable,
     "rotnet": turned,
-    "supervised": labelled,
+    "supervised": labeled,
     "instdisc": lambda: banked(CRITERIA["instdisc"](temperature=0.5)),
     "instdisc-nce": lambda: banked(CRITERIA["instdisc-nce"](temperature=0.5, num_noise=7)),
     "byol": followed,

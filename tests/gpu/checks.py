@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 # What may lie between the views of two devices, in levels of 255: at the worst, the share of values that are more than
 # half a level apart, and on average. The draws are the CPU's, so that only arithmetic can differ.
 #
-# A centre crop is exact; the normalisation may differ in its last bits.
+# A center crop is exact; the normalization may differ in its last bits.
 EXACT = {"worst": 0.01}
 # Crops, flips, affine maps, blends: the same float32 operations, whose sums may be in another order or fused. That
 # tips what is rounded to whole levels only where it lies within some 1e-4 of the edge, since resizing rounds halves up

@@ -11,8 +11,8 @@ from losses.fixmatch import FixMatch
 from tests.losses.test_losses import normal, softmax
 
 
-def naive(weak, strong, labelled, targets, threshold, weight):
-    known = [-math.log(softmax(row)[target]) for row, target in zip(labelled, targets, strict=True)]
+def naive(weak, strong, labeled, targets, threshold, weight):
+    known = [-math.log(softmax(row)[target]) for row, target in zip(labeled, targets, strict=True)]
     guessed = 0.0
     for plain, view in zip(weak, strong, strict=True):
         p = softmax(plain)
@@ -21,9 +21,9 @@ def naive(weak, strong, labelled, targets, threshold, weight):
     return sum(known) / len(known) + weight * guessed / len(weak)
 
 
-def batch(num=30, num_labelled=7):
-    targets = torch.arange(num_labelled) % 4
-    return normal(num, 4, scale=3), normal(num, 4, seed=1, scale=3), normal(num_labelled, 4, seed=2), targets
+def batch(num=30, num_labeled=7):
+    targets = torch.arange(num_labeled) % 4
+    return normal(num, 4, scale=3), normal(num, 4, seed=1, scale=3), normal(num_labeled, 4, seed=2), targets
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
@@ -37,10 +37,10 @@ def test_it_is_the_formula(threshold, weight):
 
 
 def test_without_confidence_only_labels_count():
-    weak, strong, labelled, targets = batch()
+    weak, strong, labeled, targets = batch()
     strong.requires_grad_()
-    loss = FixMatch(0.5)(torch.zeros_like(weak), strong, labelled, targets)
-    assert loss.item() == pytest.approx(functional.cross_entropy(labelled, targets).item(), rel=1e-14)
+    loss = FixMatch(0.5)(torch.zeros_like(weak), strong, labeled, targets)
+    assert loss.item() == pytest.approx(functional.cross_entropy(labeled, targets).item(), rel=1e-14)
     loss.backward()
     assert not strong.grad.any()
 
@@ -59,13 +59,13 @@ def test_the_threshold_is_exclusive():
 
 
 def test_gradients():
-    weak, strong, labelled, targets = batch(6, 3)
-    strong, labelled = strong.requires_grad_(), labelled.requires_grad_()
-    assert gradcheck(lambda s, k: FixMatch(0.6, 0.7)(weak, s, k, targets), (strong, labelled))
+    weak, strong, labeled, targets = batch(6, 3)
+    strong, labeled = strong.requires_grad_(), labeled.requires_grad_()
+    assert gradcheck(lambda s, k: FixMatch(0.6, 0.7)(weak, s, k, targets), (strong, labeled))
 
 
 def test_no_gradient_flows_into_the_plain_views():
-    weak, strong, labelled, targets = batch()
-    FixMatch(0.3)(weak.requires_grad_(), strong.requires_grad_(), labelled, targets).backward()
+    weak, strong, labeled, targets = batch()
+    FixMatch(0.3)(weak.requires_grad_(), strong.requires_grad_(), labeled, targets).backward()
     assert weak.grad is None
     assert strong.grad.any()

@@ -38,7 +38,7 @@ def test_the_loss_is_that_of_loops(num_spaces):
     assert [x.item() for x in TURTLELoss()(labels, classifiers)] == pytest.approx(expected, abs=1e-12)
 
 
-def test_leading_dimensions_are_labellings_of_their_own():
+def test_leading_dimensions_are_labelings_of_their_own():
     labels, classifiers = normal(3, 6, 4), normal(3, 6, 4, seed=1)
     together = TURTLELoss(2.0)([labels], [classifiers]).total
     alone = [TURTLELoss(2.0)([x], [y]).total for x, y in zip(labels, classifiers, strict=True)]

@@ -24,8 +24,8 @@ QUICK = {
 def blobs(num_images=240, length=20, num_clusters=4, spread=0.4, seed=0):
     draws = torch.Generator().manual_seed(seed)
     truth = torch.arange(num_images) % num_clusters
-    centres = 1 + torch.randn(num_clusters, length, generator=draws)
-    return centres[truth] + spread * torch.randn(num_images, length, generator=draws), truth
+    centers = 1 + torch.randn(num_clusters, length, generator=draws)
+    return centers[truth] + spread * torch.randn(num_images, length, generator=draws), truth
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_features_of_unit_norm_keep_published_classifiers_at_log_k():
         return float(functional.cross_entropy((points @ weight + bias)[0], truth))
 
     assert loss(functional.normalize(x, dim=1)) > 0.95 * math.log(4)
-    assert loss(turtle.standardise(x)[0]) < 0.8 * math.log(4)
+    assert loss(turtle.standardize(x)[0]) < 0.8 * math.log(4)
 
 
 def test_turtle_takes_several_spaces(data):

@@ -8,7 +8,7 @@ from data.augment.padded import PaddedCrop
 from data.dataset import ImageDataset
 from methods.instdisc import draw_noise
 from methods.rotnet import quarter_turns
-from methods.supervised import choose_labelled, require_labels
+from methods.supervised import choose_labeled, require_labels
 from models import build_backbone
 from models.byol import OnlineNetwork
 from models.models import ContrastiveModel, LayerFeatures
@@ -69,13 +69,13 @@ def test_noise_hangs_on_its_place_alone():
 
 def test_a_fraction_of_every_class():
     targets = torch.tensor([0] * 10 + [1] * 5 + [2] + [-1] * 4)[torch.randperm(20, generator=seeded(0))]
-    rows = choose_labelled(targets, 0.4, 0, "supervised")
+    rows = choose_labeled(targets, 0.4, 0, "supervised")
     assert torch.equal(targets[rows].bincount(), torch.tensor([4, 2, 1]))
     assert torch.equal(rows, rows.unique())
-    assert torch.equal(rows, choose_labelled(targets, 0.4, 0, "supervised"))
-    assert not torch.equal(rows, choose_labelled(targets, 0.4, 1, "supervised"))
-    assert set(rows.tolist()) <= set(choose_labelled(targets, 0.8, 0, "supervised").tolist())
-    assert torch.equal(choose_labelled(targets, 1.0, 0), (targets >= 0).nonzero()[:, 0])
+    assert torch.equal(rows, choose_labeled(targets, 0.4, 0, "supervised"))
+    assert not torch.equal(rows, choose_labeled(targets, 0.4, 1, "supervised"))
+    assert set(rows.tolist()) <= set(choose_labeled(targets, 0.8, 0, "supervised").tolist())
+    assert torch.equal(choose_labeled(targets, 1.0, 0), (targets >= 0).nonzero()[:, 0])
 
 
 def test_classes_without_an_image_are_warned_of(capsys):
@@ -83,7 +83,7 @@ def test_classes_without_an_image_are_warned_of(capsys):
     dataset = ImageDataset("toy", torch.zeros(3, 3, 4, 4, dtype=torch.uint8), targets, ["a", "b", "c"], ["1", "2", "3"])
     require_labels(dataset, 4)
     assert capsys.readouterr().err == (
-        "warning: there is no labelled training image of 2 classes, which are never predicted: b, 3\n"
+        "warning: there is no labeled training image of 2 classes, which are never predicted: b, 3\n"
     )
     dataset.targets[2] = 1
     require_labels(dataset, 3)

@@ -139,7 +139,7 @@ BAD = {
     "an option out of range": ("supervised", ["method_kwargs.label_fraction=0"], 2, "label_fraction is 0"),
     "a misspelt option": ("byol", ["method_kwargs.momentun=1"], 2, "did you mean 'momentum'?"),
     "too few classes": ("supervised", ["num_classes=9"], 1, "has 10 classes; set num_classes=10"),
-    "too few labelled images": ("supervised", ["method_kwargs.label_fraction=0.1"], 1, "has 10 training images"),
+    "too few labeled images": ("supervised", ["method_kwargs.label_fraction=0.1"], 1, "has 10 training images"),
 }
 
 

@@ -46,7 +46,7 @@ def test_the_linear_head_has_the_keys_of_a_linear_layer():
 
 
 @pytest.mark.parametrize("kind", [KMeansHead, TEMIHead])
-def test_lengths_of_features_do_not_matter_where_they_are_normalised(kind):
+def test_lengths_of_features_do_not_matter_where_they_are_normalized(kind):
     head, x = kind([4], 3), torch.randn(5, 4)
     if kind is KMeansHead:
         head.weight.normal_()

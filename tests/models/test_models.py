@@ -67,23 +67,23 @@ def published_forward(backbone, images, pool):
         kernel = state[f"{key}.weight"]
         return F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
 
-    def normalise(x, key):
+    def normalize(x, key):
         mean, var, weight, bias = (
             state[f"{key}.{name}"][:, None, None] for name in ("running_mean", "running_var", "weight", "bias")
         )
         return (x - mean) / (var + 1e-5) ** 0.5 * weight + bias
 
-    x = F.relu(normalise(convolve(images, "conv1", 1), "bn1"))
+    x = F.relu(normalize(convolve(images, "conv1", 1), "bn1"))
     if pool:
         x = F.max_pool2d(x, kernel_size=2, stride=2, padding=1)
     for layer in (1, 2, 3, 4):
         for block in (0, 1):
             key = f"layer{layer}.{block}"
             stride = 2 if layer > 1 and block == 0 else 1
-            out = F.relu(normalise(convolve(x, f"{key}.conv1", stride), f"{key}.bn1"))
-            out = normalise(convolve(out, f"{key}.conv2", 1), f"{key}.bn2")
+            out = F.relu(normalize(convolve(x, f"{key}.conv1", stride), f"{key}.bn1"))
+            out = normalize(convolve(out, f"{key}.conv2", 1), f"{key}.bn2")
             if layer > 1 and block == 0:
-                x = normalise(convolve(x, f"{key}.shortcut.0", stride), f"{key}.shortcut.1")
+                x = normalize(convolve(x, f"{key}.shortcut.0", stride), f"{key}.shortcut.1")
             x = F.relu(out + x)
     side = 7 if pool else 4
     assert x.shape[2:] == (side, side)

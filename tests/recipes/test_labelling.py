@@ -1,7 +1,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from recipes.labelling import find_places
+from recipes.labeling import find_places
 
 
 def test_an_export_goes_next_to_the_output_folder_however_that_is_named(tmp_path, monkeypatch):

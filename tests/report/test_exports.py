@@ -113,7 +113,7 @@ def test_label_studio_gets_tasks_that_fit_its_labeling_interface(given):
     assert [[one.score for one in task.predictions] for task in tasks] == [[0.9], [], [1.0], []]
 
 
-def test_coco_has_a_box_around_every_labelled_image(given, capsys):
+def test_coco_has_a_box_around_every_labeled_image(given, capsys):
     (given[0] / "my images" / PATHS[2]).write_bytes(b"no image")
     out = write("coco", given)
     content = load(out / "labels.json")

@@ -289,13 +289,13 @@ def test_signs_are_warped_and_pictures_are_flipped():
     assert views == {True: ["affine"] * 3, False: ["simclr", "ours", "ours"]}
 
 
-def test_gray_is_told_from_colour_without_labels(tmp_path):
+def test_gray_is_told_from_color_without_labels(tmp_path):
     for i in range(4):
         draw(tmp_path / "gray" / f"{i}.png", i % 3, i)
-        (tmp_path / "colour").mkdir(exist_ok=True)
+        (tmp_path / "color").mkdir(exist_ok=True)
         pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "colour" / f"{i}.png")
-    assert look_at(tmp_path / "gray", 2).gray and not look_at(tmp_path / "colour", 2).gray
+        Image.fromarray(pixels).save(tmp_path / "color" / f"{i}.png")
+    assert look_at(tmp_path / "gray", 2).gray and not look_at(tmp_path / "color", 2).gray
 
 
 def test_mean_and_std_are_those_of_the_pixels(tmp_path):
@@ -378,7 +378,7 @@ def test_no_path_begins_a_formula_and_all_survive_csv():
 
 
 def test_identity_of_a_look_is_kept():
-    assert replace(look(3, 8, True), gray=False).words.startswith("3 colour images")
+    assert replace(look(3, 8, True), gray=False).words.startswith("3 color images")
 
 
 def test_a_dry_run_writes_the_configs_and_runs_nothing(tmp_path, capsys):

@@ -222,7 +222,7 @@ def test_finetuning_goes_on_and_is_compared_on_images_held_out_of_both(base, cap
     given = by_truth(base)
     assert label(base, given, "--finetune") == 0
     said = capfd.readouterr().out
-    assert "on 12 labelled images that neither had seen" in said  # of 20 a class, a fifth
+    assert "on 12 labeled images that neither had seen" in said  # of 20 a class, a fifth
     told = json.loads((base / "out" / "labels" / "run.json").read_text())["result"]
     (run,) = (base / "out" / "labels" / "finetune" / "pretext").iterdir()
     config = yaml.safe_load((run / "config.yml").read_text())

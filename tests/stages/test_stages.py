@@ -369,7 +369,7 @@ def test_moco_mines_its_backbone(tmp_path, site):
     assert np.load(folder / "topk-val-neighbors.npy").shape == (30, 6)
 
 
-def test_stl10_learns_from_all_and_mines_the_labelled_split(tmp_path):
+def test_stl10_learns_from_all_and_mines_the_labeled_split(tmp_path):
     random = np.random.default_rng(0)
     folder = tmp_path / "data/stl10_binary"
     folder.mkdir(parents=True)

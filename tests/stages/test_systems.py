@@ -173,12 +173,12 @@ def test_ucc_without_labels_is_refused_in_a_sentence(tmp_path, capsys, monkeypat
     build = DATASETS["digits"]
 
     @functools.wraps(build)  # which says what options there are
-    def unlabelled(*args, **kwargs):
+    def unlabeled(*args, **kwargs):
         dataset = build(*args, **kwargs)
         dataset.targets.fill_(-1)
         return dataset
 
-    monkeypatch.setitem(DATASETS, "digits", unlabelled)
+    monkeypatch.setitem(DATASETS, "digits", unlabeled)
     assert stage("ucc", tmp_path) == 1
     assert "digits has no labels" in capsys.readouterr().err
 

@@ -30,7 +30,7 @@ def close(found, expected):
 
 
 def objective(outputs):
-    """Not a plain sum, whose gradient through a normalisation would vanish."""
+    """Not a plain sum, whose gradient through a normalization would vanish."""
     return (outputs * torch.linspace(-1, 1, outputs.numel()).view_as(outputs)).sin().sum()
 
 

@@ -74,7 +74,7 @@ def test_defaults_of_data_and_head_are_written_into_the_config(write):
     assert (p.criterion_kwargs, p.optimizer_kwargs) == ({}, {"lr": 1e-4, "weight_decay": 1e-4})
 
 
-def test_views_take_crop_size_and_normalisation_from_the_evaluation_transform(write):
+def test_views_take_crop_size_and_normalization_from_the_evaluation_transform(write):
     """Unless they have their own; for every strategy, and key by key."""
     normalize = yaml.safe_load(PUBLISHED)["transformation_kwargs"]["normalize"]
     own = {"num_strong_augs": 4, "cutout_kwargs": {"n_holes": 1, "length": 16}}

@@ -41,7 +41,7 @@ def test_pixels_are_those_of_pil(height, width, size, interpolation, crop, crop_
     assert difference.max() <= 1 and difference.mean() < 0.3  # Pillow chooses which direction comes first by size
 
 
-def test_levels_are_normalised():
+def test_levels_are_normalized():
     batch = images(32, 32)
     mean, std = (torch.tensor(NORMALIZE[name])[:, None, None] for name in ("mean", "std"))
     levels = Pretrained(64, LEVELS)(batch).round()

@@ -208,7 +208,7 @@ def test_ours_draws_every_operation_and_length_alike():
     assert (centers - 1 / 24).abs().max() < 0.006
 
 
-def test_ours_keeps_the_place_and_cuts_out_after_normalising():
+def test_ours_keeps_the_place_and_cuts_out_after_normalizing():
     images = textured(50, 24, 24)
     strategy = build("ours", num_strong_augs=0)
     params = strategy.draw(50, seeded(15))
@@ -231,7 +231,7 @@ def test_evaluation_is_torchvisions_center_crop(height, width):
     assert torch.allclose(evaluation(images[0]), expected[0], atol=1e-5)
 
 
-def test_affine_without_any_change_is_the_normalised_image():
+def test_affine_without_any_change_is_the_normalized_image():
     none = dict.fromkeys(["aspect", "rotation", "shear", "shift", "blur", "contrast", "noise", "erasing"], 0.0)
     images = textured(6, 24, 24)
     assert torch.allclose(build("affine", scale=[1, 1], **none)(images), normalized(images), atol=1e-4)
