@@ -27,10 +27,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.labeling import Labeling, check, find_places, find_sorter, require_own, say_labels, sort
-
 from recipes.classify import find_features, look_again, train_classifier
 from recipes.finetune import check_ready, finetune
+from recipes.labeling import Labeling, check, find_places, find_sorter, require_own, say_labels, sort
 from report import edits, exports
 from report.round import write_round
 from system.console import say, warn

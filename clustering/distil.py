@@ -17,7 +17,7 @@ def distil(features: Tensor, clusters: Tensor, num_clusters: int, threshold: flo
     """Fit a linear head that gives features [N, D] their clusters int64 [N], scaled so that half are confident.
 
     The head is a logistic regression on standardized features. How large its probabilities are says how strongly it
-    was regularised, and nothing of the images; their order does. So its logits are multiplied by the number at which
+    was regularized, and nothing of the images; their order does. So its logits are multiplied by the number at which
     the probability of half of the images is above the threshold. Clusters without an image get no probability.
     """
     from sklearn.linear_model import LogisticRegression  # slow to import

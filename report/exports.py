@@ -103,7 +103,7 @@ FORMATS = {
         "are tasks without a choice",
         "start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={parent}; in a new project, paste labeling.xml under Labeling "
-        "Interface, Code, add {root} under Cloud Storage as Local files (without synchronising), and import tasks.json",
+        "Interface, Code, add {root} under Cloud Storage as Local files (without synchronizing), and import tasks.json",
     ),
     "coco": Format(
         ("labels.json",),

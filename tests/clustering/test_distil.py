@@ -21,7 +21,8 @@ def test_a_distilled_head_keeps_the_clusters_and_is_sure_of_half(num_clusters):
     head = distil(features, clusters, num_clusters, 0.9)
     probabilities = predict(head, features)
     assert (probabilities.argmax(1) == clusters).float().mean() > 0.95
-    assert (probabilities.max(1).values > 0.9).sum() == 60
+    # The sixtieth is at the threshold, up to what float32 rounds.
+    assert [(probabilities.max(1).values > 0.9 + margin).sum() for margin in (-1e-4, 1e-4)] == [60, 59]
 
 
 def test_a_cluster_without_images_gets_none():
