@@ -145,6 +145,7 @@ def sweeps(read: Read) -> str:
             there[name] = found
             key = next(iter(found["sweep"][0]))
             cells = ", ".join(f"{line[key]}: {100 * float(line['acc_mean']):.1f}" for line in found["sweep"])
+            cells += f"; seeds: {found['sweep'][0]['num_runs']}"
         rows.append([row.title, cells, row.printed])
     note = f"Means over the seeds; a dot in the pictures is one run.{_machines(there)}"
     pictures = "".join(f"\n![{ROWS[name].title}](../benchmarks/results/{name}.png)\n" for name in there)

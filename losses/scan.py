@@ -15,7 +15,7 @@ from torch.nn import functional
 LOWEST_LOG = -100.0  # as in binary cross entropy
 LOWEST_PROBABILITY = 1e-8
 UNIFORM, POWER = "uniform", "power:"
-STEEPEST = 1.0  # of a power: from about 1.3 on a collapse would cost less than clusters of equal size
+STEEPEST = 1.0  # of a power: from log K / mean log rank on, above 1, a collapse costs less than clusters of equal size
 SUM_TOLERANCE = 1e-3
 
 

@@ -117,9 +117,9 @@ def warn_of_no_information(information: float, num_clusters: int, epoch: int) ->
     if information < LITTLE * math.log(num_clusters):
         warn(
             f"in epoch {epoch + 1} the views told {max(information, 0):.4f} of {math.log(num_clusters):.2f} nats about "
-            "each other's cluster beyond chance, so as good as nothing is learned; if that stays so, likely causes are "
-            "a learning rate that is too high or too low, views that have too little in common (augmentation_kwargs), "
-            "batches that are small for so many clusters, or colors that give the images away (backbone=sobel/NAME)"
+            "each other's cluster beyond chance, as good as nothing; if that stays so, likely causes are the learning "
+            "rate, views that have too little in common (augmentation_kwargs), batches that are small for so many "
+            "clusters, or colors that give the images away (backbone=sobel/NAME)"
         )
 
 

@@ -109,7 +109,10 @@ def row(title, **more):
 
 
 def test_tables_say_what_is_there_and_what_is_unrun():
-    sweep = [{"num_neighbors": "5", "acc_mean": "0.9"}, {"num_neighbors": "50", "acc_mean": "0.8"}]
+    sweep = [
+        {"num_neighbors": "5", "acc_mean": "0.9", "num_runs": "3"},
+        {"num_neighbors": "50", "acc_mean": "0.8", "num_runs": "3"},
+    ]
     collapsed = row("x", scores={"acc": 0.1}, warnings={"selflabel": ["2 clusters are empty"]})
     rows = {
         "pretext-published": row("SimCLR", scores={"knn": 0.5, "scan": 0.61, "scan_loss": -1.234}),
@@ -138,7 +141,7 @@ def test_tables_say_what_is_there_and_what_is_unrun():
     assert "of each pretext task itself, SimCLR, temperature .1: -1.23." in lines[-1]
     assert "it said: 2 clusters are empty." in ablation_tables.views(read)
     table = ablation_tables.sweeps(read)
-    assert "| 5: 90.0, 50: 80.0 | flat from 5 to 50 |" in table
+    assert "| 5: 90.0, 50: 80.0; seeds: 3 | flat from 5 to 50 |" in table
     assert (
         table.count("![") == 1
         and "![digits: number of neighbors K](../benchmarks/results/digits-neighbors.png)" in table
