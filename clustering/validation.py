@@ -134,6 +134,6 @@ def warn_of_doubt(confident: Sequence[int]) -> None:
     if confident and confident[-1] < FEWER * confident[0]:
         warn(
             f"{confident[-1]:,} samples were confident in this epoch, {confident[0]:,} in the first, and their number "
-            "should grow: clusters are being lost. Stronger views (augmentation_strategy: ours) usually help; the model "
-            "that self-labeling began with may serve better"
+            "should grow: clusters are being lost. Stronger views (augmentation_strategy: ours) usually help; the "
+            "model that self-labeling began with may serve better"
         )
