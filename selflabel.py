@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clustering.validation import Validator, warn_of_collapse, warn_of_doubt
+from clustering.validation import Validator, warn_of_collapse, warn_of_lost_confidence
 from losses.fixmatch import FixMatch
 from losses.selflabel import ConfidenceBasedCE, Labels
 from models.finetune import train_last, training_mode
@@ -115,7 +115,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
                 run.end(f"no lower validation loss for {p.patience} epochs")
         run.end_epoch(val_loss=scores.loss, **scores.monitored)
         warn_of_collapse(scores.cluster_sizes, p.num_classes, p.cluster_prior)
-        warn_of_doubt([line["confident"] for line in run.metrics])
+        warn_of_lost_confidence([line["confident"] for line in run.metrics])
 
     save_weights(p.selflabel_model, run.model.state_dict(), setup="selflabel")
     return clusters.final_scores(p, p.selflabel_model, val_set, run.runtime) | run.values

@@ -125,7 +125,7 @@ def warn_of_collapse(sizes: Tensor, num_clusters: int, cluster_prior: str | Sequ
         )
 
 
-def warn_of_doubt(confident: Sequence[int]) -> None:
+def warn_of_lost_confidence(confident: Sequence[int]) -> None:
     """Say when the last epoch of self-labeling had far fewer confident samples than the first; `confident` counts them.
 
     Labels that hold make further samples confident. After the SCAN loss with SimCLR's views and with the same views in

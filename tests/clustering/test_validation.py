@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clustering.validation import Validator, warn_of_collapse, warn_of_doubt
+from clustering.validation import Validator, warn_of_collapse, warn_of_lost_confidence
 from models.models import ClusteringModel
 from system.runtime import Runtime
 
@@ -49,6 +49,6 @@ def test_collapse_is_told_in_plain_words(capsys, sizes, words):
     ("confident", "warned"), [([], False), ([100], False), ([100, 90], False), ([100, 150, 89], True)]
 )
 def test_fewer_confident_samples_than_in_the_first_epoch_are_told(capsys, confident, warned):
-    warn_of_doubt(confident)
+    warn_of_lost_confidence(confident)
     said = capsys.readouterr().err
     assert said.startswith("warning: 89 samples were confident in this epoch, 100 in the first") if warned else not said
