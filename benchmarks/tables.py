@@ -166,8 +166,11 @@ PAGES = [ROOT / "README.md", ROOT / "docs/measurements.md", ROOT / "docs/methods
 def fill(text: str, results: Path = RESULTS) -> str:
     """Replace what stands between the markers of each known table by what a folder of results says.
 
-    Raises KeyError for a table that is not known, FileNotFoundError for a result that is not there.
+    Raises KeyError for a table that is not known, FileNotFoundError for a result that is not there, ValueError for a
+    marker without its other one on a line of its own: its table would go stale unseen.
     """
+    if len(MARKED.findall(text)) != max(text.count("<!-- table:"), text.count("<!-- end -->")):
+        raise ValueError("a table lacks one of its markers")
 
     def read(name: str) -> dict[str, Any]:
         return json.loads((results / name).read_text(encoding="utf-8"))

@@ -128,8 +128,8 @@ def warn_of_collapse(sizes: Tensor, num_clusters: int, cluster_prior: str | Sequ
 def warn_of_lost_confidence(confident: Sequence[int]) -> None:
     """Say when the last epoch of self-labeling had far fewer confident samples than the first; `confident` counts them.
 
-    Labels that hold make further samples confident. After the SCAN loss with SimCLR's views and with the same views in
-    self-labeling, CIFAR-10 lost a quarter of the confident samples in one epoch, and with them accuracy.
+    Labels that hold make further samples confident; views too weak to teach lose them, and clusters with them, although
+    class balancing keeps every cluster in use.
     """
     if confident and confident[-1] < FEWER * confident[0]:
         warn(

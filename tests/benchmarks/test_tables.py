@@ -124,3 +124,9 @@ def test_features_that_were_not_measured_say_how_to(results):
     (results / "features.json").write_text(json.dumps({"machine": machine, "repeats": 15, "results": [row]}))
     filled = tables.fill(marked, results)
     assert "| net at 64: torch bf16 | 100 | 200 | 300 | 400 | 500 | 0.5× | 0.9995 |" in filled
+
+
+@pytest.mark.parametrize("end", ["", "its note <!-- end -->\n"])
+def test_a_table_without_its_end_on_a_line_of_its_own_is_refused(end):
+    with pytest.raises(ValueError, match="lacks one of its markers"):
+        tables.fill(f"<!-- table:digits -->\n{end}")
