@@ -27,13 +27,11 @@ from system.distributed import is_main
 from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.runtime import Runtime
-from system.yaml_file import load_yaml
 from training.comparison import to_plain
-from training.folder import CONFIG
 from utils import baselines, cli, clusters, engines, pretext
 from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
 from utils.config import require
-from utils.readings import recorded_values
+from utils.readings import recorded_classes, recorded_values
 from utils.setups import SETUPS
 
 
@@ -66,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = f"python {SETUPS[p.setup].script} --config_exp {args.config_exp}"
     advice = "check the path" if args.model else f"train it ({command}), or name a file with --model"
     evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, runtime, advice)
-    names = _recorded_classes(p, path.parent)
+    names = recorded_classes(p, path.parent)
     dataset = get_val_dataset(p, classes=names) if args.split == "val" else get_train_dataset(p, None)
     if (args.kmeans or args.knn) and not dataset.has_labels:
         raise UserError(f"--kmeans and --knn are scored by labels, and the {args.split} split has none; leave them out")
@@ -82,14 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json and is_main():
         write_text(args.json, json.dumps(to_plain(scores), indent=1) + "\n")
     return 0
-
-
-def _recorded_classes(p: EasyDict, folder: Path) -> list[str] | None:
-    """The classes that a classifier's outputs stand for, those of its training split; None where nothing says so."""
-    own = folder / CONFIG
-    if SETUPS[p.setup].num_outputs != "num_classes" or not own.exists():
-        return None
-    return load_yaml(own).get("class_names")
 
 
 class PretextEvaluation:

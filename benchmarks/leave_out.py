@@ -24,8 +24,7 @@ from clustering.candidate import Embedding, predict
 from clustering.leave_out import fit_leave_out
 from clustering.mining import mine_neighbors
 from clustering.vote import vote
-from methods import scan_heads
-from methods.candidates import kmeans_candidate
+from methods import kmeans_heads, scan_heads
 from system.runtime import generator, one_thread
 
 COMMAND = "python -m benchmarks.leave_out --data DIR --cache DIR"
@@ -60,7 +59,7 @@ def run_case(features: torch.Tensor, foreign: torch.Tensor, seed: int, compare: 
         share = num / len(features)
         found["share"] = score(fit_leave_out(features, NUM_CLUSTERS, share, seed)(features), foreign)
     if compare:
-        head = kmeans_candidate(Embedding(features), NUM_CLUSTERS, seed, num_draws=1).head
+        head = kmeans_heads.fit(Embedding(features), NUM_CLUSTERS, seed, num_draws=1).head
         agreement = agreement_of_heads(features, seed)
         distances = fit_leave_out(features, NUM_CLUSTERS, seed=seed).distances(features)
         sureness = {
@@ -78,7 +77,7 @@ def agreement_of_heads(features: torch.Tensor, seed: int) -> torch.Tensor:
     """Return the largest mean probability [N] of matched clusters over the heads of SCAN and of K-means."""
     embedding = Embedding(features, torch.from_numpy(mine_neighbors(features, NUM_NEIGHBORS)))
     scan = scan_heads.fit(embedding, NUM_CLUSTERS, seed)
-    kmeans = kmeans_candidate(embedding, NUM_CLUSTERS, seed, num_draws=len(scan.heads))
+    kmeans = kmeans_heads.fit(embedding, NUM_CLUSTERS, seed, num_draws=len(scan.heads))
     heads = [candidate.with_best(best) for candidate in (scan, kmeans) for best in range(len(candidate.heads))]
     return predict(vote(heads, features, NUM_CLUSTERS).head, features).max(1).values
 

@@ -23,8 +23,7 @@ from benchmarks.judge_data import NETWORKS, load_features, load_images
 from clustering.candidate import Embedding
 from clustering.mining import mine_neighbors
 from clustering.scores import score_clusters
-from methods import scan_heads, temi
-from methods.candidates import kmeans_candidate
+from methods import kmeans_heads, scan_heads, temi
 from system.runtime import generator, one_thread
 
 COMMAND = "python -m benchmarks.prior --data DIR --cache DIR"
@@ -63,7 +62,7 @@ def run_case(features: torch.Tensor, truth: torch.Tensor, seed: int) -> dict[str
     """Return the scores of K-means, of SCAN heads by prior, and of TEMI by its β."""
     shares = (torch.bincount(truth, minlength=NUM_CLASSES).double() / len(truth)).tolist()
     embedding = Embedding(features, torch.as_tensor(mine_neighbors(features, NUM_NEIGHBORS)))
-    found = {"K-means": kmeans_candidate(embedding, NUM_CLASSES, seed)}
+    found = {"K-means": kmeans_heads.fit(embedding, NUM_CLASSES, seed)}
     for title, prior in (("uniform", "uniform"), ("power:1", "power:1"), ("true shares", shares)):
         found[f"SCAN, {title}"] = scan_heads.fit(embedding, NUM_CLASSES, seed, cluster_prior=prior)
     for beta in BETAS:

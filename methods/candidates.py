@@ -10,8 +10,8 @@ components, SCAN heads, spectral clustering, TEMI, TURTLE, and a vote of all. Th
 
 import contextlib
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -20,15 +20,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clustering.candidate import Candidate, Embedding, make_candidate, predict
+from clustering.candidate import Candidate, Embedding, predict
 from clustering.judge import VOTE, judge, with_most_agreeing_heads
-from clustering.kmeans import fit_kmeans
 from clustering.mining import mine_neighbors
 from clustering.prediction import Prediction
 from clustering.scores import count_classes, score_clusters
 from clustering.vote import vote
 from losses.scan import UNIFORM
-from methods import scan_heads, spectral, temi, turtle
+from methods import kmeans_heads, scan_heads, spectral, temi, turtle
 from models.heads import describe_head
 from models.loading import load_backbone
 from models.models import ClusteringModel
@@ -45,14 +44,11 @@ from utils.stage import run_stage
 
 NUM_NEIGHBORS = 20
 FEW = 10_000  # images up to which one thread is enough, and on a busy machine far faster than several
-KMEANS_DRAWS = 3
-# Components of K-means: unwhitened they drop noise; whitened ones must be few, or noise weighs as much as the rest.
-KMEANS: dict[str, dict[str, Any]] = {
-    "kmeans": {},
-    "kmeans pca": {"num_dims": 64},
-    "kmeans whitened": {"num_dims": 20, "whiten": True},
-}
 METHODS: dict[str, Callable[..., Candidate]] = {
+    "kmeans": kmeans_heads.fit,
+    # Unwhitened components drop noise; whitened ones must be few, or noise weighs as much as the rest.
+    "kmeans pca": partial(kmeans_heads.fit, num_dims=64),
+    "kmeans whitened": partial(kmeans_heads.fit, num_dims=20, whiten=True),
     "scan": scan_heads.fit,
     "spectral": spectral.fit,
     "temi": temi.fit,
@@ -60,24 +56,6 @@ METHODS: dict[str, Callable[..., Candidate]] = {
 }
 EVEN_BETA = 0.6  # of TEMI, where clusters are expected to be equally large
 ON_EACH = ("scan", "spectral")  # of several spaces, besides on all together
-
-
-def kmeans_candidate(
-    embedding: Embedding,
-    num_clusters: int,
-    seed: int = 0,
-    *,
-    num_dims: int | None = None,
-    whiten: bool = False,
-    num_draws: int = KMEANS_DRAWS,
-    name: str = "kmeans",
-) -> Candidate:
-    """Cluster features by K-means several times; the lowest inertia counts. Keywords: see `fit_kmeans`."""
-    started, (dims, first) = time.perf_counter(), embedding.place
-    options: dict[str, Any] = {"dims": dims, "first": first, "num_dims": num_dims, "whiten": whiten}
-    fits = [fit_kmeans(embedding.features, num_clusters, seed + 1000 * draw, **options) for draw in range(num_draws)]
-    losses = [fit.inertia for fit in fits]
-    return make_candidate(name, [fit.head for fit in fits], losses, embedding.features, time.perf_counter() - started)
 
 
 def make_candidates(
@@ -110,18 +88,15 @@ def make_candidates(
     if neighbors is None:
         neighbors = torch.as_tensor(mine_neighbors(whole, size, dims=dims))
     both = Embedding(whole, neighbors, dims)
-    plan: list[tuple[str, Callable[..., Candidate], Embedding, dict[str, Any]]] = [
-        (name, kmeans_candidate, both, kind) for name, kind in KMEANS.items()
-    ]
-    plan += [(name, fit, both, {}) for name, fit in METHODS.items()]
+    plan = [(name, fit, both) for name, fit in METHODS.items()]
     for number, space in enumerate(spaces if len(spaces) > 1 else []):
         alone = Embedding(whole, torch.as_tensor(mine_neighbors(space, size)), [dims[number]], sum(dims[:number]))
         which = f"on {names[number]}" if names else f"{number + 1}"
-        plan += [(f"{name} {which}", METHODS[name], alone, {}) for name in ON_EACH]
+        plan += [(f"{name} {which}", METHODS[name], alone) for name in ON_EACH]
     found = []
-    for name, fit, embedding, kind in plan:
+    for name, fit, embedding in plan:
         say(name)
-        found.append(fit(embedding, num_clusters, seed, name=name, **kind, **options.get(fit, {})))
+        found.append(fit(embedding, num_clusters, seed, name=name, **options.get(fit, {})))
     say(VOTE)
     finalists = with_most_agreeing_heads(found, num_clusters)
     return [*finalists, vote(finalists, whole, num_clusters)], whole, neighbors

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from models.pretrained import SideBySide, tells_groups
+from models.models import SideBySide
+from models.pretrained import tells_groups
 from system.errors import ConfigError
 
 

@@ -154,3 +154,15 @@ class ClusteringModel(nn.Module):
             return features
         output = [head(features) for head in self.cluster_head]
         return {"features": features, "output": output} if forward_pass == "return_all" else output
+
+
+class SideBySide(nn.Module):
+    """Several networks that see the same images; their features stand one after the other, `[B, ΣD]`."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features of a batch `[B, 3, side, side]`."""
+        return torch.cat([network(images) for network in self.networks], dim=1)

@@ -9,7 +9,6 @@
 """
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import hub
 from models.embedded import EMBEDDED, TOGETHER, read_embedded
+from models.models import SideBySide
 from models.provenance import UNKNOWN, trained_with
 from models.weights import read_state
 from system.errors import ConfigError, UserError
@@ -60,21 +60,9 @@ class Pretrained:
     grouped: bool
 
 
-class SideBySide(nn.Module):
-    """Several networks that see the same images; their features stand one after the other, `[B, ΣD]`."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the features of a batch `[B, 3, side, side]`."""
-        return torch.cat([network(images) for network in self.networks], dim=1)
-
-
 def is_pretrained(name: str) -> bool:
     """Whether a backbone's name is one of this module's."""
-    return name in EMBEDDED or name in TOGETHER or name in SHORT_NAMES or name.startswith(PREFIX)
+    return is_installed(name) or name in SHORT_NAMES or name.startswith(PREFIX)
 
 
 def tells_groups(backbone: nn.Module) -> bool:

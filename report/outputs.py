@@ -13,8 +13,9 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from clustering.prediction import OTHER, Prediction
+from system.atomic import TEMPORARY
 from system.errors import UserError
-from system.files import TEMPORARY, write_file
+from system.files import write_file
 from system.lock import locked_files
 from system.owned import remove_if_empty
 from system.text import csv_cell, csv_path, csv_text, shown

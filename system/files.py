@@ -1,7 +1,7 @@
 """Files that are whole or absent, and known to be the ones that were written.
 
-`write_file` is the only place of this project that writes a result. It writes next to the target, syncs, and renames;
-the checksum goes to `manifest.json` in the same folder. Around the rename the manifest knows the old and the new
+`write_file` is the only place of this project that writes a result. It writes by `system.atomic`; the checksum goes to
+`manifest.json` in the same folder. Around the rename the manifest knows the old and the new
 file, so that a kill between any two steps leaves a file that verifies. The manifest holds its own checksum too.
 
 The manifest is also the list of what this program wrote in a folder (`is_own`): a name without a checksum is a file
@@ -9,27 +9,23 @@ that is not read again. What is not on it is the user's, and `system.owned` neit
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from system.atomic import explained, mib, remove_dead, replace, write_beside
 from system.bounded import Scalar, parse_json, read_bytes
 from system.errors import UserError
 from system.lock import check_held, locked_briefly
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
-TEMPORARY = ".partial"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
 
-_WRITER = re.compile(rf"(?P<target>.+?)(?:\.share\d+{re.escape(TEMPORARY)})?\.(?P<pid>\d+){re.escape(TEMPORARY)}", re.S)
 _may_write = True
 
 Entry = dict[str, Scalar]  # one file that may be at a path: its sha256 and the facts recorded with it
@@ -55,89 +51,6 @@ def may_write() -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder; its rename is journaled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _mib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:.1f} MiB"
-
-
-@contextlib.contextmanager
-def _explained(path: Path, needed: Callable[[], int]) -> Iterator[None]:
-    """Turn what the system says of a failed write into a sentence; `needed` gives how many bytes the file has."""
-    try:
-        yield
-    except OSError as error:
-        room = ""
-        if error.errno in FULL:
-            room = f": it needs {_mib(needed())} and {_mib(shutil.disk_usage(path.parent).free)} are free there"
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}{room}; what was there before is untouched; fix that and "
-            "run the same command again"
-        ) from error
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name == "nt":  # there os.kill asks nothing, it ends
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # it is the user's, or no number of a process
-        return True
-    return True
-
-
-def _remove_dead(folder: Path, is_ours: Callable[[str], bool], dead: Collection[str] = ()) -> None:
-    """Remove what killed writers of some targets left next to them: `NAME.PID.partial`, PID being no process now.
-
-    Nobody writes the targets `dead` now, whoever has the PID of their writer.
-    """
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            named = _WRITER.fullmatch(entry.name) if entry.is_file(follow_symlinks=False) else None
-            if not named or not is_ours(named["target"]) or int(named["pid"]) == os.getpid():
-                continue
-            if named["target"] in dead or not _is_alive(int(named["pid"])):
-                Path(entry.path).unlink(missing_ok=True)
-
-
-def _write_beside(path: Path, write: Callable[[BinaryIO], object], num_bytes: int = 0) -> Path:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    _remove_dead(path.parent, lambda target: target == path.name)
-    written = 0
-    try:
-        with _explained(path, lambda: max(num_bytes, written)), temporary.open("wb") as file:
-            try:
-                write(file)
-            finally:
-                written = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    try:
-        with _explained(path, lambda: 0):
-            temporary.replace(path)
-            _sync_folder(path.parent)
-    except UserError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _dump(manifest: Manifest) -> str:
@@ -167,7 +80,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     data = _dump(manifest).encode()
-    _replace(_write_beside(folder / MANIFEST, lambda file: file.write(data), len(data)), folder / MANIFEST)
+    replace(write_beside(folder / MANIFEST, lambda file: file.write(data), len(data)), folder / MANIFEST)
 
 
 def _entries(path: Path, manifest: Manifest) -> list[Entry]:
@@ -231,16 +144,16 @@ def write_file(
     if not record and not listed:
         path = Path(os.path.realpath(path))
     check_held(path)
-    with _explained(path, lambda: num_bytes):
+    with explained(path, lambda: num_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         _check_target(path, listed)
     if free < num_bytes:
         raise UserError(
-            f"cannot write {path}: it needs {_mib(num_bytes)} and {_mib(free)} are free there; what was there before "
+            f"cannot write {path}: it needs {mib(num_bytes)} and {mib(free)} are free there; what was there before "
             "is untouched; make room and run the same command again"
         )
-    temporary = _write_beside(path, write, num_bytes)
+    temporary = write_beside(path, write, num_bytes)
     try:
         check_held(path)
         if record:
@@ -248,7 +161,7 @@ def write_file(
         else:
             if listed:
                 add_to_list(path.parent, [path.name])
-            _replace(temporary, path)
+            replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -273,9 +186,9 @@ def _replace_recorded(temporary: Path, path: Path, kept: Path | None, facts: dic
             after[kept.name] = old
         _write_manifest(path.parent, manifest | during)
         if kept and path.exists():
-            with _explained(kept, lambda: 0):
+            with explained(kept, lambda: 0):
                 path.replace(kept)
-        _replace(temporary, path)
+        replace(temporary, path)
         _write_manifest(path.parent, manifest | after)
 
 
@@ -328,4 +241,4 @@ def remove_temporaries(folder: Path, names: Collection[str] = ()) -> None:
     `names` are files that are only written under a lock which this process holds now.
     """
     ours = {MANIFEST, *names, *_read_manifest(folder)}
-    _remove_dead(folder, ours.__contains__, names)
+    remove_dead(folder, ours.__contains__, names)

@@ -119,8 +119,8 @@ class Run:
 
         `loader` makes the views of the steps; how many they are decides whether compiling pays. `parts` are further
         objects with `state_dict` and `load_state_dict` (an EMA); the running average that the config may ask for is one
-        that a run makes itself. Returns what a step calls: `forward(images)` computes
-        in the training precision, over all ranks, and returns float32.
+        that a run makes itself. Returns what a step calls: `forward(images)` computes in the training precision, over
+        all ranks, and returns float32.
         """
         self.runtime.expect(self.config["epochs"] * loader.num_pixels)
         loader.compile()
@@ -144,9 +144,8 @@ class Run:
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             problem = str(error).split("\n")[0]
             raise UserError(
-                f"the checkpoint in {self.folder} does not fit this run ({problem}); "
-                "move it away and run the same command, "
-                "or start again with overwrite=true"
+                f"the checkpoint in {self.folder} does not fit this run ({problem}); move it away and run the same "
+                "command, or start again with overwrite=true"
             ) from error
         if self.epoch < self.num_epochs:
             say(f"continuing at epoch {self.epoch + 1} of {self.num_epochs}, step {self.step_in_epoch + 1}")
@@ -198,10 +197,7 @@ class Run:
             self._stopping.leave()
 
     def profile(self, num_steps: int) -> None:
-        """Have the first `num_steps` steps of training recorded as trace.json in the run folder, and stop after them.
-
-        0 does nothing.
-        """
+        """Record the first `num_steps` steps as trace.json in the run folder, and stop after them; 0 does nothing."""
         if num_steps:
             self._profiler = StepProfiler(num_steps, self.folder / "trace.json")
 
@@ -218,7 +214,11 @@ class Run:
             self.step_in_epoch += 1
             if self._profiler:
                 self._profiler.step()
-            self._between_steps(last=self.step_in_epoch == total)
+            if self.num_steps % self.config["log_every"] == 0:
+                self._check_finite()
+            last = self.step_in_epoch == total
+            if last or self._stopping.agrees_after(self.num_steps):
+                self._save_or_stop(self._stopping.save_is_due() and not last, last)
         self._check_finite()  # before anything is chosen or saved by what these weights predict
 
     def _set_rate(self, progress_in_epoch: float) -> None:
@@ -239,12 +239,6 @@ class Run:
         self.totals.add(loss=loss, **values)
         if skip is not None:
             self.totals.count(skipped_batches=skip)
-
-    def _between_steps(self, last: bool) -> None:
-        if self.num_steps % self.config["log_every"] == 0:
-            self._check_finite()
-        if last or self._stopping.agrees_after(self.num_steps):
-            self._save_or_stop(self._stopping.save_is_due() and not last, last)
 
     def _save_or_stop(self, due: bool, last: bool) -> None:
         """Save where that is due, or where the run is to stop; the clock does not stop it where this is the `last`."""

@@ -34,7 +34,6 @@ from utils.setups import SETUPS
 
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "mnist": "cifar", "stl-10": "stl"}
 
-
 # What reads all of a pretext model.
 LOADERS: dict[type[nn.Module], Callable[[Any, weights.Weights], None]] = {
     ContrastiveModel: loading.load_contrastive,

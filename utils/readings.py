@@ -1,4 +1,7 @@
-"""How a run's images were read, as the run recorded it or, before the first one, cluster.py's look at the folder."""
+"""What a run recorded of its images: how they were read, and the classes of its outputs.
+
+Before the first run, cluster.py's look at the folder says how they are read.
+"""
 
 import json
 from dataclasses import asdict
@@ -12,6 +15,8 @@ from system.console import warn
 from system.errors import UserError
 from system.files import write_text
 from system.paths import expand_path
+from system.yaml_file import load_yaml
+from training.folder import CONFIG
 from training.record import RECORD, read_record
 from utils.setups import SETUPS, STAGES
 
@@ -38,6 +43,14 @@ def recorded_values(folder: Path) -> Values | None:
         return AS_BEFORE
     found = read_by(folder) if record else None
     return found.values if found else None
+
+
+def recorded_classes(p: Any, folder: Path) -> list[str] | None:
+    """The classes that the outputs of a folder's classifier stand for; None where it is none, or does not say so."""
+    own = folder / CONFIG
+    if SETUPS[p["setup"]].num_outputs != "num_classes" or not own.exists():
+        return None
+    return load_yaml(own).get("class_names")
 
 
 def known_values(p: Any) -> Values | None:

@@ -10,7 +10,8 @@ from pydantic import AfterValidator
 
 from losses.scan import UNIFORM, ClusterPrior
 from system import sections
-from system.files import MANIFEST, TEMPORARY
+from system.atomic import TEMPORARY
+from system.files import MANIFEST
 from system.sections import (
     Batch,
     Count,

@@ -3,7 +3,7 @@ import torch
 from clustering.candidate import Embedding, make_candidate, predict
 from clustering.scores import score_clusters
 from clustering.vote import vote
-from methods.candidates import kmeans_candidate
+from methods import kmeans_heads
 from models.heads import LinearHead
 from tests.methods.test_methods import blobs
 
@@ -28,7 +28,7 @@ def test_a_vote_of_permuted_heads_is_the_head():
 
 def test_one_collapsed_head_does_not_carry_a_vote():
     x, truth = blobs()
-    good = [kmeans_candidate(Embedding(x), 4, seed, name=str(seed)) for seed in range(3)]
+    good = [kmeans_heads.fit(Embedding(x), 4, seed, name=str(seed)) for seed in range(3)]
     collapsed = LinearHead([20], 4)
     with torch.no_grad():
         collapsed.weight.zero_()

@@ -10,8 +10,7 @@ from torch.nn import functional
 from clustering.candidate import Embedding, predict
 from clustering.mining import mine_neighbors
 from clustering.scores import score_clusters
-from methods import scan_heads, spectral, temi, turtle
-from methods.candidates import kmeans_candidate
+from methods import kmeans_heads, scan_heads, spectral, temi, turtle
 
 QUICK = {
     scan_heads: {"num_steps": 100, "num_heads": 2},
@@ -120,7 +119,7 @@ def test_a_dimension_that_never_changes_is_harmless(data):
 
 
 def test_kmeans_keeps_the_draw_of_lowest_inertia(data):
-    found = kmeans_candidate(Embedding(data[0]), 7)
+    found = kmeans_heads.fit(Embedding(data[0]), 7)
     assert found.losses[found.best] == min(found.losses)
     assert found.clusters.shape == (3, len(data[0]))
     assert np.isfinite(found.losses).all()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.finetune import train_last, training_mode
-from models.models import ClusteringModel
-from models.pretrained import SideBySide, build_pretrained
+from models.models import ClusteringModel, SideBySide
+from models.pretrained import build_pretrained
 from system.errors import ConfigError
 
 

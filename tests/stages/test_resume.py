@@ -20,7 +20,7 @@ from PIL import Image
 from clustering.neighbors import load_neighbors
 from data import digits
 from models.weights import read_weights, save_weights
-from system import files
+from system import atomic, files
 from tests import stage as stages
 from training import checkpoint
 from training.record import read_record
@@ -256,7 +256,7 @@ def test_a_process_that_is_signalled_mid_epoch(reference, root, capfd, number, c
     process.send_signal(number)
     process.communicate()
     assert process.returncode == code
-    (root / "digits/scan/x" / f"model.pth.tar.1{files.TEMPORARY}").write_bytes(b"left by a kill")
+    (root / "digits/scan/x" / f"model.pth.tar.1{atomic.TEMPORARY}").write_bytes(b"left by a kill")
     assert_ends_the_same(reference, root)
 
 

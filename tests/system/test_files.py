@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from system import files
+from system import atomic, files
 from system.errors import UserError
 
 OLD, NEW = b"old" * 1000, b"the new content" * 1000
@@ -24,7 +24,7 @@ def put(path, data, **kwargs):
 
 
 def strays(folder):
-    return [path.name for path in folder.iterdir() if path.name.endswith(files.TEMPORARY)]
+    return [path.name for path in folder.iterdir() if path.name.endswith(atomic.TEMPORARY)]
 
 
 def test_what_is_written_is_read_with_its_facts(tmp_path):
@@ -158,6 +158,7 @@ def test_a_place_that_takes_no_files(tmp_path):
 
 # The functions that change something on the disk.
 WRITERS = {name for name in dir(files) if "write" in name or "replace" in name} - {"write_text"}
+MODULES = {files.__file__, atomic.__file__}
 
 
 def lines_until_killed(step, action):
@@ -171,7 +172,7 @@ def lines_until_killed(step, action):
 
         def trace(frame, event, _):
             nonlocal left
-            if frame.f_code.co_filename != files.__file__ or frame.f_code.co_name not in WRITERS:
+            if frame.f_code.co_filename not in MODULES or frame.f_code.co_name not in WRITERS:
                 return None
             if event == "line":
                 left -= 1
