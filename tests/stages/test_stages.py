@@ -115,6 +115,19 @@ def test_a_finished_run_is_not_run_again_and_another_config_is_refused(finished,
     assert (finished / "scan/model.pth.tar").read_bytes() == before
 
 
+def test_a_collapse_is_told_while_it_happens(root, capsys, monkeypatch):
+    """Without the entropy term everything may fall into one cluster; here it is made to."""
+    real = torch.bincount
+    monkeypatch.setattr(torch, "bincount", lambda x, **kwargs: real(torch.zeros_like(x), **kwargs))
+    assert stage("scan", root, "run_name=x", "epochs=1") == 0
+    assert capsys.readouterr().err.count("training has collapsed") == 1
+
+
+def test_losses_below_zero_are_explained_once(root, capsys):
+    assert stage("scan", root, "run_name=x") == 0
+    assert capsys.readouterr().out.count("negative") == 1
+
+
 # The published recipes, on CIFAR-10 in small
 
 
