@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from system.sections import Fraction, Rate, clash
+from system.sections import Fraction, PositiveRate, Rate, clash
+from training.muon import Muon
 
 Betas = Annotated[Sequence[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 Parameters = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
@@ -66,7 +67,32 @@ def adamw(
     return torch.optim.AdamW(parameters, lr, (betas[0], betas[1]), weight_decay=weight_decay, fused=True)
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adam": adam, "adamw": adamw}
+def muon(
+    parameters: Parameters, lr: Rate, momentum: Fraction = 0.95, vector_factor: PositiveRate = 5.0
+) -> torch.optim.Optimizer:
+    """Momentum whose step has, for every matrix and kernel, all directions alike; of each the length stays.
+
+    Args:
+        lr: learning rate at the start, of matrices as a share of their length.
+        momentum: share of the last step that the next one keeps.
+        vector_factor: the learning rate of biases and of normalization is so many times as high.
+    """
+    given = [group if isinstance(group, dict) else {"params": [group]} for group in parameters]
+    groups = []
+    for group in given:
+        for is_vectors in (False, True):
+            members = [parameter for parameter in group["params"] if (parameter.ndim < 2) == is_vectors]
+            factor = group.get("rate_factor", 1.0) * (vector_factor if is_vectors else 1.0)
+            groups.append({"params": members, "lr": lr * factor, "rate_factor": factor, "is_vectors": is_vectors})
+    return Muon([group for group in groups if group["params"]], lr, momentum)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    "muon": muon,
+}
 
 
 def take_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, skip: Tensor | None = None) -> None:
