@@ -77,8 +77,8 @@ def muon(
         momentum: share of the last step that the next one keeps.
         vector_factor: the learning rate of biases and of normalization is so many times as high.
     """
-    given = [group if isinstance(group, dict) else {"params": [group]} for group in parameters]
-    groups = []
+    given: Any = parameters if isinstance(parameters[0], dict) else [{"params": parameters}]
+    groups: list[dict[str, Any]] = []
     for group in given:
         for is_vectors in (False, True):
             members = [parameter for parameter in group["params"] if (parameter.ndim < 2) == is_vectors]
