@@ -15,7 +15,7 @@ PRETEXT = {
     "selflabel": "self-labeling",
 }
 CLUSTERS = {"acc": "ACC", "nmi": "NMI", "ari": "ARI"}
-FITS = " K-means on features of a pretext run is the mean of five fits."
+FITS = " K-means on the features of a pretext task or of a pretrained network is the mean of five fits."
 
 
 def _machines(found: dict[str, Any]) -> str:
@@ -48,7 +48,7 @@ def _table(result: dict[str, Any], table: str, columns: dict[str, str], first: s
             cells.append(_minutes(found))
         rows.append([row.title, *cells, row.printed])
     if any("≤" in minutes for *_, minutes, _ in rows):
-        note += " ≤: the machine did other work besides."
+        note += " ≤: at the end of the row the machine did other work."
     head = [first, *columns.values(), "minutes", "in print"]
     return markdown(head, rows) + f"\n{note}{_machines(there)}\n"
 
@@ -132,7 +132,7 @@ def changes(read: Read) -> str:
     note = (
         "Test ACC, mean ± sample standard deviation over seeds of the last two stages, after one pretext run; a row "
         "changes only what it says. The validation losses of SCAN and of the last stage need no labels; they are of "
-        "the pretext run's neighbors, and that of the last stage does not order such stages as ACC does."
+        "the pretext run's neighbors, and that of the last stage does not order such stages as ACC does." + FITS
     )
     return markdown(head, rows) + f"\n{note}{_machines(there)}\n"
 

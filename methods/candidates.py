@@ -76,7 +76,7 @@ def make_candidates(
         seed: of all draws.
         neighbors: int64 [N, k + 1] in all spaces together; mined unless given.
         say: is told the name of what runs next.
-        options: further keywords of the functions that fit, such as `{temi.fit: {"num_steps": 2000}}`.
+        options: further keywords of the functions in `METHODS`, such as `{temi.fit: {"num_steps": 2000}}`.
         names: of the spaces, for the candidates on one alone; by default their numbers, from 1 on.
 
     Returns the candidates, a vote last, the features side by side [N, ΣD], and the neighbors in them.

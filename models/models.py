@@ -1,4 +1,4 @@
-"""The models: a backbone with a contrastive head, with a classifier, or with cluster heads; and a layer's features."""
+"""The models: a backbone with a contrastive head, a classifier or cluster heads; a layer's features; networks in one."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal

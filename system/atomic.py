@@ -96,7 +96,7 @@ def write_beside(path: Path, write: Callable[[BinaryIO], object], num_bytes: int
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Rename what `write_beside` wrote to its path; where that fails, it is removed, and the path is untouched."""
+    """Rename what `write_beside` wrote to its path; where that cannot be, it is removed, and the path is untouched."""
     try:
         with explained(path, lambda: 0):
             temporary.replace(path)

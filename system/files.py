@@ -1,8 +1,8 @@
 """Files that are whole or absent, and known to be the ones that were written.
 
 `write_file` is the only place of this project that writes a result. It writes by `system.atomic`; the checksum goes to
-`manifest.json` in the same folder. Around the rename the manifest knows the old and the new
-file, so that a kill between any two steps leaves a file that verifies. The manifest holds its own checksum too.
+`manifest.json` in the same folder. Around the rename the manifest knows the old and the new file, so that a kill
+between any two steps leaves a file that verifies. The manifest holds its own checksum too.
 
 The manifest is also the list of what this program wrote in a folder (`is_own`): a name without a checksum is a file
 that is not read again. What is not on it is the user's, and `system.owned` neither removes nor replaces it.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from system.atomic import explained, mib, remove_dead, replace, write_beside
+from system import atomic
 from system.bounded import Scalar, parse_json, read_bytes
 from system.errors import UserError
 from system.lock import check_held, locked_briefly
@@ -80,7 +80,7 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     data = _dump(manifest).encode()
-    replace(write_beside(folder / MANIFEST, lambda file: file.write(data), len(data)), folder / MANIFEST)
+    atomic.replace(atomic.write_beside(folder / MANIFEST, lambda file: file.write(data), len(data)), folder / MANIFEST)
 
 
 def _entries(path: Path, manifest: Manifest) -> list[Entry]:
@@ -144,16 +144,16 @@ def write_file(
     if not record and not listed:
         path = Path(os.path.realpath(path))
     check_held(path)
-    with explained(path, lambda: num_bytes):
+    with atomic.explained(path, lambda: num_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path.parent).free
         _check_target(path, listed)
     if free < num_bytes:
         raise UserError(
-            f"cannot write {path}: it needs {mib(num_bytes)} and {mib(free)} are free there; what was there before "
-            "is untouched; make room and run the same command again"
+            f"cannot write {path}: it needs {atomic.mib(num_bytes)} and {atomic.mib(free)} are free there; what was there "
+            "before is untouched; make room and run the same command again"
         )
-    temporary = write_beside(path, write, num_bytes)
+    temporary = atomic.write_beside(path, write, num_bytes)
     try:
         check_held(path)
         if record:
@@ -161,7 +161,7 @@ def write_file(
         else:
             if listed:
                 add_to_list(path.parent, [path.name])
-            replace(temporary, path)
+            atomic.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -186,9 +186,9 @@ def _replace_recorded(temporary: Path, path: Path, kept: Path | None, facts: dic
             after[kept.name] = old
         _write_manifest(path.parent, manifest | during)
         if kept and path.exists():
-            with explained(kept, lambda: 0):
+            with atomic.explained(kept, lambda: 0):
                 path.replace(kept)
-        replace(temporary, path)
+        atomic.replace(temporary, path)
         _write_manifest(path.parent, manifest | after)
 
 
@@ -241,4 +241,4 @@ def remove_temporaries(folder: Path, names: Collection[str] = ()) -> None:
     `names` are files that are only written under a lock which this process holds now.
     """
     ours = {MANIFEST, *names, *_read_manifest(folder)}
-    remove_dead(folder, ours.__contains__, names)
+    atomic.remove_dead(folder, ours.__contains__, names)

@@ -46,7 +46,7 @@ def recorded_values(folder: Path) -> Values | None:
 
 
 def recorded_classes(p: Any, folder: Path) -> list[str] | None:
-    """The classes that the outputs of a folder's classifier stand for; None where it is none, or does not say so."""
+    """The classes of the training split, in the order of a classifier's outputs; None where nothing says so."""
     own = folder / CONFIG
     if SETUPS[p["setup"]].num_outputs != "num_classes" or not own.exists():
         return None

@@ -1,5 +1,7 @@
 """Muon against its definition in NumPy: what becomes of singular values, and a step of each kind of parameter."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,19 @@ def test_a_skipped_step_leaves_weights_and_momentum_also_where_gradients_are_not
     )
     make_step(model, optimizer, images, torch.tensor(False))
     assert not any(value.equal(weights[name]) for name, value in model.named_parameters())
+
+
+def test_what_a_checkpoint_holds_goes_on_the_same():
+    images = torch.randn(4, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    model, again = network(), network()
+    optimizer = muon(list(model.parameters()), lr=0.02)
+    make_step(model, optimizer, images)
+    other = muon(list(again.parameters()), lr=0.02)
+    again.load_state_dict(model.state_dict())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each, its in ((model, optimizer), (again, other)):
+        make_step(each, its, images)
+    assert all(one.equal(two) for one, two in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_rates_of_groups_are_multiplied():
