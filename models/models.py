@@ -1,4 +1,4 @@
-"""The models: a backbone with a contrastive head, a classifier or cluster heads; a layer's features; networks in one."""
+"""The models: a backbone with a contrastive head, classifier or cluster heads; a layer's features; several networks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal

@@ -150,8 +150,8 @@ def write_file(
         _check_target(path, listed)
     if free < num_bytes:
         raise UserError(
-            f"cannot write {path}: it needs {atomic.mib(num_bytes)} and {atomic.mib(free)} are free there; what was there "
-            "before is untouched; make room and run the same command again"
+            f"cannot write {path}: it needs {atomic.mib(num_bytes)} and {atomic.mib(free)} are free there; what was "
+            "there before is untouched; make room and run the same command again"
         )
     temporary = atomic.write_beside(path, write, num_bytes)
     try:
