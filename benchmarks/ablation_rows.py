@@ -55,6 +55,7 @@ def _key(data: str) -> str:
 
 # What SCAN's paper gives SimCLR; the recipe for two cores has .3, which spreads images less evenly.
 _PUBLISHED = ("criterion_kwargs={temperature: 0.1}",)
+_MUON = ("optimizer=muon", "optimizer_kwargs={lr: 0.03, momentum: 0.95, vector_factor: 5}")
 
 
 def _simclr(data: str) -> Step:
@@ -153,6 +154,7 @@ AVERAGED = ("average_decay=0.99",)
 CHANGES = {
     "recipe": Change("the recipe"),
     "published": Change("SimCLR's temperature as published, .1", pretext_words=_PUBLISHED),
+    "muon": Change("SimCLR by Muon", pretext_words=_MUON),
     "average-scan": Change("average of weights in SCAN", scan=AVERAGED),
     "average": Change("average of weights in self-labeling", last_words=AVERAGED),
     "longer": Change("twice the epochs of self-labeling", last_words=("epochs=40",)),
@@ -169,7 +171,7 @@ SEEDS = (0, 1, 2)
 def _change_rows() -> dict[str, Row]:
     """Every change with three seeds of the last two stages, all first ones first; the pretext run is shared."""
     data, rows = "cifar10_cpu", {}
-    first = {"recipe": 80, "published": 80, "byol": 40}  # minutes of what the rows after it share
+    first = {"recipe": 80, "published": 80, "muon": 85, "byol": 40}  # minutes of what the rows after it share
     for seed in SEEDS:
         for name, change in CHANGES.items():
             own = f"{change.pretext}-{name}" if change.pretext_words else change.pretext
@@ -245,6 +247,16 @@ ROWS: dict[str, Row] = {
         Step("simclr", "pretext/simclr_cifar10_cpu", ("run_name=published", "epochs=45", *_PUBLISHED), PRETEXT_SCORES),
     ),
     "pretext-simclr": _pretext("simclr", "SimCLR, temperature .3", first=_simclr("cifar10_cpu"), run="cpu"),
+    "pretext-muon": _pretext(
+        "muon",
+        "SimCLR, temperature .3, Muon, 20 epochs",
+        first=Step(
+            "simclr",
+            "pretext/simclr_cifar10_cpu",
+            ("run_name=muon", "epochs=20", "knn_every=5", *_MUON),
+            PRETEXT_SCORES,
+        ),
+    ),
     "pretext-byol": _pretext("byol", "BYOL", "K-means 89.4, not in SCAN's paper"),
     "mnist-kmeans": _clustering("kmeans", "K-means on pixels", 2, "57.2, another protocol"),
     "mnist-autoencoder": _clustering(
