@@ -248,12 +248,12 @@ ROWS: dict[str, Row] = {
     ),
     "pretext-simclr": _pretext("simclr", "SimCLR, temperature .3", first=_simclr("cifar10_cpu"), run="cpu"),
     "pretext-muon": _pretext(
-        "muon",
+        "muon20",
         "SimCLR, temperature .3, Muon, 20 epochs",
         first=Step(
             "simclr",
             "pretext/simclr_cifar10_cpu",
-            ("run_name=muon", "epochs=20", "knn_every=5", *_MUON),
+            ("run_name=muon20", "epochs=20", "knn_every=5", *_MUON),
             PRETEXT_SCORES,
         ),
     ),
