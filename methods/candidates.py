@@ -33,7 +33,6 @@ from models.loading import load_backbone
 from models.models import ClusteringModel
 from models.weights import read_weights, save_weights
 from system.console import say
-from system.errors import UserError
 from system.runtime import one_thread
 from training.record import read_record
 from training.run import Run
@@ -109,21 +108,15 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = EVE
         temi_beta: of TEMI; 1 lets clusters be of unequal size, and the default does where `cluster_prior` expects that.
     """
     train_set, val_set = get_splits(p, run)
-    features = mined.load_features(p, "train", train_set)
+    built = get_backbone(p)
+    features = mined.load_features(p, "train", train_set, built["dim"])
     neighbors = mined.load_split_neighbors(p, "train", train_set, min(NUM_NEIGHBORS, len(train_set) - 1))
     run.only_tried(f"{len(features):,} features of {features.shape[1]} dimensions are there to be clustered")
     options: dict[Callable[..., Candidate], dict[str, Any]] = {
         scan_heads.fit: {"cluster_prior": p.cluster_prior},
         temi.fit: {"beta": 1.0 if temi_beta == EVEN_BETA and p.cluster_prior != UNIFORM else temi_beta},
     }
-    built = get_backbone(p)
-    if features.shape[1] != built["dim"]:
-        raise UserError(
-            f"the features in {p.pretext_dir} have {features.shape[1]} dimensions, and those of backbone {p.backbone} "
-            f"{built['dim']}; the model needs the latter: mine again with mine_features=backbone"
-        )
-    spaces = split_by_network(features, built)
-    names = p.backbone.split("+") if len(spaces) > 1 else ()
+    spaces, names = split_by_network(features, built), p.backbone.split("+")
     with one_thread() if len(features) <= FEW else contextlib.nullcontext():
         candidates, whole, neighbors = make_candidates(spaces, p.num_classes, p.seed, neighbors, say, options, names)
         verdict = judge(candidates, whole, neighbors, p.num_classes, p.cluster_prior)

@@ -205,8 +205,7 @@ class Run:
         """Yield the batches that are left in this epoch; saves and stops between steps when it is time."""
         total = len(loader)
         description = f"{self.stage} {self.epoch + 1}/{self.num_epochs}"
-        batches = loader.epoch(self.epoch, self.step_in_epoch)
-        for batch in progress(batches, total - self.step_in_epoch, description):
+        for batch in progress(loader.epoch(self.epoch, self.step_in_epoch), total - self.step_in_epoch, description):
             self._set_rate(self.step_in_epoch / total)
             yield batch
             # The body has finished this step, an EMA's update included: what is saved now is consistent.

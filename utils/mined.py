@@ -18,13 +18,21 @@ from system.runtime import Runtime
 from utils.common_config import get_embedder, how_to_run
 
 
-def load_features(p: EasyDict, split: str, dataset: Any) -> Tensor:
-    """A split's features float32 `[N, D]` as its pretext run left them; raises UserError when they do not fit it."""
+def load_features(p: EasyDict, split: str, dataset: Any, dim: int | None = None) -> Tensor:
+    """A split's features float32 `[N, D]` as its pretext run left them; raises UserError when they do not fit it.
+
+    `dim` is the D of the backbone, where a model is made that takes its features.
+    """
     path = Path(p.pretext_dir) / f"features-{split}.npy"
     load_split_neighbors(p, split, dataset, 1)  # of the same images, or this says what is wrong
     features = map_array(path)
     if len(features) != len(dataset):
         raise UserError(f"{path} holds features of {len(features)} images, but there are {len(dataset)}; mine again")
+    if dim is not None and features.shape[1] != dim:
+        raise UserError(
+            f"the features in {p.pretext_dir} have {features.shape[1]} dimensions, and those of backbone {p.backbone} "
+            f"{dim}; the model needs the latter: mine again with mine_features=backbone"
+        )
     return torch.from_numpy(np.array(features, dtype=np.float32))
 
 
