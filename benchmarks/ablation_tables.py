@@ -66,7 +66,7 @@ def pretext(read: Read) -> str:
                 losses.append(f"{row.title}: {found['scores']['scan_loss']:.2f}")
     note = (
         f"One seed. Minutes of the pretext task, {'; '.join(minutes)}. "
-        "SimCLR is given half the epochs of its config for two cores. What is in print is of other "
+        "SimCLR by SGD is given half the epochs of its config for two cores. What is in print is of other "
         "networks and hundreds of epochs: the order is what to compare. SCAN's validation loss, which needs no labels "
         f"and is of the neighbors of each pretext task itself, {'; '.join(losses) or UNRUN}.{FITS}"
     )

@@ -9,7 +9,7 @@
 CIFAR holds train/<class>/*.jpg and test/<class>/*.jpg, MNIST the published files. Every row is the stage scripts as one
 would type them, so that a row goes on where it stopped: after --minutes the script at work is told to stop, writes its
 checkpoint, and the same command continues. A row that is done is written to benchmarks/results/ablations.json with its
-machine, commit and commands; delete it there to run it again. Labels only score.
+machine, commit and commands; to run it again, delete it there and its runs in --folder. Labels only score.
 """
 
 import contextlib
@@ -114,7 +114,10 @@ class Bench:
         with log.open("ab") as file:
             file.write(f"$ {quoted(command)}\n".encode())
             file.flush()
-            process = subprocess.Popen(command, cwd=common.ROOT, stdout=file, stderr=subprocess.STDOUT)
+            # A session of its own: Ctrl-C reaches it once, as `terminate`; twice would end it without a checkpoint.
+            process = subprocess.Popen(
+                command, cwd=common.ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
             try:
                 code = process.wait(None if self.end is None else max(0.0, self.end - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -210,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench = Bench(args)
     for name in chosen(args.only):
         if name in done["rows"]:
-            print(f"{name} is there; delete it in {args.out} to run it again")
+            print(f"{name} is there; to run it again, delete it in {args.out} and its runs in {args.folder}")
             continue
         if lack := bench.can_run(ROWS[name]):
             if args.only:
@@ -219,12 +222,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         print(f"{name}, about {ROWS[name].minutes} minutes", flush=True)
         try:
-            done["rows"][name] = bench.run(name, ROWS[name])
+            found = bench.run(name, ROWS[name])
         except OutOfTimeError:
             print(f"{name} is not finished; the same command goes on from here")
             return 0
+        done = read_results(args.out)  # rows may have come or gone in the meantime
+        done["rows"][name] = found
         common.write_result(args.out, done)
-        print(json.dumps(done["rows"][name].get("sweep") or done["rows"][name]["scores"]), flush=True)
+        print(json.dumps(found.get("sweep") or found["scores"]), flush=True)
     return 0
 
 

@@ -16,6 +16,8 @@ from system.errors import UserError
 
 TEMPORARY = ".partial"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
+NOT_POSSIBLE = (errno.EINVAL, errno.ENOTSUP)
+"""What some shared file systems answer to a request to sync a folder; the file itself is synced before."""
 
 _WRITER = re.compile(rf"(?P<target>.+?)(?:\.share\d+{re.escape(TEMPORARY)})?\.(?P<pid>\d+){re.escape(TEMPORARY)}", re.S)
 
@@ -26,6 +28,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_POSSIBLE:
+            raise
     finally:
         os.close(descriptor)
 

@@ -206,13 +206,15 @@ def verify_file(path: Path | str, replaceable: bool = False) -> dict[str, Any] |
     Raises UserError when the file does not match.
     """
     path = Path(path)
-    entries = _read_manifest(path.parent).get(path.name)
+    seen: list[dict[str, Any]] = []
+    while (entries := _read_manifest(path.parent).get(path.name, [])) != seen:  # a run may write it in the meantime
+        checksum = _sha256(path) if path.exists() else None
+        for entry in entries:
+            if entry["sha256"] == checksum:
+                return {key: value for key, value in entry.items() if key not in ("length", "sha256")}
+        seen = entries
     if not entries:
         return None
-    checksum = _sha256(path) if path.exists() else None
-    for entry in entries:
-        if entry["sha256"] == checksum:
-            return {key: value for key, value in entry.items() if key not in ("length", "sha256")}
     if replaceable and path.exists() and path.stat().st_size not in [entry.get("length") for entry in entries]:
         return None
     raise UserError(

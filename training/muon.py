@@ -12,6 +12,8 @@ from torch import Tensor, nn
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of a quintic that five times over brings all of [0.01, 1] to about 1; published."""
 NUM_TIMES = 5
+SMALLEST = 1e-7
+"""Norm below which a matrix is no direction but what rounding left; published."""
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
@@ -22,7 +24,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """
     a, b, c = COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / wide.norm().clamp(min=1e-30)
+    wide = wide / wide.norm().clamp(min=SMALLEST)
     gram = wide @ wide.T
     factor = one = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for _ in range(NUM_TIMES):
@@ -36,8 +38,9 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Orthogonalized Nesterov momentum for matrices, plain momentum for vectors; a kernel is a matrix of its outputs.
 
-    A matrix [m, n] keeps the Frobenius norm √m: any other would mean the same to the normalization that follows, and
-    the learning rate is then a share of it. Groups that hold vectors have `is_vectors`.
+    A matrix [m, n] is brought to the Frobenius norm √m before each step: where normalization follows, any other means
+    the same, and the learning rate is then a share of it. Weights that were trained otherwise do not survive that.
+    Groups that hold vectors have `is_vectors`.
     """
 
     found_inf: Tensor | None = None

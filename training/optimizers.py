@@ -70,7 +70,9 @@ def adamw(
 def muon(
     parameters: Parameters, lr: Rate, momentum: Fraction = 0.95, vector_factor: PositiveRate = 5.0
 ) -> torch.optim.Optimizer:
-    """Momentum whose step has, for every matrix and kernel, all directions alike; of each the length stays.
+    """Momentum whose step has, for every matrix and kernel, all directions alike; for networks trained from scratch.
+
+    Before each step a matrix of m outputs is brought to the length √m.
 
     Args:
         lr: learning rate at the start, of matrices as a share of their length.

@@ -147,7 +147,7 @@ def get_criterion(p: Any) -> Any:
 
 
 def get_optimizer(p: Any, model: nn.Module, rate_factors: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
-    """One parameter group, decay on everything; with `update_cluster_head_only` the backbone is frozen and left out.
+    """The optimizer of a config; with `update_cluster_head_only` the backbone is frozen and left out.
 
     `rate_factors` makes groups of their own of the parameters whose names begin so: their rate is that many times as
     high.

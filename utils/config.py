@@ -70,6 +70,16 @@ def _check_prior(config: dict[str, Any], origins: Origins) -> None:
         )
 
 
+def _check_optimizer(config: dict[str, Any], origins: Origins) -> None:
+    """Raise ConfigError where Muon, which brings kernels to a length of its own, is to go on with trained weights."""
+    from_scratch = setups.SETUPS[config["setup"]].stage == "pretext" and not is_pretrained(config["backbone"])
+    if config["optimizer"] == "muon" and (not from_scratch or config["method_kwargs"].get("start")):
+        raise ConfigError(
+            f"{origins.of('optimizer')}: optimizer: muon changes the lengths of kernels, and is for pretext tasks that "
+            "train a network from scratch; give sgd, adam or adamw"
+        )
+
+
 def check_used(config: dict[str, Any], keys: Iterable[str], place: Callable[[str], str]) -> None:
     """Raise ConfigError where one of some keys, given at a `place`, has a value that the config's setup never reads."""
     for key in keys:
@@ -143,6 +153,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     checked = _check(schema.Config, apply_overrides(content, exp_words), origins)
     _check_tables(checked, origins)
     _check_prior(checked, origins)
+    _check_optimizer(checked, origins)
     check_used(checked, setups.NEVER_SHARED, origins.of)
     return add_paths(EasyDict({**environment, **checked}))
 

@@ -159,7 +159,7 @@ class Config(Section):
     criterion_kwargs: dict[str, Any] = {}
     """Options of the loss."""
     optimizer: str | None = None
-    """The optimizer; one parameter group, decay on everything."""
+    """The optimizer; where it has a weight decay, biases and normalization decay, too."""
     optimizer_kwargs: dict[str, Any] = {}
     """Options of the optimizer."""
     scheduler: str = "constant"

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -122,6 +123,34 @@ def test_full_at_every_call_of_the_system(tmp_path, monkeypatch, function, call)
     assert not strays(tmp_path)
     put(tmp_path / "a", NEW, number=3)
     assert files.verify_file(tmp_path / "a") == {"number": 3}
+
+
+def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def refuse_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    put(tmp_path / "a", NEW, number=1)
+    assert files.verify_file(tmp_path / "a") == {"number": 1}
+    assert not strays(tmp_path)
+
+
+def test_a_file_that_is_written_while_it_is_verified_is_no_damaged_one(tmp_path, monkeypatch):
+    put(tmp_path / "a", OLD, number=1)
+    real, calls = files._sha256, []
+
+    def written_before(path):
+        calls.append(path)
+        if len(calls) == 1:
+            put(path, NEW, number=2)
+        return real(path)
+
+    monkeypatch.setattr(files, "_sha256", written_before)
+    assert files.verify_file(tmp_path / "a") == {"number": 2}
 
 
 def test_room_is_looked_for_before_writing(tmp_path, monkeypatch):

@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from system.errors import ConfigError
 from training.muon import orthogonalize
 from training.optimizers import muon, take_step
+from utils.config import REPOSITORY, load_config
 
+CONFIGS = REPOSITORY / "configs"
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
@@ -42,6 +45,45 @@ def test_orthogonal_rows_of_one_length_stay_orthogonal():
 
 def test_a_matrix_of_zeros_has_no_direction():
     assert (orthogonalize(torch.zeros(3, 5)) == 0).all()
+
+
+def test_what_rounding_left_is_no_direction():
+    found = orthogonalize(torch.full((3, 5), 1e-24))
+    assert found.isfinite().all() and found.norm() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("scan/scan_cifar10", []),
+        ("selflabel/selflabel_cifar10", []),
+        ("methods/iic_digits", []),
+        ("pretext/simclr_digits", ["backbone=efficientnet_lite0", "stem=null"]),
+        ("pretext/supervised_digits", ["method_kwargs.start=model.pth.tar"]),
+    ],
+)
+def test_weights_that_were_trained_otherwise_are_refused(config, words):
+    path = CONFIGS / f"{config}.yml"
+    with pytest.raises(ConfigError, match="the command line: optimizer: muon changes the lengths of kernels"):
+        load_config(None, path, [*words, "optimizer=muon", "optimizer_kwargs={lr: 0.03}"])
+
+
+def test_pretext_tasks_from_scratch_take_it():
+    for name in ("simclr", "rotnet", "instdisc", "byol", "supervised"):
+        words = ["optimizer=muon", "optimizer_kwargs={lr: 0.03}"]
+        assert load_config(None, CONFIGS / f"pretext/{name}_digits.yml", words).optimizer == "muon"
+
+
+def test_a_kernel_in_channels_last_moves_as_another():
+    kernel = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    moved = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        parameter = nn.Parameter(kernel.clone(memory_format=layout))
+        parameter.grad = kernel.flip(0).contiguous(memory_format=layout)
+        muon([parameter], lr=0.1).step()
+        moved.append(parameter.detach().contiguous())
+    torch.testing.assert_close(moved[0], moved[1])
+    assert not torch.allclose(moved[0], kernel)
 
 
 def network():
