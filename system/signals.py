@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: every one is answered, and none where the answer would be lost.
+"""SIGINT, SIGTERM and SIGHUP: every one is answered, and none where the answer would be lost.
 
 Python calls a signal's handler between any two instructions of the main thread. What the handler raises is lost in a
 hook of `os.fork`, in a `__del__`, in a weakref's callback: Python prints "Exception ignored in" and goes on. So
@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SIGTERM = signal.SIGTERM
-STOPPING = (signal.SIGINT, SIGTERM)
+HANGUP = getattr(signal, "SIGHUP", None)
+"""The terminal was closed, or the connection to it is lost; Windows has no such signal."""
+STOPPING = (signal.SIGINT, SIGTERM, *([HANGUP] if HANGUP else []))
 RAISED_AGAIN = 0.05  # seconds after an answer was swallowed
 
 Handler = Callable[[int, bool], None]
@@ -57,14 +59,16 @@ _state = _State()
 
 
 def catch(handler: Handler = stop) -> None:
-    """Answer both signals by `handler(number, again)` from now on; `again` says that one came before.
+    """Answer the signals by `handler(number, again)` from now on; `again` says that one came before.
 
     The handler raises `Stopped` to unwind. Nothing happens outside the main thread, where Python allows no handlers.
+    What `nohup` started goes on without a terminal.
     """
     if threading.current_thread() is not threading.main_thread():
         return
     for number in STOPPING:
-        signal.signal(number, _receive)
+        if number != HANGUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _receive)
     _state.handler, _state.heard, _state.swallowed = handler, 0, False
     _state.waiting.clear()
     if sys.unraisablehook is not _rescue:
@@ -74,7 +78,7 @@ def catch(handler: Handler = stop) -> None:
 
 @contextlib.contextmanager
 def caught(handler: Handler) -> Iterator[None]:
-    """Answer both signals by `handler` within, and as before afterwards."""
+    """Answer the signals by `handler` within, and as before afterwards."""
     old = [(number, signal.getsignal(number)) for number in STOPPING], _state.handler
     catch(handler)
     try:
@@ -112,13 +116,15 @@ def held() -> Iterator[None]:
 
 
 def block() -> set[Any] | None:
-    """Keep both signals from this thread and from the processes that it starts; returns the mask before."""
+    """Keep the signals from this thread and from the processes that it starts; returns the mask before."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows has none
         return None
     return signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
 
 def _receive(number: int, frame: Any) -> None:
+    if number == HANGUP and _state.heard and not _state.swallowed:
+        return  # no second request: the shell says it, and once more the system
     if _state.sections:
         _state.waiting.append(number)
         return

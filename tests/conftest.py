@@ -8,6 +8,8 @@ import torch
 from hypothesis import settings
 from matplotlib.figure import Figure
 
+from system.signals import STOPPING
+
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
@@ -36,7 +38,7 @@ def slow_where_programs_start(request):
 @pytest.fixture(autouse=True)
 def signals():
     """What a stage does to the process's signals ends with the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPPING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -26,7 +26,7 @@ class Stopping:
         self._saved_at = time.monotonic()
 
     def catch_signals(self) -> None:
-        """Answer SIGINT and SIGTERM from now on."""
+        """Answer SIGINT, SIGTERM and SIGHUP from now on."""
 
         def handle(number: int, again: bool) -> None:
             if again:  # a second signal ends at once; files are whole at every instant

@@ -61,7 +61,7 @@ class Environment(Section):
 
 
 class CheckpointEvery(Section):
-    """How often a resumable checkpoint is written, besides at the end and on SIGTERM or SIGINT."""
+    """How often a resumable checkpoint is written, besides at the end and when a signal stops the run."""
 
     epochs: Positive = 1
     """After so many epochs."""
@@ -209,7 +209,7 @@ class Config(Section):
     log_every: Positive = 50
     """Steps between two looks at the loss."""
     checkpoint_every: CheckpointEvery = CheckpointEvery()
-    """How often a resumable checkpoint is written, besides at the end and on SIGTERM or SIGINT."""
+    """How often a resumable checkpoint is written, besides at the end and when a signal stops the run."""
     tensorboard: bool = False
     """Write losses and pictures for TensorBoard, too."""
 

@@ -246,7 +246,7 @@ sys.exit(tests.interrupted("scan", sys.argv[1], "step", 5, wait_for_a_signal, te
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_process_that_is_signalled_mid_epoch(reference, root, capfd, number, code):
     """Another one is refused while it lives; afterwards the same command goes on."""
     process = subprocess.Popen([sys.executable, "-c", CHILD, root], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from system import signals
+from system.files import REPOSITORY
 from tests import processes
 
 pytestmark = pytest.mark.slow
@@ -105,6 +108,64 @@ def test_a_second_signal_ends_at_once(tmp_path):
     body = f"try:\n    send()\nfinally:\n    send()\n    (folder / 'tidied').touch()\n{WAIT}"
     assert ends(tmp_path, signal.SIGTERM, body) == (143, "", False)
     assert not (tmp_path / "tidied").exists()
+
+
+def test_a_second_hangup_is_the_same_one(tmp_path):
+    """A shell tells its jobs, and ends; the system then tells them again."""
+    body = f"try:\n    send()\nfinally:\n    send()\n    (folder / 'tidied').touch()\n{WAIT}"
+    assert ends(tmp_path, signal.SIGHUP, body) == (129, "", False)
+    assert (tmp_path / "tidied").exists()
+
+
+def test_under_nohup_a_hangup_is_none():
+    with signals.caught(lambda number, again: pytest.fail("heard")):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with signals.caught(lambda number, again: pytest.fail("heard")):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+ON_A_TERMINAL = """
+import fcntl, sys, termios, time
+from pathlib import Path
+from system import signals
+from system.console import progress, say
+from utils import cli
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+def main(argv):
+    heard = []
+    signals.catch(lambda number, again: heard.append(number))
+    for number in progress(range(10_000)):
+        if number == 10:
+            say("at work")
+        if heard and len(heard) < 50:
+            heard.append(0)
+        elif heard:
+            say("saved")
+            Path(sys.argv[1]).touch()
+            break
+        time.sleep(0.01)
+    return 0
+
+sys.exit(cli.run(main))
+"""
+
+
+def test_a_terminal_that_is_closed_ends_a_program_in_order(tmp_path):
+    """Its progress bar and what it says lead nowhere then, and do not keep it from the end of its step."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", ON_A_TERMINAL, str(tmp_path / "saved")]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, **streams)
+    os.close(theirs)
+    seen = b""
+    while b"at work" not in seen:
+        seen += os.read(ours, 1024)
+    os.close(ours)
+    assert process.wait(processes.PATIENCE) == 129
+    assert (tmp_path / "saved").exists()
 
 
 def test_held_signals_are_handled_in_their_order(monkeypatch):
