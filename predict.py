@@ -43,6 +43,7 @@ from system.console import say, warn
 from system.distributed import on_main
 from system.errors import ConfigError
 from system.files import write_file
+from system.paths import expand_path
 from system.runtime import Runtime
 from system.sharing import lead
 from system.streams import standard_output
@@ -160,6 +161,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config_env", type=cli.path, metavar="FILE", help="goes with --config_exp")
     args = parser.parse_intermixed_args(argv)
+    args.images = list(map(expand_path, args.images))
     if (args.copy_to or args.link_to) and not args.images:
         raise ConfigError("--copy_to and --link_to need the images; name their folder")
     if kind_of(args.output) not in TABLES:

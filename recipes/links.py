@@ -1,14 +1,14 @@
 """A folder of images sorted into one directory a cluster, by links: the images stay where they are."""
 
 import contextlib
-import csv
 from pathlib import Path
 from typing import Any
 
 from recipes.project import Project
+from report.edits import read_clusters
 from report.outputs import Sorter, cluster_folders, link_file
 from system.console import say
-from system.errors import ConfigError
+from system.errors import ConfigError, UserError
 
 
 def make_sorter(folder: Path, root: Path, output: Path, num_clusters: int) -> Sorter:
@@ -24,13 +24,14 @@ def make_sorter(folder: Path, root: Path, output: Path, num_clusters: int) -> So
 
 
 def link_images(sorter: Sorter, root: Path, table: Path) -> int:
-    """Link every image that `table`, a clusters.csv, has a row of; returns how many."""
-    with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = list(csv.DictReader(file))
+    """Link every image that `table`, a clusters.csv, has a row of; returns how many. Raises UserError for another."""
+    found = read_clusters(table)
+    if max(found.clusters) >= len(sorter.groups) - 1:  # the last one is of images in no cluster
+        raise UserError(f"{table} is not of this clustering: it has a cluster {max(found.clusters)}; restore it")
     with contextlib.closing(sorter):
-        sorter.write([f"{root}/{row['path']}" for row in rows], [int(row["cluster"]) for row in rows])
+        sorter.write([f"{root}/{path}" for path in found.paths], found.clusters)
         sorter.finish()
-    return len(rows)
+    return len(found.paths)
 
 
 def find_sorter(project: Project, args: Any, folder: str, num_clusters: int) -> Sorter:

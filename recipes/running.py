@@ -16,6 +16,7 @@ from recipes.record import LOG, PICTURE, UNREADABLE
 from recipes.refining import STAGE as REFINING
 from report.edits import read_clusters
 from report.outputs import write_clusters
+from report.round import keep_round, read_round
 from system.console import warn
 from system.errors import NothingConfidentError, TimeOverError, UserError
 from system.files import is_own, write_text
@@ -171,7 +172,9 @@ def show(project: Project) -> tuple[Delivery, dict[str, Any]]:
         set(find_images(Path(project.request["folder"]), "images", None, quiet=True).paths) - set(dataset.paths)
     )
     page, verdict = project.folder / "report.html", {**verdict_of(found), "number": for_page(project)}
+    labels = read_round(page)
     clusters.write_report(page, p, found.path, dataset, found.prediction, scores, verdict, left_out)
+    keep_round(page, labels)
     lines = "".join(f"{escape(name)}\n" for name in left_out)  # one line a name
     write_text(project.folder / UNREADABLE, lines, listed=True)
     return found, {key: value for key, value in scores.items() if key not in ("confusion", "matching")}

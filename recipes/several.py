@@ -4,7 +4,6 @@
 `OUTPUT/runs`, under its name. An output folder that began with one number keeps that number's results in itself.
 """
 
-import csv
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -22,6 +21,7 @@ from recipes.features import SCRATCH, Features
 from recipes.project import Project
 from recipes.record import INDEX, RECORD, ProjectRecord, asked_before
 from report.compare import SIDE, Clustering, write_comparison
+from report.edits import read_clusters
 from system.bounded import read_json
 from system.errors import UserError
 from system.yaml_file import load_yaml
@@ -131,16 +131,15 @@ def _clustering(project: Project) -> Clustering | None:
     members: dict[int, tuple[int, str]] = {}
     best: dict[int, float] = {}
     left_out = 0
-    with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        for row in csv.DictReader(file):
-            cluster, confidence = int(row["cluster"]), float(row["confidence"])
-            if cluster == OTHER:
-                left_out += 1
-                continue
-            size, path = members.get(cluster, (0, row["path"]))
-            if confidence > best.get(cluster, -1.0):
-                best[cluster], path = confidence, row["path"]
-            members[cluster] = size + 1, path
+    found = read_clusters(table)
+    for image, cluster, confidence in zip(found.paths, found.clusters, map(float, found.confidence), strict=True):
+        if cluster == OTHER:
+            left_out += 1
+            continue
+        size, path = members.get(cluster, (0, image))
+        if confidence > best.get(cluster, -1.0):
+            best[cluster], path = confidence, image
+        members[cluster] = size + 1, path
     verdict = result.get("verdict") or {"candidates": [], "reason": "", "trust": ""}
     chosen = verdict["reason"].partition(":")[0]
     scores = next((row for row in verdict["candidates"] if row["name"] == chosen), None)

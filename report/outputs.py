@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,18 +54,25 @@ class Columns:
 
         An image that belongs in no cluster has OTHER or no class first, with confidence 0.
         """
-        confidence, clusters = prediction.probabilities.float().cpu().topk(self.top_k, dim=1)
+        # Of equal ones the first, as `argmax` has it for the page and the sorted folders; topk gives any.
+        found = prediction.probabilities.float().cpu().sort(dim=1, descending=True, stable=True)
+        confidence, clusters = (values[:, : self.top_k].tolist() for values in found)
         first = prediction.clusters.tolist()
-        for path, values, numbers, cluster in zip(paths, confidence.tolist(), clusters.tolist(), first, strict=True):
+        for path, values, numbers, cluster in zip(paths, confidence, clusters, first, strict=True):
             pairs = list(zip(map(self._named, numbers, values), (round(value, 6) for value in values), strict=True))
             if cluster == OTHER:
                 pairs = [("" if self.names else OTHER, 0.0), *pairs[:-1]]
-            yield [csv_path(path), *(x for pair in pairs for x in pair)]
+            yield [path, *(x for pair in pairs for x in pair)]
 
     def _named(self, cluster: int, confidence: float) -> int | str:
         if not self.names:
             return cluster
-        return csv_cell(self.names[cluster]) if confidence >= self.least else ""
+        return self.names[cluster] if confidence >= self.least else ""
+
+    def csv_rows(self, paths: Sequence[str], prediction: Prediction) -> Iterator[list[Any]]:
+        """The same, of text that no spreadsheet takes for a formula."""
+        for path, *cells in self.rows(paths, prediction):
+            yield [csv_path(path), *(csv_cell(cell) if isinstance(cell, str) else cell for cell in cells)]
 
 
 CLUSTERS = Columns()
@@ -77,7 +85,7 @@ def encode_rows(lines: Iterable[Sequence[Any]]) -> bytes:
 
 def write_clusters(path: Path, paths: Sequence[str], prediction: Prediction) -> None:
     """Write clusters.csv: `path,cluster,confidence`, one row an image; raises UserError when it cannot be written."""
-    data = encode_rows([CLUSTERS.header, *CLUSTERS.rows(paths, prediction)])
+    data = encode_rows([CLUSTERS.header, *CLUSTERS.csv_rows(paths, prediction)])
     write_file(path, lambda file: file.write(data), record=False, listed=True)
 
 
@@ -90,7 +98,7 @@ class CsvTable:
 
     def write(self, paths: Sequence[str], prediction: Prediction) -> None:
         """Add the rows of a block."""
-        self.file.write(encode_rows(self.columns.rows(paths, prediction)))
+        self.file.write(encode_rows(self.columns.csv_rows(paths, prediction)))
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -213,7 +221,7 @@ class Sorter:
             raise UserError(f"{self.folder} holds what another command has not finished sorting; {advice}")
         known = {UNFINISHED, *names, *(str(Path(name).parent) for name in names)}
         for found in sorted(self.folder.rglob("*")):
-            name = str(found.relative_to(self.folder))
+            name = found.relative_to(self.folder).as_posix()
             if (name not in known or (found.is_symlink() and "/" not in name)) and not _PARTIAL.fullmatch(name):
                 raise UserError(f"{self.folder} holds {name}, which was not put there by this program; {advice}")
         return set(names)
@@ -257,8 +265,8 @@ class Sorter:
         """A name that no file of this call has yet: this one, or the first that is numbered."""
         stem, suffix = Path(name).stem, Path(name).suffix
         numbered = (f"{group}{stem}-{number}{suffix}" for number in itertools.count(2))
-        free = next(found for found in itertools.chain([group + name], numbered) if found not in self._taken)
-        self._taken.add(free)
+        free = next(found for found in itertools.chain([group + name], numbered) if _folded(found) not in self._taken)
+        self._taken.add(_folded(free))
         return free
 
     def _place(self, source: Path, target: Path) -> None:
@@ -272,18 +280,23 @@ class Sorter:
 
     def finish(self) -> None:
         """All are there: remove what an unfinished call put elsewhere, and the list."""
-        for name in self.earlier - self._taken:
+        for name in (name for name in self.earlier if _folded(name) not in self._taken):
             (self.folder / name).unlink(missing_ok=True)
             remove_if_empty((self.folder / name).parent)
+        self.close()  # Windows removes no open file
         if self._list is not None:
             (self.folder / UNFINISHED).unlink(missing_ok=True)
-        self.close()
 
     def close(self) -> None:
         """Let go of the folder."""
         if self._list is not None:
             locked_files.discard(self._list)
             self._list.close()
+
+
+def _folded(name: str) -> str:
+    """What two names share that are one on some disks, which know neither case nor how an accent is written."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def copy_file(source: Path, target: Path) -> None:

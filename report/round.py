@@ -1,5 +1,6 @@
 """The next round: report.html as label.py leaves it, with names as they stand and what the classifier is unsure of."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from system.files import is_own, write_text
 
 BEGIN, END = '<script type="application/json" id="round">', "</script>"
 """Around what a page knows of labels; nothing else in it can look so, as other data and texts are escaped."""
+NOTHING = "null"
+_FINGERPRINT = re.compile(r'"fingerprint":"(\w+)"')
 
 
 def write_round(
@@ -33,13 +36,36 @@ def write_round(
     """
     if not is_own(page):
         return
-    text = page.read_text(encoding="utf-8")
-    start = text.find(BEGIN) + len(BEGIN)
-    if text.count(BEGIN) != 1 or f'"fingerprint":"{clustering.fingerprint}"' not in text:
-        warn(f"{page} is of an earlier version, or of another clustering: it does not show what is doubtful")
-        return
     content: dict[str, Any] = {"edits": edits.model_dump(), "classes": classes, "likely": None, "sure": None}
     if likely is not None and sure is not None:
         content |= {"likely": likely.tolist(), "sure": np.round(10_000 * sure).astype(int).tolist()}
-    write_text(page, text[:start] + str(to_json(content)) + text[text.index(END, start) :], listed=True)
-    say(f"for another round, what is doubtful first: {page}")
+    if _put(page, str(to_json(content)), clustering.fingerprint):
+        say(f"for another round, what is doubtful first: {page}")
+    else:
+        warn(f"{page} is of an earlier version, or of another clustering: it does not show what is doubtful")
+
+
+def read_round(page: Path) -> tuple[str, str] | None:
+    """The fingerprint of a page's clustering and what label.py told the page; None where it told it nothing."""
+    if not is_own(page):
+        return None
+    text = page.read_text(encoding="utf-8")
+    clustering, content = _FINGERPRINT.search(text), text.partition(BEGIN)[2].partition(END)[0]
+    return (clustering[1], content) if clustering and content not in ("", NOTHING) else None
+
+
+def keep_round(page: Path, earlier: tuple[str, str] | None) -> None:
+    """Tell a page that was written again what `read_round` gave of the earlier one, if it is of the same clustering."""
+    if earlier:
+        fingerprint, content = earlier
+        _put(page, content, fingerprint)
+
+
+def _put(page: Path, content: str, fingerprint: str) -> bool:
+    """Write what a page knows of labels into it, and return True; False for a page of another clustering or version."""
+    text = page.read_text(encoding="utf-8")
+    start = text.find(BEGIN) + len(BEGIN)
+    if text.count(BEGIN) != 1 or f'"fingerprint":"{fingerprint}"' not in text:
+        return False
+    write_text(page, text[:start] + content + text[text.index(END, start) :], listed=True)
+    return True

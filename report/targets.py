@@ -13,7 +13,6 @@ from report.outputs import TABLES, Columns, CsvTable, NpyRows, ParquetTable, Sor
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.files import is_own, write_file
-from system.paths import expand_path
 from system.streams import read_names, standard_input
 from system.text import shown
 
@@ -79,7 +78,7 @@ class Targets:
                     self._check_folder(name)
                     yield from list_inputs([name])
             else:
-                yield from list_inputs([expand_path(word)])
+                yield from list_inputs([word])
 
 
 def _identity(path: str | Path) -> tuple[int, int]:

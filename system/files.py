@@ -72,8 +72,8 @@ def _read_manifest(folder: Path) -> Manifest:
         return {}
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged, so the files next to it cannot be checked; restore it, or delete it to use them "
-            "unchecked"
+            f"{path} is damaged or another program's, so the files next to it cannot be checked; if it is another's, "
+            "write elsewhere; else restore it, or delete it to use them unchecked"
         ) from error
     return manifest
 

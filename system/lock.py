@@ -150,10 +150,13 @@ def unlock_folder(folder: Path) -> None:
     path = folder.resolve() / LOCK
     file = _held_folders.pop(path, None)
     if file is not None:
-        if _is_at(file, path):
+        at = _is_at(file, path)
+        if at and fcntl is not None:  # before the lock is let go: another process may hold the file afterwards
             path.unlink()
         locked_files.discard(file)
         file.close()
+        if at and fcntl is None:  # Windows removes no open file
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

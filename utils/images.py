@@ -10,6 +10,7 @@ from data.files import sources
 from data.files.listing import ImageFiles, NoImagesError, list_images
 from system.console import warn
 from system.errors import UserError
+from system.paths import expand_path
 
 KEY = "{}_db_kwargs.root"
 
@@ -31,7 +32,7 @@ class RunImages:
         for split in ("train", "val"):
             if p.get(f"{split}_db_name") == "folder":
                 root = (p.get(f"{split}_db_kwargs") or {}).get("root") or (p.get("data_paths") or {}).get("folder")
-                self.roots[split] = Path(root or p.get("data_root") or "datasets").expanduser()
+                self.roots[split] = Path(expand_path(root or p.get("data_root") or "datasets"))
         self.keys = tuple(map(KEY.format, self.roots))
         """Config keys that only say where the images are."""
 
@@ -69,7 +70,7 @@ class RunImages:
                 if sources.changes(path, self._list(split)):
                     return False
                 continue
-            root = Path((old.get(f"{split}_db_kwargs") or {}).get("root") or "")
+            root = Path(expand_path((old.get(f"{split}_db_kwargs") or {}).get("root") or ""))
             try:
                 if not sources.are_same(list_files(root), self._list(split)):
                     return False

@@ -93,7 +93,7 @@ def check_cost(image: Image.Image, whole: tuple[int, int], times: int = 1) -> No
         num_bytes += _bytes_of_strip(image)
         if image.getexif().get(ORIENTATION, 1) != 1:
             num_bytes += pixels * bytes_per_pixel(image.mode)  # PIL turns these itself, into another picture
-    if image.format == "JPEG" and image.info.get("progressive"):
+    if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
         num_bytes += _bytes_of_coefficients(image, *whole)
         if _num_scans(image) * whole[0] * whole[1] > MOST_SCANNED:
             raise BadImageError("a JPEG with too many scans; save it again")

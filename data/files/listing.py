@@ -41,9 +41,13 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def full_path(self, index: int) -> str:
+        """A file's path from here; one that is whole already stays."""
+        return str(self.root / self.paths[index])
+
     def full_paths(self) -> list[str]:
         """Every file's path from here."""
-        return [f"{self.root}/{path}" for path in self.paths]
+        return list(map(self.full_path, range(len(self))))
 
     def without(self, bad: Collection[int]) -> "ImageFiles":
         """Leave out files by position."""

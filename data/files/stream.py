@@ -79,7 +79,7 @@ class StreamDataset(LabeledImages):
         return self._fingerprint
 
     def _path(self, index: int) -> str:
-        return f"{self._files.root}/{self.paths[index]}"
+        return self._files.full_path(index)
 
     def _read(self, index: int) -> tuple[Image.Image, tuple[int, int]]:
         try:

@@ -1,6 +1,5 @@
 """Image files that a model is applied to, block by block, read as the folder it was trained on was read."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -75,8 +74,7 @@ def _open_stream(paths: Sequence[str], reading: Reading) -> tuple[StreamDataset 
     good = [i for i in range(len(paths)) if i not in bad]
     if not good:
         return None, bad
-    # Relative to one root, whatever mixture of absolute and relative paths there is.
-    files = ImageFiles("images", Path(), [os.path.relpath(paths[i]) for i in good], _unknown(good), [])
+    files = ImageFiles("images", Path(), [paths[i] for i in good], _unknown(good), [])
     return StreamDataset(files, reading.side, values=reading.values), bad
 
 

@@ -35,6 +35,18 @@ def test_every_image_is_linked_once_and_stays_where_it_is(images, tmp_path):
     assert not any(path.is_symlink() for path in images.rglob("*"))
 
 
+def test_a_table_that_a_spreadsheet_saved_is_the_same(images, tmp_path):
+    (tmp_path / "clusters.csv").write_text(TABLE, encoding="utf-8-sig")
+    assert link_images(sorter(images, tmp_path / "sorted"), images, tmp_path / "clusters.csv") == 3
+
+
+def test_a_table_of_more_clusters_is_refused(images, tmp_path):
+    (tmp_path / "clusters.csv").write_text(TABLE.replace(",11,", ",12,"))
+    with pytest.raises(UserError, match="has a cluster 12"):
+        link_images(sorter(images, tmp_path / "sorted"), images, tmp_path / "clusters.csv")
+    assert not (tmp_path / "sorted").exists()
+
+
 def test_what_is_in_the_way_stays_and_is_refused(images, tmp_path):
     (tmp_path / "sorted").mkdir()
     (tmp_path / "sorted/mine.txt").write_text("mine")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from report.edits import Clustering, Labels, to_edits
-from report.round import BEGIN, write_round
+from report.round import BEGIN, keep_round, read_round, write_round
 from system.files import write_text
 
 CLUSTERING = Clustering(["a.png", "b.png"], [0, 1], ["0.5", "0.5"])
@@ -47,3 +47,16 @@ def test_other_pages_stay_as_they_are(tmp_path, capsys, kind):
     write_round(path, CLUSTERING, EDITS, ["dog"])
     assert path.read_bytes() == before
     assert ("does not show what is doubtful" in capsys.readouterr().err) == (kind != "of the user")
+
+
+@pytest.mark.parametrize("fingerprint", [CLUSTERING.fingerprint, "0"])
+def test_a_page_that_is_written_again_keeps_what_it_was_told_of_the_same_clusters(tmp_path, fingerprint):
+    path = page_of(tmp_path)
+    assert read_round(path) is None
+    write_round(path, CLUSTERING, EDITS, ["</script><b>", "dog"], np.array([1, 0]), np.array([0.25, 1.0]))
+    told, earlier = path.read_text(encoding="utf-8"), read_round(path)
+    fresh = page_of(tmp_path, fingerprint).read_text(encoding="utf-8")
+    keep_round(path, earlier)
+    same = fingerprint == CLUSTERING.fingerprint
+    assert path.read_text(encoding="utf-8") == (told if same else fresh) != (fresh if same else told)
+    keep_round(path, None)

@@ -207,6 +207,22 @@ def test_a_number_is_added_to_the_whole_name(tmp_path):
     assert sorted(path.name for path in (tmp_path / "sorted" / "cluster-0").iterdir()) == ["img-1-2.png", "img-1.png"]
 
 
+def test_names_that_a_disk_may_take_for_one_are_numbered(tmp_path):
+    names = ["x/IMG.png", "y/img.png", "x/caf\u00e9.png", "y/cafe\u0301.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    sorter = Sorter(tmp_path / "sorted", copy_file, cluster_folders(2))
+    sorter.write([str(tmp_path / name) for name in names], [0] * 4)
+    found = {path.name: path.read_text() for path in (tmp_path / "sorted" / "cluster-0").iterdir()}
+    assert found == dict(zip(["IMG.png", "img-2.png", "caf\u00e9.png", "cafe\u0301-2.png"], names, strict=True))
+
+
+def test_the_user_s_folder_and_variables_in_the_images_are_replaced(monkeypatch):
+    monkeypatch.setenv("SHOTS", "/new/ones")
+    assert predict.parse(["--model", "m", "$SHOTS/a.png", "-"]).images == ["/new/ones/a.png", "-"]
+
+
 def test_a_run_an_output_folder_and_a_file_name_the_model(tmp_path):
     run_folder = tmp_path / "runs" / "scan"
     run_folder.mkdir(parents=True)

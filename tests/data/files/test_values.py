@@ -372,6 +372,17 @@ def test_a_slow_form_and_too_many_scans_are_refused(tmp_path):
         read_image(str(tmp_path / "a.jpg"))
 
 
+def test_scans_of_a_picture_of_several_are_counted_too(tmp_path, monkeypatch):
+    picture = Image.new("RGB", (8, 8))
+    picture.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[picture], progressive=True)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert opened.format == "MPO"
+    read_image(str(tmp_path / "a.jpg"))
+    monkeypatch.setattr(formats, "MOST_SCANNED", 8 * 8)
+    with pytest.raises(BadImageError, match="too many scans"):
+        read_image(str(tmp_path / "a.jpg"))
+
+
 # --- the record
 
 
