@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"{path} on {len(dataset)} {args.split} images of {dataset.name}")
     scores = evaluation.scores(dataset, runtime, Places(path, args.split, args.out), args)
     if args.kmeans or args.knn:
-        train = dataset if args.split == "train" else get_train_dataset(p, None)
+        is_train = args.split == "train" or not p.get("val_db_name")
+        train = dataset if is_train else get_train_dataset(p, None)
         given = (p, evaluation.module, train, dataset, runtime)
         if args.kmeans:
             scores["kmeans"] = baselines.kmeans_scores(*given, args.kmeans_runs)

@@ -88,7 +88,7 @@ def neighbor_agreement(clusters: Tensor, neighbors: Tensor) -> float:
 
 
 def generalisation_score(features: Tensor, clusters: Tensor) -> float:
-    """Return the accuracy, over 10 folds, of a logistic regression that predicts clusters int64 [N].
+    """Return the accuracy, over 10 folds or one an image, of a logistic regression that predicts clusters int64 [N].
 
     Source: TURTLE (https://arxiv.org/abs/2406.07236), C = 1; here on 50 principal components of L2-normalized features
     [N, D], standardized together, of at most 2,000 images. It rewards collapse: compare only clusterings of like sizes.
@@ -101,7 +101,7 @@ def generalisation_score(features: Tensor, clusters: Tensor) -> float:
     targets = clusters[rows].numpy()
     fold = np.arange(len(targets))[np.argsort(np.argsort(targets, kind="stable"))] % FOLDS  # every cluster in each fold
     right = 0
-    for number in range(FOLDS):
+    for number in range(min(FOLDS, len(targets))):
         train, held = fold != number, fold == number
         if len(np.unique(targets[train])) < 2:
             right += int((targets[held] == targets[train][0]).sum())
@@ -169,15 +169,16 @@ def score(
 def sound(table: Sequence[Scores]) -> list[int]:
     """Return the positions of clusterings that have not collapsed, or of all where every one has.
 
-    One with fewer clusters in use than another, or of very uneven sizes, is left out.
+    One of very uneven sizes, or with fewer clusters in use than another of the rest, is left out.
     """
     return sound_of([scores.used for scores in table], [scores.evenness for scores in table])
 
 
 def sound_of(used: Sequence[int], even: Sequence[float]) -> list[int]:
     """`sound` by the numbers of clusters in use and the evenness of their sizes alone."""
-    kept = [i for i in range(len(used)) if used[i] == max(used) and even[i] >= SMALLEST_EVENNESS]
-    return kept or list(range(len(used)))
+    even_ones = [i for i in range(len(used)) if even[i] >= SMALLEST_EVENNESS]
+    most = max((used[i] for i in even_ones), default=0)
+    return [i for i in even_ones if used[i] == most] or list(range(len(used)))
 
 
 RULES: dict[str, Callable[[Scores], float]] = {

@@ -33,11 +33,14 @@ class KMeans(NamedTuple):
     inertia: float
 
 
-def run_kmeans(points: Tensor, num_clusters: int, seed: int = 0, num_starts: int = NUM_STARTS) -> KMeans:
+def run_kmeans(
+    points: Tensor, num_clusters: int, seed: int = 0, num_starts: int = NUM_STARTS, *, is_part: bool = False
+) -> KMeans:
     """Cluster points [N, d] by Lloyd's iteration from the best, by inertia, of several k-means++ starts.
 
     Above 16,384 points the starts run on a random sample of that many, and the best one goes on with all points.
-    Raises UserError for fewer points than clusters, for NaN, or where all points are the same.
+    Raises UserError for fewer points than clusters, for NaN, or where all points are the same, unless they are part of
+    others: half a folder may hold copies of one image.
     """
     from sklearn.cluster import KMeans as Lloyd  # slow to import
     from sklearn.exceptions import ConvergenceWarning
@@ -46,7 +49,7 @@ def run_kmeans(points: Tensor, num_clusters: int, seed: int = 0, num_starts: int
         raise UserError(f"K-means cannot make {num_clusters} clusters of {len(points)} images; use more images")
     if not bool(torch.isfinite(points.sum())):
         raise UserError("the features hold NaN or infinite values; the model has diverged or its file is damaged")
-    if num_clusters > 1 and bool((points == points[0]).all()):
+    if num_clusters > 1 and not is_part and bool((points == points[0]).all()):
         raise UserError("the features of all images are the same, so there is nothing to cluster")
     values = points.float().cpu().numpy()
     model = Lloyd(num_clusters, n_init=num_starts, random_state=seed)
@@ -127,7 +130,7 @@ def reproducibility(points: Tensor, num_clusters: int, seed: int = 0) -> float:
     half = max(num_clusters, len(points) // 2)
     placed = []
     for rows in (order[:half], order[-half:]):
-        weight, bias = linear_form(run_kmeans(points[rows], num_clusters, seed, HALVES_STARTS).centroids)
+        weight, bias = linear_form(run_kmeans(points[rows], num_clusters, seed, HALVES_STARTS, is_part=True).centroids)
         placed.append((points.cpu() @ weight.T + bias).argmax(1))
     matched = match_clusters(placed[1], placed[0], num_clusters)
     return float((matched[placed[1]] == placed[0]).float().mean())

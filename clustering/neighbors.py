@@ -132,11 +132,14 @@ def weighted_knn(
     num_classes: int,
     k: int = 100,
     temperature: float = 0.1,
+    *,
+    leave_own_out: bool = False,
 ) -> Tensor:
     """Predict the class of queries [Q, D] from a labeled bank [N, D]; int64 [Q] on the device of the queries.
 
     The k most similar bank features (cosine) vote for their class with exp(similarity / temperature); features without
-    a label (target -1) have no vote. From https://arxiv.org/abs/1805.01978. Raises UserError when none has a label.
+    a label (target -1) have no vote. Where the queries are the bank, `leave_own_out` keeps each from voting for itself.
+    From https://arxiv.org/abs/1805.01978. Raises UserError when none has a label.
     """
     labeled = bank_targets.to(bank.device) >= 0
     if not bool(labeled.any()):
@@ -144,9 +147,14 @@ def weighted_knn(
     bank = functional.normalize(bank[labeled].to(queries.device).float(), dim=1)
     targets = bank_targets.to(queries.device, torch.int64)[labeled.to(queries.device)]
     size = max(1, BLOCK_BYTES // (4 * len(bank)))
+    columns = labeled.to(queries.device).cumsum(0) - 1  # where a labeled feature is among those that vote
     predictions = []
-    for block in queries.split(size):
+    for rows in torch.arange(len(queries), device=queries.device).split(size):
+        block = queries[rows]
         similarity = functional.normalize(block.float(), dim=1) @ bank.T
+        if leave_own_out:
+            own = labeled.to(queries.device)[rows]
+            similarity[own.nonzero()[:, 0], columns[rows[own]]] = -torch.inf
         nearest, index = similarity.topk(min(k, len(bank)), dim=1)
         # exp((s - 1) / t) is the vote up to a common factor, and never overflows.
         votes = nearest.new_zeros(len(block), num_classes)

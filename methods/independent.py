@@ -87,7 +87,7 @@ def cluster(spaces: Spaces, num_clusters: int, seed: int) -> list[Tensor]:
     for points, whitened in zip(spaces.points, spaces.whitened, strict=True):
         order = torch.randperm(size, generator=generator(seed, "number halves", num_clusters))
         for draw, half in enumerate((order[: size // 2], order[size // 2 :])):
-            centroids = run_kmeans(points[half], num_clusters, seed + draw, NUM_STARTS).centroids
+            centroids = run_kmeans(points[half], num_clusters, seed + draw, NUM_STARTS, is_part=True).centroids
             found.append(torch.cdist(points, centroids).argmin(1))
         found.append(run_kmeans(whitened, num_clusters, seed, NUM_STARTS).clusters)
     graph = functional.normalize(spaces.graph[:, :num_clusters], dim=1)

@@ -33,7 +33,7 @@ TRUST_IN_ONE = (
         0.5,
         "similar images often share a cluster: expect clusters that are split or mixed; try another number of clusters",
     ),
-    (-1.0, f"similar images seldom share a cluster: take this as a guess; {ADVICE}"),
+    (-math.inf, f"similar images seldom share a cluster: take this as a guess; {ADVICE}"),
 )
 """From which agreement of neighbors on what to expect, where there is one way of clustering and not several."""
 

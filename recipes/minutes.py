@@ -102,8 +102,19 @@ def time_words(project: Project, stage: str) -> list[str]:
     """The words for a stage that say how long it may take: what all others left of the minutes."""
     if not is_timed(project, stage):
         return []
-    left = project.facts["minutes"] - _seconds_of_others(project, stage) / 60
-    return [f"minutes={max(left, SHORTEST):.3f}"]
+    return [f"minutes={max(_minutes_left(project, stage), SHORTEST):.3f}"]
+
+
+def comes_too_late(project: Project, stage: str) -> bool:
+    """Whether a stage that ends with the minutes would begin when nothing is left of them."""
+    if not is_timed(project, stage) or _minutes_left(project, stage) > 0:
+        return False
+    return not read_record(Path(project.load(stage)[f"{SETUPS[stage].stage}_dir"]))
+
+
+def _minutes_left(project: Project, stage: str) -> float:
+    minutes: float = project.facts["minutes"]
+    return minutes - _seconds_of_others(project, stage) / 60
 
 
 def seconds_left(project: Project) -> float:

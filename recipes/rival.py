@@ -25,7 +25,8 @@ from system.runtime import Runtime
 SHARE = 0.8  # of the minutes, at most
 SHORTEST = 0.25  # of the short schedule; less is not worth it
 SHORT = 4.5  # minutes: on two cores the short schedule takes three, and all that is not training half as long
-PASSED_ON = ("seed=", "device=", "precision=", "deterministic=")  # of the words, what is not of pretrained features
+PASSED_ON = ("seed=", "device=", "precision=", "deterministic=", "cluster_prior=")
+"""The words that are not of pretrained features alone."""
 
 
 @contextlib.contextmanager
@@ -35,7 +36,7 @@ def rival_of(project: Project, look: Look, args: argparse.Namespace) -> Iterator
     A command that gives minutes begins it. Another clustering that somebody made in its folder stays, and competes in
     nothing.
     """
-    rival = Project(project.folder / RIVAL, _request_of(project))
+    rival = Project(project.folder / RIVAL, request_of(project))
     there = (rival.folder / RECORD).exists()
     if not has_rival(project, project.facts["minutes"]) or not (there or args.minutes):
         yield
@@ -53,7 +54,7 @@ def rival_of(project: Project, look: Look, args: argparse.Namespace) -> Iterator
         yield
 
 
-def _request_of(project: Project) -> dict[str, Any]:
+def request_of(project: Project) -> dict[str, Any]:
     """What a rival is asked for: what its project is, but for the features and what is said of them."""
     words = [word for word in project.request["words"] if word.startswith(PASSED_ON)]
     return {**project.request, "features": SCRATCH, "words": words}

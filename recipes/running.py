@@ -9,7 +9,7 @@ from recipes.auto import for_page
 from recipes.deliver import Delivery, deliver, verdict_of
 from recipes.display import Display, Work, duration, seconds_of
 from recipes.finalists import has_models
-from recipes.minutes import is_timed, seconds_left, seconds_to_train, time_words
+from recipes.minutes import comes_too_late, is_timed, seconds_left, seconds_to_train, time_words
 from recipes.preview import draw_images
 from recipes.project import Project
 from recipes.record import LOG, PICTURE, UNREADABLE
@@ -18,7 +18,7 @@ from report.edits import read_clusters
 from report.outputs import write_clusters
 from report.round import keep_round, read_round
 from system.console import warn
-from system.errors import NothingConfidentError, TimeOverError, UserError
+from system.errors import NothingConfidentError, TimeOverError, UserError, out_of_memory
 from system.files import is_own, write_text
 from system.runtime import Runtime
 from system.text import escape
@@ -113,16 +113,7 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
         with display.stage(f"{number}/{total} {work.title}"):
             files = find_images(root, "images", None, quiet=True)
             project.check_unchanged(files)
-            ended = ""
-            try:
-                main_of(stage)([*project.configs.arguments(stage), *time_words(project, stage)])
-            except UserError as error:
-                message = in_context(str(error), work.folder)
-                may_end = isinstance(error, NothingConfidentError | TimeOverError)
-                has_clusters = is_rival(project) or (stage == REFINING and "candidates" in project.stages)
-                if not may_end and not has_clusters:
-                    raise type(error)(message) from error
-                ended = message
+            ended = run_stage(project, stage, work)
         if ended:
             display.end(works)
             if is_rival(project):
@@ -133,6 +124,26 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
             return
         seconds = read_record(work.folder).get("seconds", 0.0)
         display.line(f"{number}/{total} {work.title}: done, {duration(seconds)}")
+
+
+def run_stage(project: Project, stage: str, work: Work) -> str:
+    """Run a stage; returns why it ended early, where something else may be handed out, empty where it did not."""
+    has_clusters = is_rival(project) or (stage == REFINING and "candidates" in project.stages)
+    if has_clusters and comes_too_late(project, stage):
+        return "nothing is left of the minutes"
+    try:
+        main_of(stage)([*project.configs.arguments(stage), *time_words(project, stage)])
+    except UserError as error:
+        message = in_context(str(error), work.folder)
+        if not has_clusters and not isinstance(error, NothingConfidentError | TimeOverError):
+            raise type(error)(message) from error
+        return message
+    except (RuntimeError, MemoryError) as error:
+        full = out_of_memory(error)
+        if not has_clusters or not full:
+            raise
+        return full
+    return ""
 
 
 def in_context(message: str, folder: Path) -> str:

@@ -65,7 +65,9 @@ def knn_accuracy(
     queries = bank if val is train else embedder.embed(module, val, dtype=dtype, desc="k-NN queries")
     temperature = p.criterion_kwargs.get("temperature", p.temperature)
     targets = train.targets.to(runtime.device)
-    predictions = weighted_knn(bank, targets, queries, len(train.classes), KNN, temperature).cpu()
+    predictions = weighted_knn(
+        bank, targets, queries, len(train.classes), KNN, temperature, leave_own_out=val is train
+    ).cpu()
     known = val.targets >= 0
     return (predictions[known] == val.targets[known]).float().mean().item()
 

@@ -14,6 +14,7 @@ from clustering.judge import (
     generalisation_score,
     judge,
     neighbor_agreement,
+    sound_of,
     with_most_agreeing_heads,
 )
 from clustering.mining import mine_neighbors
@@ -39,6 +40,24 @@ def some_wrong(truth, share, seed):
     draws = torch.Generator().manual_seed(seed)
     wrong = torch.rand(len(truth), generator=draws) < share
     return torch.where(wrong, torch.randint(4, truth.shape, generator=draws), truth)
+
+
+def test_images_fewer_than_folds_are_held_out_one_by_one():
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [0.0, 1.0], [0.1, 1.0], [0.2, 1.0]])
+    assert generalisation_score(x, torch.tensor([0, 0, 0, 1, 1, 1])) == 1.0
+    assert generalisation_score(x, torch.tensor([0, 0, 0, 0, 0, 1])) == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(
+    ("used", "even", "kept"),
+    [
+        ([10, 10, 9], [0.9, 0.5, 0.9], [0, 1]),
+        ([9, 10], [0.88, 0.45], [0]),  # the one with more clusters has collapsed
+        ([10, 10], [0.4, 0.3], [0, 1]),  # all have
+    ],
+)
+def test_the_sound_ones_are_even_and_of_them_use_the_most_clusters(used, even, kept):
+    assert sound_of(used, even) == kept
 
 
 def test_matching_undoes_a_permutation():

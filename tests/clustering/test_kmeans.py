@@ -97,6 +97,15 @@ def test_too_few_images_and_nan_are_told():
         run_kmeans(torch.full((9, 4), torch.nan), 2)
 
 
+def test_copies_of_one_image_are_clustered_with_another(seed=0):
+    points = torch.zeros(20, 3) + torch.tensor([1.0, 0.0, 0.0])
+    points[7] = torch.tensor([0.0, 1.0, 0.0])
+    found = fit_kmeans(points, 2)
+    assert [int((found.clusters == found.clusters[i]).sum()) for i in (0, 7)] == [19, 1]
+    with pytest.raises(UserError, match="all images are the same"):
+        fit_kmeans(points[:7], 2)
+
+
 def test_even_components_have_variance_1_on_average_and_fold_back():
     x = torch.randn(100, 8) * torch.linspace(5, 0.5, 8)
     even = fit_even_pca(x, 4)

@@ -245,18 +245,21 @@ def test_purity_leaves_out_unknown_labels():
         purity(indices, np.array([-1, -1, -1]))
 
 
-def test_knn_is_a_loop_over_votes():
-    bank, queries = normal(60, 5), normal(25, 5, seed=1)
+@pytest.mark.parametrize("is_bank", [False, True])
+def test_knn_is_a_loop_over_votes_of_others(is_bank):
+    bank, queries = normal(60, 5), normal(60 if is_bank else 25, 5, seed=0 if is_bank else 1)
     targets = torch.arange(60) % 4 - 1  # a quarter without label
     expected = []
-    for query in queries.double():
+    for number, query in enumerate(queries.double()):
         similarity = torch.nn.functional.cosine_similarity(bank.double(), query.unsqueeze(0)).tolist()
-        ranked = sorted((i for i in range(60) if targets[i] >= 0), key=lambda i, s=similarity: -s[i])
+        votes_of = (i for i in range(60) if targets[i] >= 0 and not (is_bank and i == number))
+        ranked = sorted(votes_of, key=lambda i, s=similarity: -s[i])
         votes = [0.0] * 3
         for i in ranked[:10]:
             votes[int(targets[i])] += math.exp(similarity[i] / 0.1)
         expected.append(votes.index(max(votes)))
-    assert weighted_knn(bank, targets, queries, 3, k=10, temperature=0.1).tolist() == expected
+    found = weighted_knn(bank, targets, queries, 3, k=10, temperature=0.1, leave_own_out=is_bank)
+    assert found.tolist() == expected
 
 
 def test_knn_weighs_the_near_more_and_stays_finite():

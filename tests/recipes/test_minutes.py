@@ -7,10 +7,12 @@ import pytest
 import torch
 import yaml
 
+from recipes import running
 from recipes.choose import choose
 from recipes.display import Work
-from recipes.minutes import may_compete, seconds_left, seconds_to_train, take_minutes, time_words
+from recipes.minutes import comes_too_late, may_compete, seconds_left, seconds_to_train, take_minutes, time_words
 from recipes.project import Project
+from recipes.running import run_stage
 from system.files import write_text
 from system.runtime import Runtime
 from tests.recipes.test_refining import lite0, look
@@ -81,10 +83,29 @@ def test_all_training_from_scratch_shares_the_minutes_with_the_rest(project, tmp
     assert seconds_to_train(project) == seconds_to_train(rival) == 160.0  # features are finished
     project.facts["minutes"] = 2.0
     assert time_words(project, "selflabel") == ["minutes=0.001"] and seconds_left(project) == 0.0
+    assert comes_too_late(project, "selflabel") and not comes_too_late(project, "candidates")
+    assert not comes_too_late(rival, "scan")  # its own minutes are enough
+    rival.facts["minutes"] = 2.0
+    assert comes_too_late(rival, "scan")
+    begun = project.folder / "runs/selflabel"
+    begun.mkdir()
+    write_text(begun / "run.json", json.dumps({"status": "running", "seconds": 1.0}), record=True)
+    assert not comes_too_late(project, "selflabel")  # it says itself what it comes to
     project.facts["minutes"] = None
     assert seconds_left(project) == math.inf
     rival.rival = None  # by itself, minutes are for refining
     assert time_words(rival, "scan") == []
+
+
+def test_where_memory_is_full_what_there_is_competes(project, monkeypatch):
+    def fill(words):
+        raise MemoryError
+
+    monkeypatch.setattr(running, "main_of", lambda stage: fill)
+    work = Work("refining", project.folder, 30, 1.0)
+    assert run_stage(project, "selflabel", work).startswith("the machine's memory is full")
+    with pytest.raises(MemoryError):
+        run_stage(project, "candidates", work)
 
 
 @pytest.mark.parametrize(

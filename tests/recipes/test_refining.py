@@ -146,6 +146,7 @@ def test_from_scratch_the_last_model_that_kept_its_clusters_is_handed_out():
 def test_trust_does_not_promise_fewer_clusters():
     assert "one cluster" in trust_in_one(0.0, 1)
     assert len({trust_in_one(value, 4) for value in (0.9, 0.6, 0.1)}) == 3
+    assert trust_in_one(-1.5, 4) == trust_in_one(0.1, 4)
     assert not any("fewer" in trust_in_one(value, 4) for value in (0.9, 0.6, 0.1))
 
 

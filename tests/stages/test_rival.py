@@ -12,7 +12,7 @@ from recipes.features import Features, make_recipe
 from recipes.look import look_at
 from recipes.opening import start_project
 from recipes.project import Project
-from recipes.rival import fit, lengthen
+from recipes.rival import fit, lengthen, request_of
 from system.runtime import Runtime
 from tests.recipes.test_refining import look
 from tests.stage import command
@@ -92,6 +92,12 @@ def test_another_clustering_in_its_folder_stays_and_its_own_is_forgotten_with_th
         start_project(project, recipe, [], found, Runtime.start("cpu"), again=True)
     record = out / "scratch/cluster.json"
     assert not record.exists() if competes else record.read_bytes() == before
+
+
+def test_what_is_said_of_the_clusters_holds_for_both(tmp_path):
+    words = ["cluster_prior=power:0.5", "seed=3", "candidates.method_kwargs={}", "selflabel.epochs=1"]
+    request = request_of(Project(tmp_path, {"num_clusters": 3, "features": "auto", "words": words}))
+    assert request["words"] == words[:2] and request["num_clusters"] == 3
 
 
 def test_more_minutes_are_more_epochs_up_to_those_of_a_gpu():

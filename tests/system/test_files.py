@@ -1,6 +1,7 @@
 """Files are whole or absent, whatever comes between; what was written is known again."""
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -141,15 +142,17 @@ def test_a_file_system_that_cannot_sync_folders_is_written_to(tmp_path, monkeypa
 
 def test_a_file_that_is_written_while_it_is_verified_is_no_damaged_one(tmp_path, monkeypatch):
     put(tmp_path / "a", OLD, number=1)
-    real, calls = files._sha256, []
+    real, looks = hashlib.file_digest, []
 
-    def written_before(path):
-        calls.append(path)
-        if len(calls) == 1:
-            put(path, NEW, number=2)
-        return real(path)
+    def written_before(file, name):
+        looks.append(name)
+        if len(looks) == 1:
+            put(tmp_path / "a", NEW, number=2)
+            with (tmp_path / "a").open("rb") as newer:
+                return real(newer, name)
+        return real(file, name)
 
-    monkeypatch.setattr(files, "_sha256", written_before)
+    monkeypatch.setattr(hashlib, "file_digest", written_before)
     assert files.verify_file(tmp_path / "a") == {"number": 2}
 
 
