@@ -10,7 +10,7 @@ import yaml
 from easydict import EasyDict
 from torch import Tensor
 
-from clustering.judge import NEAREST, SMALLEST_EVENNESS, Scores, choose, explain, neighbor_agreement, sound_of
+from clustering.judge import NEAREST, Scores, choose, explain, is_even, neighbor_agreement, sound_of
 from clustering.prediction import OTHER, Prediction, predict_features
 from recipes.finalists import Finalist, find_finalist, has_models, refined, score_finalist
 from recipes.leave_out import leave_out
@@ -169,7 +169,7 @@ def choose_last(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
     them, and self-labeling goes beyond. On CIFAR-10 its validation loss rises while accuracy rises by 4 to 10 points.
     """
     kept = sound_of([row["used"] for row in rows], [row["evenness"] for row in rows])
-    if rows[kept[0]]["evenness"] < SMALLEST_EVENNESS:
+    if not is_even(rows[kept[0]]["used"], rows[kept[0]]["evenness"]):
         return 0, f"{rows[0]['name']}: every model of the stages left clusters nearly empty, and this is the first"
     more = [row["name"] for row in rows[kept[-1] + 1 :]]
     lost = f"; {' and '.join(more)} left clusters nearly empty" if more else ""

@@ -54,6 +54,7 @@ def test_images_fewer_than_folds_are_held_out_one_by_one():
         ([10, 10, 9], [0.9, 0.5, 0.9], [0, 1]),
         ([9, 10], [0.88, 0.45], [0]),  # the one with more clusters has collapsed
         ([10, 10], [0.4, 0.3], [0, 1]),  # all have
+        ([2, 2], [0.54, 0.98], [1]),  # 984 and 16 of 1,000
     ],
 )
 def test_the_sound_ones_are_even_and_of_them_use_the_most_clusters(used, even, kept):
