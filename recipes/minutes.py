@@ -32,14 +32,12 @@ def may_compete(features: str, minutes: float | None) -> bool:
 
 
 def take_minutes(project: Project, minutes: float | None) -> None:
-    """Have a project that is there go on with the most minutes that this command or one before gave, dry runs apart.
+    """Have a project that is there go on with the most minutes that this command or one before gave.
 
     Raises ConfigError where there is nothing that they are for.
     """
     before = project.facts["minutes"] or 0.0
     if minutes is None or minutes <= before:
-        if minutes is not None and not any(read_record(folder) for folder in _folders(project)):
-            project.write(minutes=minutes)  # more were said in a dry run
         return
     may_train = has_rival(project, minutes)
     competes = may_train and not _has_trained(project.folder / RIVAL)
@@ -136,10 +134,6 @@ def seconds_to_train(project: Project) -> float:
 
 def _is_finished(project: Project, stage: str) -> bool:
     return read_finished(Path(project.load(stage)[f"{SETUPS[stage].stage}_dir"])) is not None
-
-
-def _folders(project: Project) -> list[Path]:
-    return [Path(project.load(name)[f"{SETUPS[name].stage}_dir"]) for name in project.stages]
 
 
 def _seconds_of_others(project: Project, stage: str = "") -> float:

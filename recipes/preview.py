@@ -30,7 +30,7 @@ def draw_images(path: Path, p: EasyDict, root: Path) -> None:
     side, streamed = data.folder.reading(len(files), strategy.size, *options)
     reading = Reading(side, streamed and not kwargs.get("cache_dir"), known_values(p) or BY_IMAGE)
     positions = np.unique(np.linspace(0, len(files) - 1, NUM_IMAGES).round().astype(int))
-    names = [files.full_paths()[position] for position in positions]
+    names = [files.full_path(position) for position in positions]
     mean, std = (torch.tensor(values)[:, None, None] for values in (strategy.mean, strategy.std))
     seen = [torch.zeros(0, 3, strategy.size, strategy.size)]
     for block in split_blocks(names, reading):

@@ -130,7 +130,7 @@ def run_stage(project: Project, stage: str, work: Work) -> str:
     """Run a stage; returns why it ended early, where something else may be handed out, empty where it did not."""
     has_clusters = is_rival(project) or (stage == REFINING and "candidates" in project.stages)
     if has_clusters and comes_too_late(project, stage):
-        return "nothing is left of the minutes"
+        return "it did not begin, as nothing is left of the minutes"
     try:
         main_of(stage)([*project.configs.arguments(stage), *time_words(project, stage)])
     except UserError as error:
@@ -142,7 +142,7 @@ def run_stage(project: Project, stage: str, work: Work) -> str:
         full = out_of_memory(error)
         if not has_clusters or not full:
             raise
-        return full
+        return f"{full}; with --minutes, or more of them, it is tried again"
     return ""
 
 

@@ -203,7 +203,7 @@ class Sorter:
         self.request = json.dumps({"place": place.__name__, **(request or {})}, sort_keys=True)
         self.earlier = self._read_list()
         self._list: IO[str] | None = None
-        self._taken: set[str] = set()
+        self._taken: dict[str, str] = {}
 
     def _read_list(self) -> set[str]:
         """What an unfinished call put here; raises UserError when the folder holds anything that is not on its list."""
@@ -266,7 +266,7 @@ class Sorter:
         stem, suffix = Path(name).stem, Path(name).suffix
         numbered = (f"{group}{stem}-{number}{suffix}" for number in itertools.count(2))
         free = next(found for found in itertools.chain([group + name], numbered) if _folded(found) not in self._taken)
-        self._taken.add(_folded(free))
+        self._taken[_folded(free)] = free
         return free
 
     def _place(self, source: Path, target: Path) -> None:
@@ -280,12 +280,16 @@ class Sorter:
 
     def finish(self) -> None:
         """All are there: remove what an unfinished call put elsewhere, and the list."""
-        for name in (name for name in self.earlier if _folded(name) not in self._taken):
-            (self.folder / name).unlink(missing_ok=True)
-            remove_if_empty((self.folder / name).parent)
-        self.close()  # Windows removes no open file
-        if self._list is not None:
-            (self.folder / UNFINISHED).unlink(missing_ok=True)
+        for name in self.earlier:
+            if not _is_one(self.folder, name, self._taken.get(_folded(name), "")):
+                (self.folder / name).unlink(missing_ok=True)
+                remove_if_empty((self.folder / name).parent)
+        is_listed, listed = self._list is not None, self.folder / UNFINISHED
+        if is_listed and fcntl is not None:  # before the lock is let go: another process may hold the file afterwards
+            listed.unlink(missing_ok=True)
+        self.close()
+        if is_listed:  # Windows removes no open file
+            listed.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -297,6 +301,16 @@ class Sorter:
 def _folded(name: str) -> str:
     """What two names share that are one on some disks, which know neither case nor how an accent is written."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_one(folder: Path, name: str, other: str) -> bool:
+    """Whether two names of a folder, empty for none, are of one file, be it a link."""
+    if name == other or not other:
+        return name == other
+    try:
+        return os.path.samestat((folder / name).lstat(), (folder / other).lstat())
+    except FileNotFoundError:
+        return False
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -49,7 +49,7 @@ def read_round(page: Path) -> tuple[str, str] | None:
     """The fingerprint of a page's clustering and what label.py told the page; None where it told it nothing."""
     if not is_own(page):
         return None
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8", errors="replace")  # it may have been edited
     clustering, content = _FINGERPRINT.search(text), text.partition(BEGIN)[2].partition(END)[0]
     return (clustering[1], content) if clustering and content not in ("", NOTHING) else None
 

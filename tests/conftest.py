@@ -8,12 +8,15 @@ import torch
 from hypothesis import settings
 from matplotlib.figure import Figure
 
-from system.signals import STOPPING
+from system.signals import HANGUP, STOPPING
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
 
+
+if HANGUP and signal.getsignal(HANGUP) is signal.SIG_IGN:  # under nohup, and programs that tests start inherit it
+    signal.signal(HANGUP, signal.SIG_DFL)
 
 PROGRAMS = []  # the Python programs that tests started
 

@@ -192,7 +192,7 @@ class Run:
                 yield self.epoch
         finally:
             self._board.close()
-        self._stopping.steps_are_taken = False
+            self._stopping.steps_are_taken = False
         if self._stopping.signalled():  # it came after the last epoch had looked
             self._stopping.leave()
 

@@ -71,7 +71,7 @@ def _check_prior(config: dict[str, Any], origins: Origins) -> None:
 
 
 def _check_optimizer(config: dict[str, Any], origins: Origins) -> None:
-    """Raise ConfigError where Muon, which brings kernels to a length of its own, is to go on with trained weights."""
+    """Raise ConfigError where Muon, which brings kernels to a length of its own, trains no network from scratch."""
     from_scratch = setups.SETUPS[config["setup"]].stage == "pretext" and not is_pretrained(config["backbone"])
     if config["optimizer"] == "muon" and (not from_scratch or config["method_kwargs"].get("start")):
         raise ConfigError(

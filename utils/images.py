@@ -9,7 +9,7 @@ import torch
 from data.files import sources
 from data.files.listing import ImageFiles, NoImagesError, list_images
 from system.console import warn
-from system.errors import UserError
+from system.errors import ConfigError, UserError
 from system.paths import expand_path
 
 KEY = "{}_db_kwargs.root"
@@ -70,11 +70,11 @@ class RunImages:
                 if sources.changes(path, self._list(split)):
                     return False
                 continue
-            root = Path(expand_path((old.get(f"{split}_db_kwargs") or {}).get("root") or ""))
+            root = (old.get(f"{split}_db_kwargs") or {}).get("root") or ""
             try:
-                if not sources.are_same(list_files(root), self._list(split)):
+                if not sources.are_same(list_files(Path(expand_path(root))), self._list(split)):
                     return False
-            except NoImagesError:
+            except (NoImagesError, ConfigError):
                 warn(f"the images of this run were in {root}; those in {self.roots[split]} are taken to be the same")
         return True
 

@@ -57,15 +57,6 @@ def test_refining_that_ended_by_itself_is_left_as_it_is(project, capsys):
     assert work.epochs_done() == 30
 
 
-def test_of_a_dry_run_no_minutes_are_kept(project):
-    project.write(minutes=60.0)
-    take_minutes(project, 10.0)
-    assert project.facts["minutes"] == 10.0
-    finish(project, last_loss=1.0)
-    take_minutes(project, 5.0)
-    assert project.facts["minutes"] == 10.0
-
-
 def test_minutes_take_no_epoch_away(project):
     path = project.configs.path("selflabel")
     path.write_text(path.read_text().replace("epochs: 3", "epochs: 50"))

@@ -218,6 +218,20 @@ def test_names_that_a_disk_may_take_for_one_are_numbered(tmp_path):
     assert found == dict(zip(["IMG.png", "img-2.png", "caf\u00e9.png", "cafe\u0301-2.png"], names, strict=True))
 
 
+def test_what_was_put_there_under_another_spelling_is_removed(tmp_path):
+    for name in ("x/IMG.png", "y/img.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    first = Sorter(tmp_path / "sorted", copy_file, cluster_folders(2))
+    first.write([str(tmp_path / "x/IMG.png")], [0])
+    first.close()
+    again = Sorter(tmp_path / "sorted", copy_file, cluster_folders(2))
+    again.write([str(tmp_path / "y/img.png")], [0])
+    again.finish()
+    left = [path for path in (tmp_path / "sorted").rglob("*") if path.is_file()]
+    assert [path.read_text() for path in left] == ["y/img.png"]
+
+
 def test_the_user_s_folder_and_variables_in_the_images_are_replaced(monkeypatch):
     monkeypatch.setenv("SHOTS", "/new/ones")
     assert predict.parse(["--model", "m", "$SHOTS/a.png", "-"]).images == ["/new/ones/a.png", "-"]

@@ -57,7 +57,7 @@ def test_clusters_of_features_are_refined_while_there_are_minutes(tmp_path, caps
     words += ["selflabel.optimizer_kwargs.lr=1e-12", "selflabel.epochs=9", "selflabel.patience=2"]
     assert command("cluster", *words, "--minutes", "0.001") == 0
     shown = capsys.readouterr()
-    assert "refining ended early, and what there is competes: nothing is left of the minutes" in shown.err
+    assert "refining ended early, and what there is competes: it did not begin, as nothing is left" in shown.err
     names = [row["name"] for row in verdict(tmp_path)["candidates"]]
     assert names[-1] == "vote" and not (tmp_path / "out/runs/selflabel/run.json").exists()
     before = read(tmp_path / "out/clusters.csv")

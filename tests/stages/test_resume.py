@@ -21,6 +21,7 @@ from clustering.neighbors import load_neighbors
 from data import digits
 from models.weights import read_weights, save_weights
 from system import atomic, files
+from system.signals import STOPPING
 from tests import stage as stages
 from training import checkpoint
 from training.record import read_record
@@ -246,8 +247,8 @@ sys.exit(tests.interrupted("scan", sys.argv[1], "step", 5, wait_for_a_signal, te
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_a_process_that_is_signalled_mid_epoch(reference, root, capfd, number, code):
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_process_that_is_signalled_mid_epoch(reference, root, capfd, number):
     """Another one is refused while it lives; afterwards the same command goes on."""
     process = subprocess.Popen([sys.executable, "-c", CHILD, root], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert any(line == "here\n" for line in process.stdout)
@@ -255,7 +256,7 @@ def test_a_process_that_is_signalled_mid_epoch(reference, root, capfd, number, c
     assert f"is in use by another run (process {process.pid} on " in capfd.readouterr().err
     process.send_signal(number)
     process.communicate()
-    assert process.returncode == code
+    assert process.returncode == 128 + number
     (root / "digits/scan/x" / f"model.pth.tar.1{atomic.TEMPORARY}").write_bytes(b"left by a kill")
     assert_ends_the_same(reference, root)
 

@@ -62,7 +62,7 @@ def test_what_rounding_left_is_no_direction():
         ("pretext/supervised_digits", ["method_kwargs.start=model.pth.tar"]),
     ],
 )
-def test_weights_that_were_trained_otherwise_are_refused(config, words):
+def test_all_but_pretext_tasks_from_scratch_are_refused(config, words):
     path = CONFIGS / f"{config}.yml"
     with pytest.raises(ConfigError, match="the command line: optimizer: muon changes the lengths of kernels"):
         load_config(None, path, [*words, "optimizer=muon", "optimizer_kwargs={lr: 0.03}"])
