@@ -37,7 +37,8 @@ from pathlib import Path
 from clustering.prediction import Block, predict_files, predict_rows
 from data.files.unseen import split_blocks
 from data.given import FeatureTable
-from report.outputs import TABLES, Columns, Sorter, cluster_folders, copy_file, folder_names, link_file
+from report.outputs import TABLES, Columns
+from report.sorting import Sorter, cluster_folders, copy_file, folder_names, link_file
 from report.targets import BlockWriter, Targets
 from system.console import say, warn
 from system.distributed import on_main

@@ -9,7 +9,7 @@ from typing import Any
 
 from report import exports
 from report.edits import Clustering, Labels
-from report.outputs import Sorter, copy_file, folder_names, link_file
+from report.sorting import Sorter, copy_file, folder_names, link_file
 from system import owned
 from system.console import say, warn
 from system.errors import ConfigError, UserError

@@ -6,7 +6,7 @@ from typing import Any
 
 from recipes.project import Project
 from report.edits import read_clusters
-from report.outputs import Sorter, cluster_folders, link_file
+from report.sorting import Sorter, cluster_folders, link_file
 from system.console import say
 from system.errors import ConfigError, UserError
 

@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 from clustering.prediction import OTHER, Block
 from data.files.unseen import list_inputs
-from report.outputs import TABLES, Columns, CsvTable, NpyRows, ParquetTable, Sorter
+from report.outputs import TABLES, Columns, CsvTable, NpyRows, ParquetTable
+from report.sorting import Sorter
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.files import is_own, write_file

@@ -97,7 +97,7 @@ def test_too_few_images_and_nan_are_told():
         run_kmeans(torch.full((9, 4), torch.nan), 2)
 
 
-def test_copies_of_one_image_are_clustered_with_another(seed=0):
+def test_copies_of_one_image_are_clustered_with_another():
     points = torch.zeros(20, 3) + torch.tensor([1.0, 0.0, 0.0])
     points[7] = torch.tensor([0.0, 1.0, 0.0])
     found = fit_kmeans(points, 2)

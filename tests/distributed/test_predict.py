@@ -19,7 +19,8 @@ from data.augment import build_evaluation
 from data.files.reading import Reading
 from models import build_backbone
 from models.models import ClusteringModel
-from report.outputs import Columns, Sorter, cluster_folders, link_file
+from report.outputs import Columns
+from report.sorting import Sorter, cluster_folders, link_file
 from report.targets import BlockWriter
 from system import distributed
 from system.errors import ConfigError, UserError

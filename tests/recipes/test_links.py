@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from recipes.links import link_images, make_sorter
-from report.outputs import UNFINISHED
+from report.sorting import UNFINISHED
 from system.errors import ConfigError, UserError
 
 TABLE = "path,cluster,confidence\na.png,0,0.9\nsub/a.png,0,0.8\n./=b.png,11,0.7\n"

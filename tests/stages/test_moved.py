@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 import predict
 import scan
-from report import outputs
+from report import sorting
 from system import files
 from system.errors import ConfigError
 from tests.stage import command
@@ -232,7 +232,7 @@ def test_an_interrupted_sorting_goes_on_without_doubled_files(base, monkeypatch,
         assert sort(base, "--copy_to", base / "s") == 130
     other = next(name for name in ("cluster-0", "cluster-1") if not (base / "s" / name / "000.bmp").exists())
     (base / "s" / other).mkdir(exist_ok=True)
-    with (base / "s" / outputs.UNFINISHED).open("a") as list_of_ours:
+    with (base / "s" / sorting.UNFINISHED).open("a") as list_of_ours:
         list_of_ours.write(f"{other}/000.bmp\0")
     (base / "s" / other / "000.bmp").write_bytes(b"of the killed call")
     (base / "s/mine.txt").write_text("mine")

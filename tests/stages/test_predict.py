@@ -14,7 +14,7 @@ from PIL import Image
 import predict
 from clustering import prediction
 from models.weights import save_weights
-from report.outputs import Sorter, cluster_folders, copy_file
+from report.sorting import Sorter, cluster_folders, copy_file
 from system import files
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
