@@ -142,7 +142,6 @@ class Change(NamedTuple):
     """What a row changes of the recipe for two cores on CIFAR-10."""
 
     title: str
-    pretext: str = "simclr"
     pretext_words: tuple[str, ...] = ()
     scan: tuple[str, ...] = ()
     """Words of its SCAN run; runs of the same words are one."""
@@ -153,51 +152,61 @@ class Change(NamedTuple):
 AVERAGED = ("average_decay=0.99",)
 CHANGES = {
     "recipe": Change("the recipe"),
-    "published": Change("SimCLR's temperature as published, .1", pretext_words=_PUBLISHED),
     "muon": Change("SimCLR by Muon, 60 epochs instead of 90", pretext_words=(*_MUON, "epochs=60")),
-    "average-scan": Change("average of weights in SCAN", scan=AVERAGED),
     "average": Change("average of weights in self-labeling", last_words=AVERAGED),
+    "fixmatch": Change("FixMatch, average of weights", last="fixmatch"),
+}
+"""After the whole pretext task, over seeds."""
+HALF_CHANGES = {
+    "recipe": Change("the recipe but for the pretext task"),
+    "scan-longer": Change("three times the epochs of SCAN", scan=("epochs=24",)),
+    "average-scan": Change("average of weights in SCAN", scan=AVERAGED),
     "longer": Change("twice the epochs of self-labeling", last_words=("epochs=40",)),
     "fixmatch-alone": Change("FixMatch, no average", last="fixmatch", last_words=("average_decay=null",)),
     "fixmatch": Change("FixMatch, average of weights", last="fixmatch"),
     "fixmatch-less": Change("FixMatch, a quarter is reliable", last="fixmatch", last_words=("reliable_share=0.25",)),
     "fixmatch-longer": Change("FixMatch, twice the epochs", last="fixmatch", last_words=("epochs=36",)),
-    "byol": Change("BYOL", pretext="byol"),
-    "byol-fixmatch": Change("BYOL, then FixMatch", pretext="byol", last="fixmatch"),
 }
+"""After half the epochs of the pretext task, with one seed."""
 SEEDS = (0, 1, 2)
+LOSSES = ("scan_loss", "last_loss")
 
 
 def _change_rows() -> dict[str, Row]:
     """Every change with three seeds of the last two stages, all first ones first; the pretext run is shared."""
     data, rows = "cifar10_cpu", {}
-    first = {"recipe": 80, "published": 80, "muon": 70, "byol": 40}  # minutes of what the rows after it share
+    first = {"recipe": 80, "muon": 70}  # minutes of what the rows after it share
     for seed in SEEDS:
         for name, change in CHANGES.items():
-            own = f"{change.pretext}-{name}" if change.pretext_words else change.pretext
-            pretext = f"recipe-{own}"
-            scan = "-".join([own, *("average" for _ in change.scan), str(seed)])
+            own = f"simclr-{name}" if change.pretext_words else "simclr"
+            pretext, scan = f"recipe-{own}", f"{own}-{seed}"
             words = (f"seed={seed}", f"pretext_run={pretext}")
-            runs = (f"run_name={name}-{seed}", f"scan_run={scan}")
-            last = f"selflabel/{change.last}_{data}"
             once: Mapping[str, str] = {"kmeans": PRETEXT_SCORES["kmeans"]} if seed == SEEDS[0] else {}
+            last = (*words, f"run_name={name}-{seed}", f"scan_run={scan}", *change.last_words)
             steps = (
-                Step(
-                    change.pretext,
-                    f"pretext/{change.pretext}_{data}",
-                    (f"run_name={pretext}", *change.pretext_words),
-                    once,
-                ),
-                _scan(data, *words, f"run_name={scan}", *change.scan),
-                Step(
-                    "selflabel",
-                    last,
-                    (*words, *runs, *change.last_words),
-                    {"selflabel": "acc"},
-                    ("scan_loss", "last_loss"),
-                ),
+                Step("simclr", f"pretext/simclr_{data}", (f"run_name={pretext}", *change.pretext_words), once),
+                _scan(data, *words, f"run_name={scan}"),
+                Step("selflabel", f"selflabel/{change.last}_{data}", last, {"selflabel": "acc"}, LOSSES),
             )
             rows[f"changes-{name}-{seed}"] = Row("changes", change.title, steps, 25 + first.pop(name, 0))
+    return rows
+
+
+def _half_rows() -> dict[str, Row]:
+    """Changes after the pretext run of the rows of views; the first row is one of these, scored after every stage."""
+    data, rows = "cifar10_cpu", {}
+    views = _views(data, STRONG_VIEWS)
+    pretext = _simclr(data)._replace(scores={"kmeans": PRETEXT_SCORES["kmeans"]})
+    for name, change in HALF_CHANGES.items():
+        scan = f"half-{name}" if change.scan else "views-strong"
+        run = "selflabel-strong" if name == "recipe" else f"half-{name}"
+        last = (f"run_name={run}", f"scan_run={scan}", *views, *change.last_words)
+        steps = (
+            pretext,
+            _scan(data, f"run_name={scan}", *views, *change.scan),
+            Step("selflabel", f"selflabel/{change.last}_{data}", last, {"selflabel": "acc"}, LOSSES),
+        )
+        rows[f"half-{name}"] = Row("half", change.title, steps, 40 if change.scan else 25)
     return rows
 
 
@@ -293,5 +302,6 @@ ROWS: dict[str, Row] = {
     **_sweep("digits", "digits", "seed=0,1,2", 5),
     **_sweep("cifar10_cpu", "CIFAR-10", "seed=0", 60),
     **_change_rows(),
+    **_half_rows(),
 }
 """In the order in which they run."""

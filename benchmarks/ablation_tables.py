@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.ablation_rows import CHANGES, ROWS, SEEDS
+from benchmarks.ablation_rows import CHANGES, HALF_CHANGES, LOSSES, ROWS, SEEDS
 from benchmarks.digits import spread
 from benchmarks.markdown import Read, markdown, percent, where
 
@@ -108,12 +108,22 @@ def views(read: Read) -> str:
 
 
 def changes(read: Read) -> str:
-    """What each change of the recipe for two cores brings alone: ACC over the seeds, and each stage's minutes."""
-    result, rows = read("ablations.json"), []
-    there: dict[str, Any] = {}
-    for name, change in CHANGES.items():
-        keys = [key for key in (f"changes-{name}-{seed}" for seed in SEEDS) if key in result["rows"]]
-        found = {key: result["rows"][key] for key in keys}
+    """What each change of the recipe for two cores brings alone, after its whole pretext task, over seeds."""
+    rows = {change.title: [f"changes-{name}-{seed}" for seed in SEEDS] for name, change in CHANGES.items()}
+    note = "mean ± sample standard deviation over seeds of the last two stages, after one pretext run"
+    return _changes(read("ablations.json"), rows, note)
+
+
+def half_changes(read: Read) -> str:
+    """The same after half the epochs of the pretext task, with one seed."""
+    rows = {change.title: [f"half-{name}"] for name, change in HALF_CHANGES.items()}
+    return _changes(read("ablations.json"), rows, "one seed, all after the same pretext run of 45 epochs")
+
+
+def _changes(result: dict[str, Any], titled: dict[str, list[str]], note: str) -> str:
+    rows, there = [], {}
+    for title, names in titled.items():
+        found = {name: result["rows"][name] for name in names if name in result["rows"]}
         cells = [UNRUN] * 4 + [""] * 2
         if found:
             there |= found
@@ -122,17 +132,17 @@ def changes(read: Read) -> str:
             times = [f"{max(row['seconds'][stage] for row in found.values()) / 60:.0f}" for stage in first["seconds"]]
             scores = [row["scores"] for row in found.values()]
             kmeans = next((f"{100 * one['kmeans']:.1f}" for one in scores if "kmeans" in one), "")  # of the first seed
-            losses = [[one[key] for one in scores if key in one] for key in ("scan_loss", "last_loss")]
+            losses = [[one[key] for one in scores if key in one] for key in LOSSES]
             means = ", ".join(f"{sum(values) / len(values):.3f}" for values in losses if values)
             shown = [percent(score) if len(found) > 1 else f"{100 * score['mean']:.1f}" for score in last]
             cells = [kmeans, *shown, means, ", ".join(times), str(len(found))]
-        rows.append([change.title, *cells])
+        rows.append([title, *cells])
     scores = ["K-means", "SCAN", "last stage", "validation losses"]
     head = ["CIFAR-10 (JPEG copy), two cores, %", *scores, "minutes of each stage", "seeds"]
     note = (
-        "Test ACC, mean ± sample standard deviation over seeds of the last two stages, after one pretext run; a row "
-        "changes only what it says. The validation losses of SCAN and of the last stage need no labels; they are of "
-        "the pretext run's neighbors, and that of the last stage does not order such stages as ACC does." + FITS
+        f"Test ACC, {note}; a row changes only what it says. The validation losses of SCAN and of the last stage need "
+        "no labels; they are of the pretext run's neighbors, and that of the last stage does not order such stages as "
+        f"ACC does.{FITS}"
     )
     return markdown(head, rows) + f"\n{note}{_machines(there)}\n"
 

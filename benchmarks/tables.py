@@ -159,6 +159,7 @@ TABLES: dict[str, Callable[[Read], str]] = {
     "ablation-views": ablation_tables.views,
     "ablation-sweeps": ablation_tables.sweeps,
     "ablation-changes": ablation_tables.changes,
+    "ablation-half": ablation_tables.half_changes,
 }
 PAGES = [ROOT / "README.md", ROOT / "docs/measurements.md", ROOT / "docs/methods.md"]
 

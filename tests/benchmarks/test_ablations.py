@@ -167,12 +167,28 @@ def test_what_changes_bring_is_told_over_the_seeds_that_are_there():
     assert (
         "| FixMatch, average of weights | 50.0 | 55.0 ± 7.1 | 62.0 ± 2.8 | -2.500, -1.240 | 80, 10, 15 | 2 |" in lines
     )
-    assert "| BYOL | unrun | unrun | unrun | unrun |  |  |" in lines
+    assert "| SimCLR by Muon, 60 epochs instead of 90 | unrun | unrun | unrun | unrun |  |  |" in lines
+
+
+def test_what_changes_bring_after_half_the_pretext_task_is_a_table_of_its_own():
+    scores = {"kmeans": 0.492, "scan": 0.568, "selflabel": 0.62, "scan_loss": -1.7235, "last_loss": -1.2708}
+    rows = {"half-longer": row("x", scores=scores, seconds={"simclr": 1980.0, "scan": 480.0, "selflabel": 1440.0})}
+    lines = ablation_tables.half_changes(lambda name: {"rows": rows}).splitlines()
+    assert "| twice the epochs of self-labeling | 49.2 | 56.8 | 62.0 | -1.724, -1.271 | 33, 8, 24 | 1 |" in lines
+    assert "| three times the epochs of SCAN | unrun | unrun | unrun | unrun |  |  |" in lines
+
+
+def test_changes_of_the_last_stage_start_from_the_same_runs():
+    steps = {name: ablations.ROWS[f"half-{name}"].steps for name in ("recipe", "longer", "scan-longer")}
+    assert steps["recipe"][:2] == steps["longer"][:2]
+    assert steps["recipe"][1] == ablations.ROWS["cifar10-scan-strong"].steps[1]._replace(scores={"scan": "acc"})
+    assert "scan_run=views-strong" in steps["longer"][2].words and "epochs=40" in steps["longer"][2].words
+    assert "epochs=24" in steps["scan-longer"][1].words and "scan_run=half-scan-longer" in steps["scan-longer"][2].words
 
 
 def test_rows_are_chosen_by_how_their_names_begin():
-    assert ablations.chosen(["changes-byol-0", "mnist-ucc"]) == ["mnist-ucc", "changes-byol-0"]
-    assert len(ablations.chosen(["changes-"])) == 36  # 12 changes, three seeds each
+    assert ablations.chosen(["half-longer", "mnist-ucc"]) == ["mnist-ucc", "half-longer"]
+    assert len(ablations.chosen(["changes-"])) == 12  # 4 changes, three seeds each
     assert ablations.chosen(None) == list(ROWS)
     with pytest.raises(ConfigError, match="no row begins with nonsense; --list lists them"):
         ablations.main(["--only", "mnist", "--only", "nonsense"])
