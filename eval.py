@@ -102,7 +102,7 @@ class PretextEvaluation:
             return {}
         num_neighbors = min(max(pretext.PURITY_AT), len(dataset) - 1)
         features = get_embedder(self.p, runtime).embed(self.module, dataset)
-        found = mine_over_ranks(features, num_neighbors, self.p.neighbors)
+        found = mine_over_ranks(features, num_neighbors, self.p.neighbors, dims=pretext.network_dims(self.model))
         shares = purity(found, dataset.targets.numpy(), pretext.PURITY_AT)
         for k, share in shares.items():
             say(f"purity at {k}: {100 * share:.2f} %")

@@ -27,10 +27,11 @@ from sweeps.runner import Runner, make_slots
 from system import owned
 from system.console import say, say_block, warn
 from system.errors import ConfigError, UserError
+from system.paths import usable
 from system.text import quoted, shown
 from utils import cli
 from utils.schema import RunName
-from utils.setups import SETUPS, stage_of
+from utils.setups import SETUPS, stage_of, stages_until
 
 RESULTS = ("table.csv", "table.md", "scores.png", "prototypes.png", "confusion_matrices.png")
 
@@ -70,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_input(plan)
 
     folder = plan.settings[0].runs[0].folder().parent.parent / "sweeps" / (args.name or plan.name)
-    make_ready(folder)
+    with usable(folder, "set root_dir"):
+        make_ready(folder)
     runner = Runner(make_slots(args.jobs), folder / "logs")
     runner.run(plan.jobs)
     command = quoted(["python", "sweep.py", *(sys.argv[1:] if argv is None else argv)])
@@ -105,14 +107,12 @@ def check_input(plan: Plan) -> None:
     """Raise UserError when the run that a sweep starts from is not there."""
     for job in plan.jobs:
         p = job.config()
-        before = SETUPS[p.setup].starts_from
+        before = p.starts_from if p.setup == "selflabel" else SETUPS[p.setup].starts_from
         if job.before is None and before:
             model = Path(p[f"{before}_model"])
             if not model.exists():
-                raise UserError(
-                    f"the sweep starts from {model}, which is missing; run that stage first, or let the sweep run it: "
-                    f"{before}.seed=0"
-                )
+                itself = f", or let the sweep run it: {before}.seed=0" if before in stages_until(plan.stage) else ""
+                raise UserError(f"the sweep starts from {model}, which is missing; run that stage first{itself}")
 
 
 def conclude(plan: Plan, folder: Path, command: str) -> None:
@@ -123,7 +123,7 @@ def conclude(plan: Plan, folder: Path, command: str) -> None:
     summary.write_csv(folder / "table.csv", table)
     summary.write_markdown(folder / "table.md", plan, table, command)
     drawn = [folder / "scores.png"] if figures.draw_scores(folder / "scores.png", table) else []
-    if plan.stage != "pretext" and SETUPS[plan.jobs[0].config().setup].has_model:
+    if plan.stage != "pretext" and SETUPS[plan.settings[0].runs[0].config().setup].has_model:
         drawn += figures.draw_clusters(folder, plan)
     say_block(summary.markdown(table).rstrip())
     for path in (folder / "table.csv", folder / "table.md", *drawn):

@@ -49,10 +49,6 @@ class Row(NamedTuple):
     """The paper's figures, in words."""
 
 
-def _key(data: str) -> str:
-    return data.removesuffix("_cpu")
-
-
 # What SCAN's paper gives SimCLR; the recipe for two cores has .3, which spreads images less evenly.
 _PUBLISHED = ("criterion_kwargs={temperature: 0.1}",)
 _MUON = ("optimizer=muon", "optimizer_kwargs={lr: 0.03, momentum: 0.95, vector_factor: 5}")
@@ -112,7 +108,9 @@ def _view_rows(data: str, label: str, minutes: int, printed: Mapping[str, str]) 
         words = (f"run_name={name}", f"scan_run=views-{first}", *_views(data, views))
         steps = (_simclr(data), scans[first]._replace(scores={}), _selflabel(data, *words, kept="acc"))
         rows[name] = Row("views", f"{label}: self-labeling, {title}, after SCAN with {kinds[first][0]}", steps, minutes)
-    return {f"{_key(data)}-{name}": row._replace(printed=printed.get(name, "")) for name, row in rows.items()}
+    return {
+        f"{data.removesuffix('_cpu')}-{name}": row._replace(printed=printed.get(name, "")) for name, row in rows.items()
+    }
 
 
 def _sweep(data: str, label: str, seeds: str, minutes: int) -> dict[str, Row]:
@@ -125,10 +123,10 @@ def _sweep(data: str, label: str, seeds: str, minutes: int) -> dict[str, Row]:
         sweep="threshold",
     )
     return {
-        f"{_key(data)}-neighbors": Row(
+        f"{data.removesuffix('_cpu')}-neighbors": Row(
             "sweeps", f"{label}: number of neighbors K", (first[0], neighbors), minutes, "flat from 5 to 50"
         ),
-        f"{_key(data)}-threshold": Row(
+        f"{data.removesuffix('_cpu')}-threshold": Row(
             "sweeps",
             f"{label}: threshold of self-labeling",
             (*first, threshold),
@@ -144,7 +142,7 @@ class Change(NamedTuple):
     title: str
     pretext_words: tuple[str, ...] = ()
     scan: tuple[str, ...] = ()
-    """Words of its SCAN run; runs of the same words are one."""
+    """Words of its SCAN run."""
     last: str = "selflabel"
     last_words: tuple[str, ...] = ()
 

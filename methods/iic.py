@@ -85,6 +85,11 @@ def train(
             f"method_kwargs.over_clusters is {over_clusters}, but the heads A need at least as many clusters as the "
             f"heads B, num_classes={p.num_classes}; a multiple of it is usual"
         )
+    if p.epochs <= over_passes:
+        raise ConfigError(
+            f"epochs is {p.epochs}, and the first method_kwargs.over_passes={over_passes} of them train the heads A "
+            "alone; more epochs are needed, or the model would be a head that nothing has trained"
+        )
     train_set, val_set = get_splits(p, run)
     augment = get_train_transformations(p)
     loader = get_view_loader(p, train_set, [get_val_transformations(p), *[augment] * num_transforms], run)

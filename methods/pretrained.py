@@ -56,7 +56,7 @@ def train(p: Any, run: Run) -> dict[str, Any]:
         "views": to_plain(p.transformation_kwargs),
         "engine": asdict(replace(model.backbone.choice, threads=1)),  # no bit depends on the threads
     }
-    found = pretext.mine(p, model, run.runtime, train_set, val_set, made_from, facts.dims)
+    found = pretext.mine(p, model, run.runtime, train_set, val_set, made_from)
     return {"backbone": asdict(facts)} | found
 
 

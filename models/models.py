@@ -106,12 +106,16 @@ class LayerFeatures(nn.Module):
 
 
 class FeatureModel(nn.Module):
-    """A backbone alone, images `[B, 3, H, W]` to features `[B, dim]`: what a task without a head leaves behind."""
+    """A backbone alone, images `[B, 3, H, W]` to features `[B, dim]`: what a task without a head leaves behind.
+
+    `dims` are the lengths of several networks' features that stand side by side; empty for one network.
+    """
 
     def __init__(self, backbone: dict[str, Any]):
         super().__init__()
         self.backbone = backbone["backbone"]
         self.backbone_dim = backbone["dim"]
+        self.dims: Sequence[int] = backbone["facts"].dims if "facts" in backbone else ()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features `[B, dim]`."""

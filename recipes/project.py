@@ -31,6 +31,7 @@ from system.console import say
 from system.errors import ConfigError, UserError
 from system.files import add_to_list, remove, write_text
 from system.lock import LOCK, lock_folder, unlock_folder
+from system.paths import usable
 from training.comparison import Keys
 from training.folder import RunFolder, is_run
 from utils.readings import IMAGES
@@ -87,11 +88,8 @@ class Project:
         Raises UserError when another process is running here.
         """
         made = not self.folder.exists()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with usable(self.folder, "give another --output"):
             lock_folder(self.folder, "give this one another --output")
-        except OSError as error:
-            raise UserError(f"cannot use {self.folder}: {error.strerror}; give another --output") from error
         try:
             yield
         finally:

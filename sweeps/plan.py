@@ -82,9 +82,14 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """A name of the sweep by what it varies, so that one with more values continues it."""
-        varied = [axis.shown(self.stage) for axis in self.axes if len(axis.values) > 1]
-        return _clean("-".join([self.stage, *varied]))
+        """A name of the sweep by what it varies, so that one with more values continues it, and by what it fixes."""
+        parts = [self.stage]
+        for axis in self.axes:
+            if len(axis.values) > 1:
+                parts.append(axis.shown(self.stage))
+            elif axis.key != "seed" and not axis.key.endswith(".root"):  # the data set has its own folder
+                parts.append(f"{axis.shown(self.stage)}={axis.values[0]}")
+        return _clean("-".join(parts))
 
 
 def _clean(name: str) -> str:
@@ -116,20 +121,29 @@ def read_axes(stage: str, words: Sequence[str]) -> list[Axis]:
     return sorted(axes, key=lambda axis: axis.key == "seed")
 
 
-def find_config(stage: str, target: str, given: dict[str, str | None]) -> str:
-    """A stage's config: the one given, or the one named as the last stage's is; raises ConfigError."""
+def find_config(stage: str, target: str, env: str | None, given: dict[str, str | None]) -> str:
+    """A stage's config: the one given, or one named as the last stage's is; raises ConfigError.
+
+    Of several it is the one whose run the last stage starts from.
+    """
     named = given.get(stage)
     if named:
         return named
     last = Path(given[target] or "")
     names = {of: [name for name, setup in SETUPS.items() if setup.stage == of] for of in (stage, target)}
+    found: dict[Path, None] = {}
     for own, other in itertools.product([*names[target], target], names[stage]):
         if last.name.startswith(own):
             near = last.name.replace(own, other, 1)
-            for path in (last.parent.parent / stage / near, last.parent / near):
-                if path.is_file():
-                    return str(path)
-    raise ConfigError(f"the config of the stage {stage} is not found next to {last}; name it: --{stage}_config FILE")
+            found |= {path: None for path in (last.parent.parent / stage / near, last.parent / near) if path.is_file()}
+    if len(found) > 1:
+        wanted = load_config(env, str(last))[f"{stage}_run"]
+        found = {path: None for path in found if load_config(env, str(path)).run_name == wanted}
+    if not found:
+        raise ConfigError(
+            f"the config of the stage {stage} is not found next to {last}; name it: --{stage}_config FILE"
+        )
+    return str(next(iter(found)))
 
 
 def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: Sequence[str]) -> Plan:
@@ -141,7 +155,7 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
     axes = read_axes(stage, words)
     every = stages_until(stage)
     stages = every[min((every.index(axis.stage) for axis in axes if axis.stage), default=len(every) - 1) :]
-    configs = {name: find_config(name, stage, given) for name in stages}
+    configs = {name: find_config(name, stage, env, given) for name in stages}
     jobs: dict[tuple[str, str], Job] = {}
     settings: dict[tuple[str, ...], Setting] = {}
     for values in itertools.product(*(axis.values for axis in axes)):

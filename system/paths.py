@@ -1,12 +1,14 @@
 """Paths that a person gives: `~` and variables in them, and files that are what they seem."""
 
+import contextlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from system.errors import ConfigError
+from system.errors import ConfigError, UserError
 from system.text import shown
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]*)\})")
@@ -45,6 +47,16 @@ def _expand_variables(before: str, part: str, text: str) -> str:
         if name not in os.environ:
             raise ConfigError(f"the path {shown(text)} names the variable {shown(name)}, which is not set; set it")
     return _VARIABLE.sub(lambda match: os.environ[match[1] or match[2]], part)
+
+
+@contextlib.contextmanager
+def usable(folder: Path, advice: str) -> Iterator[None]:
+    """Make a folder, and raise UserError, with `advice`, where that or what is done in the body cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"cannot use the folder {folder}: {error.strerror}; {advice}") from error
 
 
 def open_regular(path: Path | str) -> BinaryIO:

@@ -50,6 +50,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device={name} is not a device; use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and device.index is not None and distributed.local_world_size() > 1:
+        raise ConfigError(f"device={name} is one GPU, and each process here needs its own; use device=auto or cuda")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", distributed.local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -14,6 +14,7 @@ from system.bounded import read_json
 from system.console import say
 from system.errors import ConfigError, UserError
 from system.lock import lock_folder
+from system.paths import usable
 from system.yaml_file import load_yaml
 from training import checkpoint
 from training.board import EVENTS, FOLDER
@@ -71,13 +72,10 @@ class RunFolder:
         Raises UserError when another process holds the folder or it cannot be made, ConfigError when it holds a run
         with another config.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with usable(self.folder, "set root_dir"):
             self.make_ready(locked=lock_folder(self.folder))
             if self.config["overwrite"]:
                 self.clear()
-        except OSError as error:
-            raise UserError(f"cannot use the run folder {self.folder}: {error.strerror}; set root_dir") from error
         grown = self._compare()
         result = read_finished(self.folder)
         model = self.folder / MODEL

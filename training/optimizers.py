@@ -105,8 +105,9 @@ def take_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, sk
     if skip is None:
         scaler.step(optimizer)
     elif scaler.is_enabled():  # the scaler needs the fused optimizers' flag for itself
-        if not skip.item():
-            scaler.step(optimizer)
+        if skip.item():
+            return  # `update` without a step is an error
+        scaler.step(optimizer)
     else:
         optimizer.grad_scale, optimizer.found_inf = None, skip.to(torch.float32)  # type: ignore[attr-defined]
         optimizer.step()

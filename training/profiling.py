@@ -6,7 +6,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from system import distributed
-from system.console import say
+from system.console import say, warn
 from system.files import write_file
 
 WARM_UP = 3
@@ -23,6 +23,11 @@ class StepProfiler:
     def start(self) -> None:
         """Begin with the step that comes next."""
         self._profiler.start()
+
+    def give_up(self) -> None:
+        """End without a trace, and say so: the run had fewer steps left."""
+        self._profiler.stop()
+        warn(f"no trace was written: {self._left} steps were missing; --profile takes {WARM_UP} more than its number")
 
     def step(self) -> None:
         """Count one step; after the last raises SystemExit(0)."""

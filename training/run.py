@@ -190,6 +190,8 @@ class Run:
         try:
             while self.epoch < self.num_epochs and "ended" not in self.values:
                 yield self.epoch
+            if self._profiler:
+                self._profiler.give_up()
         finally:
             self._board.close()
             self._stopping.steps_are_taken = False
@@ -252,7 +254,7 @@ class Run:
         if late:
             raise TimeOverError(
                 f"stopped after {self.seconds / 60:.1f} minutes, at epoch {self.epoch + 1}, step {self.step_in_epoch}; "
-                "the same command with more minutes continues from there"
+                f"{self._same_command} with more minutes continues from there"
             )
 
     def end(self, reason: str) -> None:
@@ -296,5 +298,11 @@ class Run:
     def _goodbye(self) -> str:
         whole = self._stopping.steps_are_taken
         done = f"epoch {self.epoch + 1}, step {self.step_in_epoch}" if whole else "the last checkpoint"
-        again = "the command without overwrite=true" if self.config["overwrite"] else "the same command"
-        return f"stopped by a signal; everything up to {done} is in {self.folder}; {again} continues from there"
+        return (
+            f"stopped by a signal; everything up to {done} is in {self.folder}; {self._same_command} continues from "
+            "there"
+        )
+
+    @property
+    def _same_command(self) -> str:
+        return "the command without overwrite=true" if self.config["overwrite"] else "the same command"

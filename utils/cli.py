@@ -207,7 +207,11 @@ def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
             return _complain(full, 1)
         if not isinstance(error, RuntimeError) or not distributed.lost_a_rank(error):
             raise
-        return _complain("another rank has ended, so this one cannot continue; its own message says what ended it", 1)
+        # What NCCL says may be the cause itself, where all ranks meet it.
+        cause = f" ({str(error).splitlines()[0]})" if "NCCL" in str(error) else ""
+        return _complain(
+            f"another rank has ended, so this one cannot continue; its own message says what ended it{cause}", 1
+        )
     except BrokenPipeError:
         silence(sys.stdout)
         return 1

@@ -152,7 +152,7 @@ def get_optimizer(p: Any, model: nn.Module, rate_factors: Mapping[str, float] | 
     `rate_factors` makes groups of their own of the parameters whose names begin so: their rate is that many times as
     high.
     """
-    if p.get("update_cluster_head_only"):
+    if p.get("update_cluster_head_only") and p.get("setup", "scan") == "scan":  # published configs share it
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("cluster_head" in name)
     name = p["optimizer"]

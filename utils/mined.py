@@ -41,7 +41,7 @@ def load_split_neighbors(p: EasyDict, split: str, dataset: Any, num_neighbors: i
     path = p[f"topk_neighbors_{split}_path"]
     advice = how_to_run("pretext")
     if Path(p.pretext_model).exists():
-        advice = f"mine with the model that is there: python simclr.py --config_exp FILE --mine_only; or {advice}"
+        advice = f"mine with the model that is there, by the command that trained it and --mine_only; or {advice}"
     return torch.from_numpy(load_neighbors(path, len(dataset), num_neighbors, dataset.fingerprint(), advice))
 
 

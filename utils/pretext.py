@@ -24,6 +24,7 @@ from system.console import say, warn
 from system.errors import UserError
 from system.files import is_own, remove, write_file
 from system.lock import lock_folder
+from system.paths import usable
 from system.runtime import Runtime, generator
 from training.folder import PER_SPLIT, adopt
 from training.record import RECORD, read_finished
@@ -54,6 +55,11 @@ def num_features(p: EasyDict, model: Any, module: Any) -> int:
     if module is not model:
         return model.backbone_dim if module is model.backbone else module.num_dims
     return p.model_kwargs.features_dim if SETUPS[p.setup].num_outputs is None else model.classifier.out_features
+
+
+def network_dims(model: Any) -> Sequence[int]:
+    """The lengths of several networks' features in the outputs that are mined; empty where they are one network's."""
+    return model.dims if isinstance(model, FeatureModel) else ()
 
 
 def knn_accuracy(
@@ -137,12 +143,11 @@ def mine(
     train: Any,
     val: Any,
     made_from: Mapping[str, Any] | None = None,
-    dims: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Mine and save both neighbor files and their features; returns purity where there are labels.
 
     `train` is the scan stage's training split. With `made_from`, all that features depend on besides the images, an
-    interrupted call leaves those it has for the next. `dims`: of several networks' features, side by side.
+    interrupted call leaves those it has for the next.
     Raises UserError when more neighbors are asked for than there are images.
     """
     module = feature_module(p, model)
@@ -160,7 +165,7 @@ def mine(
         kept.append((Parts(path, digest), dataset))
         return embedder.hold(module, num_dims, dataset, path, digest)
 
-    result = mine_features(p, runtime, train, val, hold, dims)
+    result = mine_features(p, runtime, train, val, hold, network_dims(model))
     for parts, dataset in kept:
         parts.remove(distributed.slice_of(len(dataset)))
     return result
@@ -174,7 +179,10 @@ def mine_features(
     hold: Callable[[Any, Path], Tensor | np.ndarray],
     dims: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """As `mine`, with a split's features `[N, D]` from `hold(dataset, path)`: in memory, or written to the path."""
+    """As `mine`, with a split's features `[N, D]` from `hold(dataset, path)`: in memory, or written to the path.
+
+    `dims` are the lengths of several networks' features that stand side by side.
+    """
     wanted = num_to_mine(p, train, val)
     result: dict[str, Any] = {}
     for split, dataset in (("train", train), ("val", val)):
@@ -183,7 +191,8 @@ def mine_features(
         if split == "train" or val is not train:  # else the same images, which are looked at once
             features = hold(dataset, path)
             # Purity is given at up to 20 neighbors, however many are saved.
-            num_found = min(max(num, *PURITY_AT), len(dataset) - 1)
+            most = num if val is not train else max(wanted.values())
+            num_found = min(max(most, *PURITY_AT), len(dataset) - 1)
             indices = mine_over_ranks(features, num_found, p.neighbors, device=runtime.device, dims=dims)
         if distributed.is_main():
             save_neighbors(p[f"topk_neighbors_{split}_path"], indices[:, : num + 1], dataset.fingerprint())
@@ -233,8 +242,8 @@ def mine_only(p: EasyDict, path: str | None) -> int:
     val = get_val_dataset(p, classes=train.classes)
     num_to_mine(p, train, val)  # what would fail after files are removed fails before it
     if distributed.is_main():
-        Path(p.pretext_dir).mkdir(parents=True, exist_ok=True)
-        lock_folder(Path(p.pretext_dir))
+        with usable(Path(p.pretext_dir), "set root_dir"):
+            lock_folder(Path(p.pretext_dir))
     wanted = distributed.from_main(distributed.is_main() and _make_room(p, model))
     model = runtime.place(model)
     if wanted:

@@ -95,7 +95,7 @@ RELIABLE_KEYS = ("reliable_share", "reliable_neighbors", "reliable_batch_size")
 USED_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("use_ema", "ema_alpha", "patience", *RELIABLE_KEYS), ("selflabel",)),
     "trained_layers": ("selflabel", "supervised"),
-    "update_cluster_head_only": tuple(name for name, setup in SETUPS.items() if setup.stage != "pretext"),
+    "update_cluster_head_only": ("scan",),
     "average_decay": tuple(name for name, setup in SETUPS.items() if setup.averages),
 }
 """Keys that only some setups read: a command line may give them to no other one."""

@@ -94,9 +94,10 @@ def _place(p: EasyDict) -> tuple[EasyDict, Runtime, str, Path, Keys]:
 def keys_of(p: EasyDict) -> Keys:
     """What is known of the keys of a config, and of the images that it names.
 
-    Epochs may grow where the clock says how long a run takes, unless its learning rate depends on how many there are.
+    Epochs may grow where the clock says how long a run takes, unless what its steps do depends on how many there are.
     """
-    growing = ("epochs",) if p.minutes is not None and p.scheduler == "constant" else ()
+    by_epochs = p.scheduler != "constant" or p.scheduler_kwargs.get("warmup_epochs") or p.setup == "byol"
+    growing = ("epochs",) if p.minutes is not None and not by_epochs else ()
     return replace(KEYS, images=RunImages(p), has_model=SETUPS[p.setup].has_model, growing=growing)
 
 

@@ -8,6 +8,8 @@ import yaml
 
 from tests.stage import command, stage
 from tests.stages.test_cluster import fill, read
+from utils.config import REPOSITORY, load_config
+from utils.stage import keys_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("empty_pictures")]
 
@@ -33,6 +35,16 @@ def test_stopped_by_the_clock_and_continued_is_the_same_run(scanned, capsys):
     assert told >= round(torch.load(folder / "checkpoint.pth.tar")["seconds"], 3)
     assert stage("selflabel", stopped, "minutes=100") == 0
     assert same_weights(whole, stopped)
+
+
+def test_epochs_may_grow_only_where_no_step_depends_on_how_many_there_are():
+    words = ["minutes=1", "scheduler=constant"]
+    config = REPOSITORY / "configs/pretext/simclr_digits.yml"
+    assert keys_of(load_config(None, config, [*words, "scheduler_kwargs={}"])).growing == ("epochs",)
+    assert keys_of(load_config(None, config, [*words, "scheduler_kwargs={warmup_epochs: 2}"])).growing == ()
+    assert keys_of(load_config(None, config, words[:1])).growing == ()
+    config = REPOSITORY / "configs/pretext/byol_digits.yml"  # the target's momentum rises over the epochs
+    assert keys_of(load_config(None, config, [*words, "scheduler_kwargs={}"])).growing == ()
 
 
 def test_more_epochs_by_the_clock_continue_a_finished_run(scanned, capsys):

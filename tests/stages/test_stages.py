@@ -412,12 +412,14 @@ def test_a_folder_without_labels_goes_through_every_stage(tmp_path, capsys):
         name = f"{'more/' if i % 2 else ''}{i}.png"
         Image.fromarray(random.integers(0, 256, (20, 18 + i % 5, 3), dtype=np.uint8)).save(images / name)
     (images / "notes.txt").write_text("no image")
-    words = ["train_db_name=folder", "val_db_name=null", f"train_db_kwargs.root={images}"]
+    words = ["train_db_name=folder", "val_db_name=null", f"train_db_kwargs.root={images}", "num_mined_val=30"]
     for script in FOLDERS:
         assert stages.stage(script, tmp_path / "results", *words) == 0
     assert stages.stage("simclr", tmp_path, *words) == 2  # its results would be where the images are
     assert "pictures would count as images; give another root_dir" in capsys.readouterr().err
     folder = tmp_path / "results" / "my images"
+    for split, columns in (("train", 21), ("val", 31)):  # the same images, each with as many as are asked for
+        assert np.load(folder / "pretext" / f"topk-{split}-neighbors.npy").shape == (40, columns)
     scan_config = REPOSITORY / "configs/scan/scan_digits.yml"
     capsys.readouterr()
     given = ["--config_exp", scan_config, f"root_dir={tmp_path}/results", *TINY, *words, "--json", tmp_path / "x.json"]

@@ -146,6 +146,12 @@ def test_what_bags_of_validation_images_lack_is_said_before_training(tmp_path, c
 
 REFUSED = {
     "fewer clusters in the heads A": ("iic", ["method_kwargs.over_clusters=9"], 2, "over_clusters is 9"),
+    "epochs for the heads A alone": (
+        "iic",
+        ["epochs=2", "method_kwargs.over_passes=2"],
+        2,
+        "epochs is 2, and the first",
+    ),
     "an unknown option": ("iic", ["method_kwargs.over_cluster=9"], 2, "over_clusters"),
     "another method's option": ("iic", ["method_kwargs={bag_size: 3}"], 2, "bag_size"),
     "a value out of range": ("ucc", ["method_kwargs.most=1"], 2, "method_kwargs.most is 1"),
@@ -184,5 +190,5 @@ def test_ucc_without_labels_is_refused_in_a_sentence(tmp_path, capsys, monkeypat
 
 
 def test_views_without_information_are_warned_of(tmp_path, capsys):
-    assert stage("iic", tmp_path, "epochs=1", "optimizer_kwargs.lr=1e-9") == 0
+    assert stage("iic", tmp_path, "epochs=2", "optimizer_kwargs.lr=1e-9") == 0
     assert "as good as nothing" in capsys.readouterr().err

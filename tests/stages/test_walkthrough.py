@@ -241,6 +241,13 @@ def test_head_only_freezes_the_backbone():
     assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
 
 
+def test_head_only_is_scans_alone():
+    model = ClusteringModel(resnet18(width=2), 10)
+    p = {"setup": "selflabel", "optimizer": "sgd", "optimizer_kwargs": {"lr": 5.0}, "update_cluster_head_only": True}
+    (group,) = get_optimizer(p, model).param_groups
+    assert len(group["params"]) == len(list(model.parameters()))
+
+
 def test_schedules_by_hand():
     lowest = 0.4 * 0.1**3
     for epoch in (0, 1, 250, 499):

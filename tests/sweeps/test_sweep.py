@@ -12,14 +12,16 @@ import pytest
 import torch
 import yaml
 
+import sweep
 from models.weights import save_weights
 from sweeps import runner, summary
 from sweeps.plan import Setting, make_plan
 from system import files
-from system.errors import ConfigError
+from system.errors import ConfigError, UserError
 from tests import processes
 from tests.stage import command
 from training.comparison import to_plain
+from utils import cli
 from utils.common_config import get_model
 from utils.config import REPOSITORY
 from utils.overrides import split_stage, split_values, words_of
@@ -116,10 +118,55 @@ def test_every_combination_is_a_run_of_its_own(env):
     assert [setting.label for setting in plan.settings] == [f"confidence_threshold={t}" for t in (0.9, 0.95, 0.99)]
     assert all(len(setting.runs) == 3 for setting in plan.settings)
     assert {job.config().epochs for job in plan.jobs} == {50}
-    assert plan.name == "selflabel-confidence_threshold-seed"
+    assert plan.name == "selflabel-confidence_threshold-epochs=50-seed"
     job = plan.jobs[4]
     assert (job.config().confidence_threshold, job.config().seed) == (0.95, 1)
     assert Path(job.config().scan_dir).name == "scan"  # what the config names, untouched
+
+
+def test_sweeps_that_differ_in_what_they_fix_have_results_of_their_own(env):
+    names = [plan_of(env, f"confidence_threshold={value}", "seed=0,1").name for value in (0.9, 0.95)]
+    assert names == ["selflabel-confidence_threshold=0.9-seed", "selflabel-confidence_threshold=0.95-seed"]
+    roots = ["train_db_kwargs.root=/a", "val_db_kwargs.root=/b"]
+    config = {"scan": str(REPOSITORY / "configs/scan/scan_cifar10_cpu.yml")}
+    assert make_plan("scan", env, config, [*roots, "seed=0"]).name == "scan"
+    assert make_plan("scan", env, config, [*roots, "seed=0,1"]).name == "scan-seed"
+
+
+def test_an_earlier_stage_takes_the_config_of_the_run_that_the_last_one_names(env):
+    config = REPOSITORY / "configs/methods/candidates_digits.yml"
+    plan = make_plan("candidates", env, {"candidates": str(config)}, ["pretext.seed=0,1"])
+    assert {Path(job.exp).name for job in plan.jobs} == {"pretrained_digits.yml", "candidates_digits.yml"}
+    with pytest.raises(ConfigError, match=r"config of the stage pretext is not found next to .*--pretext_config"):
+        make_plan("candidates", env, {"candidates": str(_other_run(config, env))}, ["pretext.seed=0,1"])
+
+
+def _other_run(config, env):
+    """The same config from a run that no config has, next to copies of the pretext tasks' configs."""
+    folder = Path(env).parent / "configs"
+    shutil.copytree(REPOSITORY / "configs", folder)
+    copy = folder / "methods" / config.name
+    copy.write_text(copy.read_text().replace("pretext_run: pretrained", "pretext_run: nobodys"))
+    return copy
+
+
+def test_a_sweep_of_self_labeling_from_candidates_needs_their_model_and_no_other(env, tmp_path):
+    plan = plan_of(env, "starts_from=candidates", "seed=0")
+    with pytest.raises(UserError, match=r"candidates/model.pth.tar, which is missing; run that stage first$"):
+        sweep.check_input(plan)
+    model = Path(plan.jobs[0].config().candidates_model)
+    model.parent.mkdir(parents=True)
+    model.touch()
+    sweep.check_input(plan)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    env = tmp_path / "env.yml"
+    env.write_text(f"root_dir: {tmp_path / 'file' / 'results'}")
+    config = str(REPOSITORY / "configs/pretext/simclr_digits.yml")
+    assert cli.run(sweep.main, ["simclr", "--config_env", str(env), "--config_exp", config, "seed=0"]) == 1
+    assert "cannot use the folder" in capsys.readouterr().err
 
 
 def test_a_sweep_over_stages_shares_what_it_can_and_names_inputs(env):
@@ -335,7 +382,7 @@ def test_a_whole_sweep_ends_with_tables_and_pictures(env, fake, tmp_path, capsys
     assert command("sweep", "scan", "--config_env", env, "--config_exp", SCAN, *words) == 0
     out = capsys.readouterr().out
     assert "4 runs, 4 of them finished before" in out and "| 1 | 2 | 55.0 ± 7.1 |" in out
-    folder = tmp_path / "results" / "digits" / "sweeps" / "scan-num_heads-seed"
+    folder = tmp_path / "results" / "digits" / "sweeps" / "scan-num_heads-epochs=1-seed"
     for name in ("scores.png", "prototypes.png", "confusion_matrices.png"):
         assert (folder / name).read_bytes()[:4] == b"\x89PNG"
     text = (folder / "table.md").read_text(encoding="utf-8")

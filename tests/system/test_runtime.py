@@ -6,7 +6,8 @@ import pytest
 import torch
 from easydict import EasyDict
 
-from system.runtime import Runtime, find_precision, has_fast_bf16
+from system.errors import ConfigError
+from system.runtime import Runtime, find_device, find_precision, has_fast_bf16
 
 CPU = torch.device("cpu")
 
@@ -37,6 +38,13 @@ def test_every_kind_of_cpu(machine, told, fast, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: "avx512_bf16" in told)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: "mkldnn" in told)
     assert has_fast_bf16(CPU) is fast
+
+
+def test_processes_that_work_together_cannot_share_a_named_gpu(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="device=cuda:0 is one GPU, and each process here needs its own"):
+        find_device("cuda:0")
+    assert find_device("cpu") == CPU
 
 
 def test_a_run_of_auto_goes_on_in_its_precision():

@@ -9,6 +9,16 @@ from system import distributed
 from training.profiling import WARM_UP, StepProfiler
 
 
+def test_too_few_steps_leave_no_trace_and_say_so(tmp_path, capsys):
+    profiler = StepProfiler(2, tmp_path / "trace.json")
+    profiler.start()
+    for _ in range(WARM_UP):
+        profiler.step()
+    profiler.give_up()
+    assert "no trace was written: 2 steps were missing" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_rank_0_writes_the_trace_and_every_rank_ends(tmp_path, monkeypatch, rank):
     monkeypatch.setattr(distributed, "rank", lambda: rank)

@@ -184,6 +184,7 @@ def test_what_would_have_no_effect_is_refused(word):
         ("scan/scan_digits.yml", "patience=3"),
         ("scan/scan_digits.yml", "use_ema=true"),
         ("pretext/simclr_digits.yml", "update_cluster_head_only=true"),
+        ("selflabel/selflabel_digits.yml", "update_cluster_head_only=true"),
         ("methods/iic_digits.yml", "trained_layers=2"),
     ],
 )
