@@ -14,9 +14,9 @@
     python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder per cluster
 
 Takes features from pretrained networks, clusters them by several methods, refines one clustering where that takes
-minutes at most (not with --quick, and not for several numbers), and hands out the one that label-free scores prefer.
-From --minutes 6 on, for the number that DIR begins with, a network that is trained on these images alone, in
-DIR/scratch, competes with them.
+minutes at most (not with --quick; for several numbers only with --minutes), and hands out the one that label-free
+scores prefer. From --minutes 6 on, for the number that DIR begins with, a network that is trained on these images
+alone, in DIR/scratch, competes with them.
 --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be downloaded, else
 embedded), embedded (installed with the project), dinov2, timm/NAME, scratch, which trains a network on these images
 alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a .npy, a row per image in the

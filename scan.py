@@ -1,7 +1,7 @@
 """Cluster by semantics: train heads so that each image and its nearest neighbors agree (the SCAN loss).
 
     python scan.py --config_exp configs/scan/scan_digits.yml
-    python scan.py --config_exp configs/scan/scan_cifar10.yml num_neighbors=50 run_name=k50
+    python scan.py --config_exp configs/scan/scan_cifar10.yml num_neighbors=10 run_name=k10
     torchrun --nproc_per_node 4 scan.py --config_exp configs/scan/scan_cifar10.yml
 
 Starts from the pretext model and its neighbor files; the epoch and head with the lowest label-free validation loss

@@ -121,7 +121,7 @@ def half_changes(read: Read) -> str:
 
 
 def _changes(result: dict[str, Any], titled: dict[str, list[str]], note: str) -> str:
-    rows, there = [], {}
+    rows, there = [], dict[str, Any]()
     for title, names in titled.items():
         found = {name: result["rows"][name] for name in names if name in result["rows"]}
         cells = [UNRUN] * 4 + [""] * 2

@@ -5,6 +5,7 @@
 Types and ranges come from annotations, meanings from docstrings; nothing is written twice.
 """
 
+import importlib
 import inspect
 import json
 import re
@@ -138,6 +139,15 @@ def entries_of(table: Table) -> Iterator[str]:
         )
 
 
+def methods() -> Iterator[str]:
+    """The options of the methods that have some, from the `train` of their scripts."""
+    for name, setup in SETUPS.items():
+        train = getattr(importlib.import_module(setup.module), "train", None)
+        options = table_of(section_of(train, left_out=("p", "run")), explain(train)[1]) if train else []
+        if options:
+            yield from (f"### `{name}`\n", *options)
+
+
 def dotted(nested: dict[str, Any], prefix: str = "") -> list[str]:
     """The keys of a nest of mappings, with dots."""
     parts = [dotted(v, f"{prefix}{k}.") if isinstance(v, dict) else [prefix + k] for k, v in nested.items()]
@@ -153,7 +163,7 @@ def render() -> str:
     for name, setup in SETUPS.items():
         needs = ", ".join(f"`{key}`" for key in setup.needs) or "nothing more"
         lines.append(f"| `{name}` | `python {setup.script}` | `{setup.stage}/` | {setup.starts_from or ''} | {needs} |")
-    lines.append("")
+    lines += ["", "## Methods: `method_kwargs`\n", "Options that one setup alone has.\n", *methods()]
     for table in TABLES:
         if table.key in HEADINGS:
             options = OPTIONS.get(table.key, f"`{table.kwargs}`")

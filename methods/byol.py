@@ -2,7 +2,7 @@
 
     python -m methods.byol --config_exp configs/pretext/byol_digits.yml
     python -m methods.byol --config_exp configs/pretext/byol_cifar10.yml
-    python scan.py --config_exp configs/scan/scan_digits.yml pretext_run=byol
+    python scan.py --config_exp configs/scan/scan_digits.yml pretext_run=byol run_name=byol
 
 An online network predicts what its own moving average, the target, makes of the other view
 (https://arxiv.org/abs/2006.07733). The target is the model: its normalized outputs are mined. Writes what simclr.py

@@ -2,7 +2,7 @@
 
     python -m methods.instdisc --config_exp configs/pretext/instdisc_digits.yml
     python -m methods.instdisc --config_exp configs/pretext/instdisc_cifar10.yml
-    python scan.py --config_exp configs/scan/scan_digits.yml pretext_run=instdisc
+    python scan.py --config_exp configs/scan/scan_digits.yml pretext_run=instdisc run_name=instdisc
 
 One view of every image against a bank with a vector for each (https://arxiv.org/abs/1805.01978): a softmax over all of
 them (criterion: instdisc), or noise-contrastive estimation with some (criterion: instdisc-nce). Writes what simclr.py

@@ -1,17 +1,20 @@
 """Take features from a network that somebody else has trained, then mine every image's nearest neighbors.
 
     python -m methods.pretrained --config_exp configs/pretext/pretrained_digits.yml
-    python -m methods.pretrained --config_exp configs/pretext/pretrained_cifar10.yml backbone=dinov2
+    python -m methods.pretrained --config_exp configs/pretext/pretrained_cifar10.yml backbone=dinov2 \\
+        transformation_kwargs={} run_name=dinov2
     python -m methods.pretrained --config_exp configs/pretext/pretrained_cifar10.yml weights=own.safetensors
     python -m methods.pretrained --config_exp configs/pretext/pretrained_digits.yml val_db_name=null \\
-        backbone=given/384 features_file=own.npy run_name=own
+        backbone=given/384 features_file=own.npy run_name=own \\
+        "transformation_kwargs={crop_size: 16, normalize: {mean: [0.3, 0.3, 0.3], std: [0.35, 0.35, 0.35]}}"
 
 Nothing is trained. `backbone` is efficientnet_lite0, efficientnet_lite2 or efficientnet_lite0+efficientnet_lite2, whose
 weights are installed with the project, timm/NAME, whose weights come from timm's hub, or dinov2. Writes model.pth.tar,
 features-{train,val}.npy and topk-{train,val}-neighbors.npy to {root_dir}/{train_db_name}/pretext, where scan.py and
 methods.candidates go on. An interrupted call goes on with the features that are missing.
 With backbone=given/D features_file=FILE the features, D numbers an image, are those of a .npy or .parquet file, and
-there is no network: methods.candidates clusters them.
+there is no network: methods.candidates clusters them, with the same words and pretext_run=own.
+The configs' transformation_kwargs are those of efficientnet_lite0; empty ones are those of any other network.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python -m methods.rotnet --config_exp configs/pretext/rotnet_digits.yml
     python -m methods.rotnet --config_exp configs/pretext/rotnet_cifar10.yml mine_features=layer2 run_name=rotnet_layer2
-    python scan.py --config_exp configs/scan/scan_digits.yml pretext_run=rotnet
+    python scan.py --config_exp configs/scan/scan_digits.yml pretext_run=rotnet run_name=rotnet
 
 Every image in its four quarter turns, and a linear layer on the backbone that tells them apart
 (https://arxiv.org/abs/1803.07728). Writes what simclr.py writes; the same command continues an interrupted run.

@@ -51,7 +51,7 @@ def _parser(doc: str) -> cli.Parser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a first look: the smaller embedded network and no refining; from scratch few epochs",
+        help="a first look: the smaller embedded network, no refining; fewer epochs from scratch; not with --minutes",
     )
     parser.add_argument(
         "--features",

@@ -121,7 +121,7 @@ class Config(Section):
     mine_features: Literal["head", "backbone", "layer2", "layer3"] | None = None
     """The outputs compared, a layer as its average; by default head (moco, pretrained, classifiers: backbone)."""
     method_kwargs: dict[str, Any] = {}
-    """Options of the method: the keyword parameters of its script's `train`."""
+    """Options that the setup alone has."""
     neighbors: Literal["auto", "torch", "faiss"] = "auto"
     """What searches; the result is the same."""
     temperature: PositiveRate = 0.07

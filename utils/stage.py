@@ -78,6 +78,8 @@ def _check_folder(p: EasyDict, folder: Path) -> None:
     """Raise ConfigError where the pictures in a run's folder would join the images that the next stage reads."""
     for split in ("train", "val"):
         root = p[f"{split}_db_kwargs"].get("root")
+        if p[f"{split}_db_name"] == "folder" and not root:
+            raise ConfigError(f"{split}_db_name: folder needs its directory: add {split}_db_kwargs.root=PATH")
         if p[f"{split}_db_name"] == "folder" and folder.resolve().is_relative_to(Path(expand_path(root)).resolve()):
             raise ConfigError(
                 f"the results would go to {folder}, which is inside the folder of images {root}, and their pictures "
