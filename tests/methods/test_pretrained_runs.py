@@ -184,3 +184,21 @@ def test_parts_of_other_weights_and_damaged_ones_are_computed_again(tmp_path, ca
     assert command("methods.pretrained", *words) == 0
     assert "there from before" not in capsys.readouterr().out
     assert not list(folder.glob("*.partial"))
+
+
+@pytest.mark.slow
+def test_two_networks_side_by_side_are_mined_alike_by_every_command(tmp_path):
+    config = write_project(tmp_path)["pretrained"]
+    for number, path in enumerate(sorted((tmp_path / "images").iterdir())):
+        kind = tmp_path / "images" / f"kind{number % 3}"
+        kind.mkdir(exist_ok=True)
+        path.rename(kind / path.name)
+    words = words_of(config, "backbone=efficientnet_lite0+efficientnet_lite2", "weights=null")
+    assert command("methods.pretrained", *words) == 0
+    folder = tmp_path / "runs" / "pretext"
+    purity = json.loads((folder / "run.json").read_text())["result"]["purity_val"]
+    assert command("eval", *words, "--json", tmp_path / "scores.json") == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["purity"] == pytest.approx(purity, abs=1e-6)
+    mined = np.load(folder / "topk-train-neighbors.npy")
+    assert command("methods.pretrained", *words, "--mine_only") == 0
+    assert np.array_equal(np.load(folder / "topk-train-neighbors.npy"), mined)
