@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from easydict import EasyDict
 
 from system.errors import ConfigError
 from system.text import shown
+from utils.bases import load_with_bases
 from utils.config import load_config
 from utils.overrides import split_stage, split_values
 from utils.setups import SETUPS, stages_until
@@ -121,7 +123,7 @@ def read_axes(stage: str, words: Sequence[str]) -> list[Axis]:
     return sorted(axes, key=lambda axis: axis.key == "seed")
 
 
-def find_config(stage: str, target: str, env: str | None, given: dict[str, str | None]) -> str:
+def find_config(stage: str, target: str, given: dict[str, str | None]) -> str:
     """A stage's config: the one given, or one named as the last stage's is; raises ConfigError.
 
     Of several it is the one whose run the last stage starts from.
@@ -137,13 +139,17 @@ def find_config(stage: str, target: str, env: str | None, given: dict[str, str |
             near = last.name.replace(own, other, 1)
             found |= {path: None for path in (last.parent.parent / stage / near, last.parent / near) if path.is_file()}
     if len(found) > 1:
-        wanted = load_config(env, str(last))[f"{stage}_run"]
-        found = {path: None for path in found if load_config(env, str(path)).run_name == wanted}
+        wanted = _given(last, f"{stage}_run")
+        found = {path: None for path in found if _given(path, "run_name") == wanted}
     if not found:
         raise ConfigError(
             f"the config of the stage {stage} is not found next to {last}; name it: --{stage}_config FILE"
         )
     return str(next(iter(found)))
+
+
+def _given(config: Path, key: str) -> Any:
+    return load_with_bases(config)[0].get(key)
 
 
 def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: Sequence[str]) -> Plan:
@@ -155,7 +161,7 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
     axes = read_axes(stage, words)
     every = stages_until(stage)
     stages = every[min((every.index(axis.stage) for axis in axes if axis.stage), default=len(every) - 1) :]
-    configs = {name: find_config(name, stage, env, given) for name in stages}
+    configs = {name: find_config(name, stage, given) for name in stages}
     jobs: dict[tuple[str, str], Job] = {}
     settings: dict[tuple[str, ...], Setting] = {}
     for values in itertools.product(*(axis.values for axis in axes)):
