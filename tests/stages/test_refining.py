@@ -27,6 +27,8 @@ def scanned(tmp_path_factory):
 def test_stopped_by_the_clock_and_continued_is_the_same_run(scanned, capsys):
     whole, stopped, _ = scanned
     assert stage("selflabel", whole) == 0
+    assert stage("selflabel", stopped, "minutes=1e-6", "overwrite=true") == 1
+    assert "the command without overwrite=true with more minutes continues" in capsys.readouterr().err
     assert stage("selflabel", stopped, "minutes=1e-6") == 1
     assert "the same command with more minutes continues" in capsys.readouterr().err
     folder = stopped / "digits" / "selflabel"

@@ -432,6 +432,16 @@ def test_a_folder_without_labels_goes_through_every_stage(tmp_path, capsys):
 # What cannot be
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_folder_without_its_directory_is_one_sentence(split, tmp_path, capsys):
+    config = REPOSITORY / "configs/pretext/simclr_cifar10_cpu.yml"
+    other = {"train": "val", "val": "train"}[split]
+    words = ["--config_exp", config, f"root_dir={tmp_path}/results", f"{other}_db_kwargs.root={tmp_path}/images"]
+    assert command("simclr", *words) == 2
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message == f"error: {split}_db_name: folder needs its directory: add {split}_db_kwargs.root=PATH"
+
+
 CIFAR10 = ["train_db_name=cifar-10", "train_db_kwargs={}"]
 REFUSALS = {
     "more neighbors than mined": ("scan", ["num_neighbors=9"], 1, "num_mined_train=9"),
