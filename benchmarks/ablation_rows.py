@@ -49,6 +49,11 @@ class Row(NamedTuple):
     """The paper's figures, in words."""
 
 
+def _key(data: str) -> str:
+    return data.removesuffix("_cpu")
+
+
+_SIMCLR = "pretext/simclr_cifar10_cpu"
 # What SCAN's paper gives SimCLR; the recipe for two cores has .3, which spreads images less evenly.
 _PUBLISHED = ("criterion_kwargs={temperature: 0.1}",)
 _MUON = ("optimizer=muon", "optimizer_kwargs={lr: 0.03, momentum: 0.95, vector_factor: 5}")
@@ -108,9 +113,7 @@ def _view_rows(data: str, label: str, minutes: int, printed: Mapping[str, str]) 
         words = (f"run_name={name}", f"scan_run=views-{first}", *_views(data, views))
         steps = (_simclr(data), scans[first]._replace(scores={}), _selflabel(data, *words, kept="acc"))
         rows[name] = Row("views", f"{label}: self-labeling, {title}, after SCAN with {kinds[first][0]}", steps, minutes)
-    return {
-        f"{data.removesuffix('_cpu')}-{name}": row._replace(printed=printed.get(name, "")) for name, row in rows.items()
-    }
+    return {f"{_key(data)}-{name}": row._replace(printed=printed.get(name, "")) for name, row in rows.items()}
 
 
 def _sweep(data: str, label: str, seeds: str, minutes: int) -> dict[str, Row]:
@@ -122,17 +125,13 @@ def _sweep(data: str, label: str, seeds: str, minutes: int) -> dict[str, Row]:
         ("confidence_threshold=0.5,0.8,0.9,0.95,0.99", seeds),
         sweep="threshold",
     )
+    rows = {
+        "neighbors": ("number of neighbors K", (first[0], neighbors), "flat from 5 to 50"),
+        "threshold": ("threshold of self-labeling", (*first, threshold), "flat from .9 to .99: 86.8, 87.3, 86.7"),
+    }
     return {
-        f"{data.removesuffix('_cpu')}-neighbors": Row(
-            "sweeps", f"{label}: number of neighbors K", (first[0], neighbors), minutes, "flat from 5 to 50"
-        ),
-        f"{data.removesuffix('_cpu')}-threshold": Row(
-            "sweeps",
-            f"{label}: threshold of self-labeling",
-            (*first, threshold),
-            minutes,
-            "flat from .9 to .99: 86.8, 87.3, 86.7",
-        ),
+        f"{_key(data)}-{name}": Row("sweeps", f"{label}: {title}", steps, minutes, printed)
+        for name, (title, steps, printed) in rows.items()
     }
 
 
@@ -170,9 +169,18 @@ SEEDS = (0, 1, 2)
 LOSSES = ("scan_loss", "last_loss")
 
 
+def _changed(change: Change, scan: str, run: str, words: tuple[str, ...]) -> tuple[Step, Step]:
+    """SCAN and the last stage with a change, as runs of these names, both with these words."""
+    last = (f"run_name={run}", f"scan_run={scan}", *words, *change.last_words)
+    return (
+        _scan("cifar10_cpu", f"run_name={scan}", *words, *change.scan),
+        Step("selflabel", f"selflabel/{change.last}_cifar10_cpu", last, {"selflabel": "acc"}, LOSSES),
+    )
+
+
 def _change_rows() -> dict[str, Row]:
     """Every change with three seeds of the last two stages, all first ones first; the pretext run is shared."""
-    data, rows = "cifar10_cpu", {}
+    rows = {}
     first = {"recipe": 80, "muon": 70}  # minutes of what the rows after it share
     for seed in SEEDS:
         for name, change in CHANGES.items():
@@ -180,30 +188,20 @@ def _change_rows() -> dict[str, Row]:
             pretext, scan = f"recipe-{own}", f"{own}-{seed}"
             words = (f"seed={seed}", f"pretext_run={pretext}")
             once: Mapping[str, str] = {"kmeans": PRETEXT_SCORES["kmeans"]} if seed == SEEDS[0] else {}
-            last = (*words, f"run_name={name}-{seed}", f"scan_run={scan}", *change.last_words)
-            steps = (
-                Step("simclr", f"pretext/simclr_{data}", (f"run_name={pretext}", *change.pretext_words), once),
-                _scan(data, *words, f"run_name={scan}"),
-                Step("selflabel", f"selflabel/{change.last}_{data}", last, {"selflabel": "acc"}, LOSSES),
-            )
+            features = Step("simclr", _SIMCLR, (f"run_name={pretext}", *change.pretext_words), once)
+            steps = (features, *_changed(change, scan, f"{name}-{seed}", words))
             rows[f"changes-{name}-{seed}"] = Row("changes", change.title, steps, 25 + first.pop(name, 0))
     return rows
 
 
 def _half_rows() -> dict[str, Row]:
     """Changes after the pretext run of the rows of views; the first row is one of these, scored after every stage."""
-    data, rows = "cifar10_cpu", {}
-    views = _views(data, STRONG_VIEWS)
-    pretext = _simclr(data)._replace(scores={"kmeans": PRETEXT_SCORES["kmeans"]})
+    rows, views = {}, _views("cifar10_cpu", STRONG_VIEWS)
+    pretext = _simclr("cifar10_cpu")._replace(scores={"kmeans": PRETEXT_SCORES["kmeans"]})
     for name, change in HALF_CHANGES.items():
         scan = f"half-{name}" if change.scan else "views-strong"
         run = "selflabel-strong" if name == "recipe" else f"half-{name}"
-        last = (f"run_name={run}", f"scan_run={scan}", *views, *change.last_words)
-        steps = (
-            pretext,
-            _scan(data, f"run_name={scan}", *views, *change.scan),
-            Step("selflabel", f"selflabel/{change.last}_{data}", last, {"selflabel": "acc"}, LOSSES),
-        )
+        steps = (pretext, *_changed(change, scan, run, views))
         rows[f"half-{name}"] = Row("half", change.title, steps, 40 if change.scan else 25)
     return rows
 
@@ -251,18 +249,14 @@ ROWS: dict[str, Row] = {
         "published",
         "SimCLR, temperature .1",
         "K-means 65.9, then SCAN and self-labeling 87.6",
-        Step("simclr", "pretext/simclr_cifar10_cpu", ("run_name=published", "epochs=45", *_PUBLISHED), PRETEXT_SCORES),
+        Step("simclr", _SIMCLR, ("run_name=published", "epochs=45", *_PUBLISHED), PRETEXT_SCORES),
     ),
     "pretext-simclr": _pretext("simclr", "SimCLR, temperature .3", first=_simclr("cifar10_cpu"), run="cpu"),
     "pretext-muon": _pretext(
         "muon20",
         "SimCLR, temperature .3, Muon, 20 epochs",
-        first=Step(
-            "simclr",
-            "pretext/simclr_cifar10_cpu",
-            ("run_name=muon20", "epochs=20", "knn_every=5", *_MUON),
-            PRETEXT_SCORES,
-        ),
+        "",
+        Step("simclr", _SIMCLR, ("run_name=muon20", "epochs=20", "knn_every=5", *_MUON), PRETEXT_SCORES),
     ),
     "pretext-byol": _pretext("byol", "BYOL", "K-means 89.4, not in SCAN's paper"),
     "mnist-kmeans": _clustering("kmeans", "K-means on pixels", 2, "57.2, another protocol"),

@@ -133,19 +133,19 @@ def find_config(stage: str, target: str, given: dict[str, str | None]) -> str:
         return named
     last = Path(given[target] or "")
     names = {of: [name for name, setup in SETUPS.items() if setup.stage == of] for of in (stage, target)}
-    found: dict[Path, None] = {}
+    found: list[Path] = []
     for own, other in itertools.product([*names[target], target], names[stage]):
         if last.name.startswith(own):
             near = last.name.replace(own, other, 1)
-            found |= {path: None for path in (last.parent.parent / stage / near, last.parent / near) if path.is_file()}
+            found += filter(Path.is_file, (last.parent.parent / stage / near, last.parent / near))
     if len(found) > 1:
         wanted = _given(last, f"{stage}_run")
-        found = {path: None for path in found if _given(path, "run_name") == wanted}
+        found = [path for path in found if _given(path, "run_name") == wanted]
     if not found:
         raise ConfigError(
             f"the config of the stage {stage} is not found next to {last}; name it: --{stage}_config FILE"
         )
-    return str(next(iter(found)))
+    return str(found[0])
 
 
 def _given(config: Path, key: str) -> Any:

@@ -20,14 +20,15 @@ class StepProfiler:
         self.path, self._left = path, num_steps + WARM_UP
         self._profiler = profile(activities=activities, schedule=schedule(wait=0, warmup=WARM_UP, active=num_steps))
 
-    def start(self) -> None:
+    def __enter__(self) -> None:
         """Begin with the step that comes next."""
         self._profiler.start()
 
-    def give_up(self) -> None:
-        """End without a trace, and say so: the run had fewer steps left."""
-        self._profiler.stop()
-        warn(f"no trace was written: {self._left} steps were missing; --profile takes {WARM_UP} more than its number")
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Where a run ended before there was a trace, say so."""
+        if error is None:
+            self._profiler.stop()
+            warn(f"no trace was written: {self._left} steps were missing; --profile takes {WARM_UP} beyond its number")
 
     def step(self) -> None:
         """Count one step; after the last raises SystemExit(0)."""

@@ -4,6 +4,7 @@ The loop is in the stage script. `Run` does the rest: it continues an interrupte
 counts on the device without waiting for it, and stops cleanly.
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ class Run:
         self._profiler: StepProfiler | None = None
         self._board = Board(self.folder, wanted=False)
         self._record = RunRecord(folder, stage, runtime)
+        self._again = "the command without overwrite=true" if config["overwrite"] else "the same command"
         self._stopping = Stopping(config.get("minutes"), config["checkpoint_every"]["minutes"], self._goodbye)
 
     @classmethod
@@ -185,13 +187,10 @@ class Run:
             self._files.write_metrics(self.metrics)
             self._board = Board(self.folder, self.config["tensorboard"], self.epoch)
         self._stopping.steps_are_taken = True
-        if self._profiler:
-            self._profiler.start()
         try:
-            while self.epoch < self.num_epochs and "ended" not in self.values:
-                yield self.epoch
-            if self._profiler:
-                self._profiler.give_up()
+            with self._profiler or contextlib.nullcontext():
+                while self.epoch < self.num_epochs and "ended" not in self.values:
+                    yield self.epoch
         finally:
             self._board.close()
             self._stopping.steps_are_taken = False
@@ -254,7 +253,7 @@ class Run:
         if late:
             raise TimeOverError(
                 f"stopped after {self.seconds / 60:.1f} minutes, at epoch {self.epoch + 1}, step {self.step_in_epoch}; "
-                f"{self._same_command} with more minutes continues from there"
+                f"{self._again} with more minutes continues from there"
             )
 
     def end(self, reason: str) -> None:
@@ -298,11 +297,4 @@ class Run:
     def _goodbye(self) -> str:
         whole = self._stopping.steps_are_taken
         done = f"epoch {self.epoch + 1}, step {self.step_in_epoch}" if whole else "the last checkpoint"
-        return (
-            f"stopped by a signal; everything up to {done} is in {self.folder}; {self._same_command} continues from "
-            "there"
-        )
-
-    @property
-    def _same_command(self) -> str:
-        return "the command without overwrite=true" if self.config["overwrite"] else "the same command"
+        return f"stopped by a signal; everything up to {done} is in {self.folder}; {self._again} continues from there"

@@ -11,10 +11,9 @@ from training.profiling import WARM_UP, StepProfiler
 
 def test_too_few_steps_leave_no_trace_and_say_so(tmp_path, capsys):
     profiler = StepProfiler(2, tmp_path / "trace.json")
-    profiler.start()
-    for _ in range(WARM_UP):
-        profiler.step()
-    profiler.give_up()
+    with profiler:
+        for _ in range(WARM_UP):
+            profiler.step()
     assert "no trace was written: 2 steps were missing" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -23,11 +22,11 @@ def test_too_few_steps_leave_no_trace_and_say_so(tmp_path, capsys):
 def test_rank_0_writes_the_trace_and_every_rank_ends(tmp_path, monkeypatch, rank):
     monkeypatch.setattr(distributed, "rank", lambda: rank)
     profiler = StepProfiler(2, tmp_path / "trace.json")
-    profiler.start()
-    for _ in range(WARM_UP + 1):
-        torch.ones(3).sum()
-        profiler.step()
-    with pytest.raises(SystemExit, match="0"):
+    with pytest.raises(SystemExit, match="0"), profiler:
+        for _ in range(WARM_UP + 1):
+            torch.ones(3).sum()
+            profiler.step()
+        assert not list(tmp_path.iterdir())
         profiler.step()
     assert [path.name for path in tmp_path.glob("trace*")] == ["trace.json"][rank:]
     if rank == 0:
