@@ -56,7 +56,6 @@ def _key(data: str) -> str:
 _SIMCLR = "pretext/simclr_cifar10_cpu"
 # What SCAN's paper gives SimCLR; the recipe for two cores has .3, which spreads images less evenly.
 _PUBLISHED = ("criterion_kwargs={temperature: 0.1}",)
-_AIRBENCH = ("backbone=airbench", "stem=null")
 _MUON = ("optimizer=muon", "optimizer_kwargs={lr: 0.03, momentum: 0.95, vector_factor: 5}")
 
 
@@ -151,12 +150,6 @@ AVERAGED = ("average_decay=0.99",)
 CHANGES = {
     "recipe": Change("the recipe"),
     "muon": Change("SimCLR by Muon, 60 epochs instead of 90", pretext_words=(*_MUON, "epochs=60")),
-    "airbench": Change(
-        "airbench by Muon, 16 epochs; then 4 of SCAN, 8 of self-labeling",
-        pretext_words=(*_AIRBENCH, *_MUON, "epochs=16"),
-        scan=(*_AIRBENCH, "epochs=4"),
-        last_words=(*_AIRBENCH, "epochs=8"),
-    ),
     "average": Change("average of weights in self-labeling", last_words=AVERAGED),
     "fixmatch": Change("FixMatch, average of weights", last="fixmatch"),
 }
@@ -188,7 +181,7 @@ def _changed(change: Change, scan: str, run: str, words: tuple[str, ...]) -> tup
 def _change_rows() -> dict[str, Row]:
     """Every change with three seeds of the last two stages, all first ones first; the pretext run is shared."""
     rows = {}
-    first = {"recipe": 80, "muon": 70, "airbench": 45}  # minutes of what the rows after it share
+    first = {"recipe": 80, "muon": 70}  # minutes of what the rows after it share
     for seed in SEEDS:
         for name, change in CHANGES.items():
             own = f"simclr-{name}" if change.pretext_words else "simclr"
