@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from models import airbench, iic, plain, resnet, resnet_cifar, ucc
+from models import iic, plain, resnet, resnet_cifar, ucc
 from models.embedded import TOGETHER
 from models.pretrained import build_pretrained
 from system.sections import Section, Width, check, clash, look_up, section_of
@@ -63,7 +63,6 @@ BACKBONES: dict[str, Builder] = {
     "resnet20": resnet_cifar.resnet20,
     "resnet34": resnet_cifar.resnet34,
     "resnet50": resnet.resnet50,
-    "airbench": airbench.airbench,
     "efficientnet_lite0": partial(pretrained, "efficientnet_lite0"),
     "efficientnet_lite2": partial(pretrained, "efficientnet_lite2"),
     **{name: partial(pretrained, name) for name in TOGETHER},
