@@ -133,19 +133,19 @@ def find_config(stage: str, target: str, given: dict[str, str | None]) -> str:
         return named
     last = Path(given[target] or "")
     names = {of: [name for name, setup in SETUPS.items() if setup.stage == of] for of in (stage, target)}
-    found: list[Path] = []
+    found: dict[Path, None] = {}  # a stage may be called as a setup is, and would find its own config twice
     for own, other in itertools.product([*names[target], target], names[stage]):
         if last.name.startswith(own):
             near = last.name.replace(own, other, 1)
-            found += filter(Path.is_file, (last.parent.parent / stage / near, last.parent / near))
+            found |= dict.fromkeys(filter(Path.is_file, (last.parent.parent / stage / near, last.parent / near)))
     if len(found) > 1:
         wanted = _given(last, f"{stage}_run")
-        found = [path for path in found if _given(path, "run_name") == wanted]
+        found = dict.fromkeys(path for path in found if _given(path, "run_name") == wanted)
     if not found:
         raise ConfigError(
             f"the config of the stage {stage} is not found next to {last}; name it: --{stage}_config FILE"
         )
-    return str(found[0])
+    return str(next(iter(found)))
 
 
 def _given(config: Path, key: str) -> Any:

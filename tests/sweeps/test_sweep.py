@@ -141,6 +141,16 @@ def test_an_earlier_stage_takes_the_config_of_the_run_that_the_last_one_names(en
         make_plan("candidates", env, {"candidates": str(_other_run(config, env))}, ["pretext.seed=0,1"])
 
 
+def test_the_only_config_of_an_earlier_stage_is_taken_whatever_its_run_is_called(env, tmp_path):
+    shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    for stage, setup in (("pretext", "simclr"), ("scan", "scan")):
+        config = tmp_path / "configs" / stage / f"{setup}_digits.yml"
+        mine = config.with_name(f"{setup}_mine.yml")
+        mine.write_text(config.read_text() + ("run_name: long\n" if stage == "pretext" else ""))
+    plan = make_plan("scan", env, {"scan": str(mine)}, ["pretext.seed=0,1"])
+    assert {Path(job.exp).name for job in plan.jobs} == {"simclr_mine.yml", "scan_mine.yml"}
+
+
 def _other_run(config, env):
     """The same config from a run that no config has, next to copies of the pretext tasks' configs."""
     folder = Path(env).parent / "configs"
