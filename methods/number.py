@@ -70,7 +70,7 @@ def train(p: Any, run: Run, low: Positive = SMALLEST, high: Positive | None = No
 
     Args:
         low: the smallest number that is looked at.
-        high: the largest one; by default 50, or a 20th of the images.
+        high: the largest one; by default 50 or a 20th of the images, whichever is smaller.
     """
     train_set, _ = get_splits(p, run)
     low, high = check_range(low, high, len(train_set), "method_kwargs.low to method_kwargs.high")

@@ -66,7 +66,7 @@ def _parser(doc: str) -> cli.Parser:
         "--minutes",
         type=cli.minutes,
         metavar="M",
-        help="limit all stages together to M minutes; refining gets what is left, while the validation loss falls; "
+        help="of computing for all stages together; refining gets what is left, while the validation loss falls; "
         "from 6 on also train a network on these images alone, which competes; more minutes later continue",
     )
     parser.add_argument(

@@ -137,9 +137,10 @@ class Config(Section):
     reliable_share: Share = 0.5
     """Of `criterion: fixmatch`: the share of each cluster's images whose clusters serve as labels from the start on."""
     reliable_neighbors: NumReliable = 100
-    """Those are the images with which the most of so many nearest ones, themselves included, share the cluster."""
+    """Of `criterion: fixmatch`: how many nearest images, the image itself included, are asked for their cluster; the
+    images with the most agreement are the reliable ones."""
     reliable_batch_size: Batch = 64
-    """So many of them are in every step, besides the batch_size others."""
+    """Of `criterion: fixmatch`: reliable images in every step, besides the batch_size images of all."""
     trained_layers: Positive | None = None
     """Of a pretrained backbone that is trained on: its last groups of layers that change; by default all."""
     patience: Positive | None = None
