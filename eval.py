@@ -22,6 +22,7 @@ from clustering.scores import score_classes
 from models.models import FeatureModel
 from models.plain import is_given
 from report.places import Places
+from report.targets import Targets
 from system.console import say, warn
 from system.distributed import is_main
 from system.errors import ConfigError, UserError
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runtime = Runtime.of(p)
     path = Path(args.model or p[f"{stage}_model"])
     p.image_values = recorded_values(path.parent)
+    Targets({"--json": args.json}, [], [path, Path(args.config_exp)])  # what is in the way is said before it is scored
     command = f"python {SETUPS[p.setup].script} --config_exp {args.config_exp}"
     advice = "check the path" if args.model else f"train it ({command}), or name a file with --model"
     evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, runtime, advice)

@@ -35,6 +35,7 @@ from report.round import write_round
 from system.console import say, warn
 from system.errors import ConfigError
 from system.lock import lock_folder
+from system.paths import usable
 from training.folder import MODEL
 from utils import cli, saved
 
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = saved.load_model_config(model, None, None)
     if args.images:
         p.train_db_kwargs.root = args.images
+    with usable(output, "make it writable"):
+        lock_folder(output, "wait for it")  # before anything is read that cluster.py may write
     clustering = edits.read_clusters(output / CLUSTERS)
     path = Path(args.edits)
     labels = edits.read_labels(path, clustering)
@@ -58,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.finetune:
         check_ready(p, output, labels)
 
-    lock_folder(output, "wait for it")
     require_own(task, places)
     sorter = find_sorter(task, places)
     several = len(labels.classes) > 1

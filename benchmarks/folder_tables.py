@@ -47,7 +47,8 @@ def judge(read: Read) -> str:
     """What the label-free choice among clusterings of the same features costs, by a rule fixed without the data set."""
     summary = read("judge.json")["summary"]
     keys = ("chosen", "best", "worst", "kmeans", "regret")
-    found = {**summary["held_out"], "all": summary["overall"], "all, by the rule of cluster.py": summary["shipped_rule"]}
+    found = {**summary["held_out"], "all": summary["overall"]}
+    found["all, by the rule of cluster.py"] = summary["shipped_rule"]
     rows = [
         [name, str(one["num_cases"]), *(f"{one[key]:.1f}" for key in keys), f"{100 * one['not_below_kmeans']:.0f} %"]
         for name, one in found.items()

@@ -20,8 +20,8 @@ def recipe(result: dict[str, Any], unit: str) -> str:
         rows.append([f"{title}, {found['epochs']} epochs", *scores, f"{taken[stage]:.0f}"])
     return (
         markdown(["CIFAR-10 (JPEG copy), test split, %", "ACC", "NMI", "ARI", unit], rows)
-        + f"\nPurity of the 20 nearest neighbors: {100 * pretext['purity']['train']['20']:.1f} % in the training split, "
-        f"{100 * pretext['purity']['val']['20']:.1f} % in the test split, of raw pixels' "
+        + f"\nPurity of the 20 nearest neighbors: {100 * pretext['purity']['train']['20']:.1f} % in the training "
+        f"split, {100 * pretext['purity']['val']['20']:.1f} % in the test split, of raw pixels' "
         f"{100 * pretext['pixel_purity_20']:.1f} % in the training split. Seed {result['seed']}, "
         f"{', '.join([*result['recipe'], *telling(result['overrides'])])}; {where(result['machine'])}.\n"
     )

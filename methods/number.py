@@ -29,16 +29,20 @@ from utils.common_config import get_backbone, get_splits, split_by_network
 from utils.stage import run_stage
 
 PICTURE = "number.png"
+MOST_SHOWN = 60  # clusters on the sheet of a number, as many as a page shows
 
 
 def sheet(spaces: Spaces, clusters: Tensor) -> list[tuple[int, int]]:
-    """Return a size and an image for each cluster int64 [n] of the map, the largest first: the one in its middle."""
+    """Return a size and an image for each cluster int64 [n] of the map, the largest first: the one in its middle.
+
+    Only the 60 largest are returned.
+    """
     points, found = torch.from_numpy(spaces.map), []
     for number in clusters.unique():
         rows = (clusters == number).nonzero()[:, 0]
         middle = (points[rows] - points[rows].mean(0)).norm(dim=1).argmin()
         found.append((len(rows), int(spaces.rows[rows[middle]])))
-    return sorted(found, reverse=True)
+    return sorted(found, reverse=True)[:MOST_SHOWN]
 
 
 def count_clusters(

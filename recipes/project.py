@@ -35,7 +35,7 @@ from system.paths import usable
 from training.comparison import Keys
 from training.folder import RunFolder, is_run
 from utils.readings import IMAGES
-from utils.saved import LABELS, remove_classifier
+from utils.saved import keep_labels, remove_classifier
 from utils.setups import SETUPS
 
 RUNS = tuple(dict.fromkeys(SETUPS[stage].stage for stage in ALL_STAGES))
@@ -155,7 +155,7 @@ class Project:
             self._refuse(found)
 
     def begin(self, files: ImageFiles, again: bool) -> None:
-        """Start with these images; `again` removes what this program wrote here before, and nothing else.
+        """Start with these images; `again` removes what this program wrote here before, but for a person's labels.
 
         Raises UserError when another process is running here, or the user's files are in the way.
         """
@@ -174,8 +174,11 @@ class Project:
         if again:
             for run in runs:
                 run.clear()
+            if kept := keep_labels(self.folder):
+                takes = f"python label.py {self.folder} {kept} gives them to the new clusters"
+                say(f"labels.csv, with the labels that were given, is {kept} now; {takes}")
             remove_classifier(self.folder)
-            for name in (LABELS, *RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX, NUMBERS):
+            for name in (*RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX, NUMBERS):
                 remove(self.folder / name)
             if self.configs.path(NUMBER).exists():  # of the features that were
                 remove(self.configs.path(NUMBER))

@@ -54,7 +54,7 @@ class Targets:
 
     def _check_folder(self, word: str) -> None:
         """Raise ConfigError when what is sorted would be among the images and count as more of them."""
-        if self.folder and word != "-" and Path(word).is_dir():
+        if self.folder and word != "-" and os.path.isdir(word):  # noqa: PTH112 (Path.is_dir raises for some paths)
             root = os.path.realpath(word)
             if Path(self.folder).is_relative_to(root):
                 raise ConfigError(

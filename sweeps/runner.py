@@ -46,9 +46,11 @@ def is_finished(job: Job) -> bool:
 
 def make_slots(num_jobs: int | None) -> list[dict[str, str]]:
     """The environment of each process that runs at a time: by default one per GPU, or one."""
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if torch.cuda.is_available() else []
-    if torch.cuda.is_available() and len(gpus) != torch.cuda.device_count():
-        gpus = [str(number) for number in range(torch.cuda.device_count())]
+    gpus: list[str] = []
+    if torch.cuda.is_available():
+        gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        if len(gpus) != torch.cuda.device_count():
+            gpus = [str(number) for number in range(torch.cuda.device_count())]
     num = num_jobs or max(1, len(gpus))
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, num_cores() // num))
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))

@@ -215,6 +215,11 @@ def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
     except BrokenPipeError:
         silence(sys.stdout)
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = (error.strerror or str(error)).lower()
+        return _complain(f"cannot use {error.filename}: {reason}; check the path and its rights", 1)
     except KeyboardInterrupt:
         return 130
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from data.files.reading import Reading
+from data.files.reading import Reading, record_of
 from models.export import Predictor, export_onnx
 from utils import clusters
 from utils.common_config import get_val_transformations
@@ -38,12 +38,18 @@ def facts_of(p: Any, reading: Reading) -> dict[str, Any]:
 
 
 def preparation(strategy: Any, reading: Reading) -> list[dict[str, Any]]:
-    """What becomes of an image before it is normalized, step by step; every resize is antialiased, as PIL's."""
+    """What becomes of an image before it is normalized, step by step; every resize is antialiased, as PIL's.
+
+    Where the folder had images wider than 8 bits, the first step says what is black and white in such ones: of whole
+    numbers of gray, of floats, of 16-bit colors.
+    """
+    ranges = {name: pair for name, pair in record_of(reading.values).items() if name != "old"}
+    wide = [{"levels": ranges}] if ranges else []
     first = {"resize_short_side": reading.side, "interpolation": "bilinear"}
     if not reading.streamed:
-        return [first, {"center_crop": reading.side}, *strategy.steps()]
+        return [*wide, first, {"center_crop": reading.side}, *strategy.steps()]
     # Streamed images are cut and resized by the workers, whatever interpolation the strategy has.
     kept = int(strategy.box(strategy.draw(1), reading.side, reading.side)[0, 2])
     if getattr(strategy, "crop_mode", "") == "squash":
         first = {"resize": reading.side, "interpolation": "bilinear"}
-    return [first, {"center_crop": kept}, {"resize": strategy.size, "interpolation": "bilinear"}]
+    return [*wide, first, {"center_crop": kept}, {"resize": strategy.size, "interpolation": "bilinear"}]

@@ -255,7 +255,7 @@ def mine_only(p: EasyDict, path: str | None) -> int:
 
 
 def _make_room(p: EasyDict, model: nn.Module) -> bool:
-    """Remove what other weights left in the folder: neighbors that are not theirs, and the result of a run.
+    """Remove what other weights left in the folder: features and neighbors, and the result of a run.
 
     Returns whether the model is to be written: a file of the user's with these very weights stays as it is.
     """
@@ -272,7 +272,8 @@ def _make_room(p: EasyDict, model: nn.Module) -> bool:
             f"{kept} is the model of a finished run, and the weights given are others; run_name=NAME keeps what is "
             "mined with them apart, overwrite=true replaces it"
         )
-    for path in (p.topk_neighbors_train_path, p.topk_neighbors_val_path, kept.parent / RECORD):
+    features = [kept.parent / f"features-{split}.npy" for split in ("train", "val")]
+    for path in (p.topk_neighbors_train_path, p.topk_neighbors_val_path, *features, kept.parent / RECORD):
         remove(path)
     return True
 

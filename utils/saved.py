@@ -1,5 +1,6 @@
 """A trained clustering model and images that it has not seen: what to load, and how to read them."""
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from models.plain import is_given
 from system import owned
 from system.console import warn
 from system.errors import ConfigError, UserError
-from system.files import is_own, verify_file
+from system.files import is_own, remove, verify_file
 from system.lock import lock_folder, unlock_folder
 from system.yaml_file import load_yaml
 from training.comparison import PATHS
@@ -36,6 +37,8 @@ FINETUNED = "finetune"
 """Where in there the runs of label.py --finetune are."""
 LABELS = "labels.csv"
 """What label.py puts into cluster.py's output."""
+EARLIER = "labels-earlier{}.csv"
+"""What it is called where cluster.py starts again."""
 
 
 def find_model(given: Path, classifier: bool = False) -> Path:
@@ -59,6 +62,20 @@ def find_model(given: Path, classifier: bool = False) -> Path:
         f"{given} holds no {MODEL}{begun}; give a run folder (such as results/digits/scan), the output folder of "
         "cluster.py, or a model file"
     )
+
+
+def keep_labels(output: Path) -> Path | None:
+    """Move the labels.csv of an output that starts again out of the way; returns where it is now, if there was one.
+
+    It holds what a person did, which nothing here can make again, and fits every clustering of the same images.
+    """
+    if not is_own(output / LABELS):
+        return None
+    names = (EARLIER.format("" if number == 1 else f"-{number}") for number in itertools.count(1))
+    kept = next(output / name for name in names if not os.path.lexists(output / name))
+    (output / LABELS).rename(kept)
+    remove(output / LABELS)
+    return kept
 
 
 def remove_classifier(output: Path) -> bool:

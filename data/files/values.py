@@ -109,7 +109,7 @@ def _ends(image: Image.Image, dropped: list[float]) -> np.ndarray[Any, Any]:
 
 
 def _fits(value: float, dtype: Any) -> bool:
-    return dtype.kind == "f" or (value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
+    return dtype.kind == "f" or (value.is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
 
 
 def _outer(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -16,6 +16,7 @@ report.edits = (() => {
   let state = null;
   let members = null; // of every group, made when it is first asked for
   let kept = true;
+  let seen = null; // what was stored when this page last looked there
   let begun = ""; // from which edits of label.py the steps go on
   let replaced = false; // whether those were others than the steps have made
 
@@ -77,7 +78,8 @@ report.edits = (() => {
 
   function store() {
     try {
-      localStorage.setItem(KEY, JSON.stringify({ steps, done, begun }));
+      seen = JSON.stringify({ steps, done, begun });
+      localStorage.setItem(KEY, seen);
       kept = true;
     } catch {
       kept = false; // full, or not allowed: the page says so
@@ -90,13 +92,34 @@ report.edits = (() => {
     for (const act of listeners) act();
   }
 
+  // Take over what is stored, by this page in another tab, too, so that no tab writes over another's steps.
+  function takeStored() {
+    const before = [steps, done, begun];
+    try {
+      const text = localStorage.getItem(KEY);
+      if (text === null || text === seen) return false;
+      ({ steps, done, begun = "" } = JSON.parse(text));
+      replay();
+      seen = text;
+      return true;
+    } catch { // not allowed, or not what this page stored
+      [steps, done, begun] = before;
+      kept = false;
+      replay();
+      return false;
+    }
+  }
+
   function step(...values) {
+    takeStored();
     steps = [...steps.slice(0, done), values];
     done += 1;
     changed();
   }
 
-  function go(to) {
+  function go(by) {
+    takeStored();
+    const to = done + by;
     if (to < 0 || to > steps.length) return;
     done = to;
     changed();
@@ -159,15 +182,10 @@ report.edits = (() => {
     store();
   }
 
-  try {
-    const found = JSON.parse(localStorage.getItem(KEY));
-    if (found) ({ steps, done, begun = "" } = found);
-    replay();
-  } catch { // not allowed, or not what this page stored
-    [steps, done, kept] = [[], 0, false];
-    replay();
-  }
+  replay();
+  takeStored();
   if (round) goOn();
+  addEventListener("storage", () => { if (takeStored()) changed(false); });
 
   return {
     OUT,
@@ -196,13 +214,14 @@ report.edits = (() => {
     move: (images, group) => step("move", images, group),
     moveAll: (pairs) => step("moves", pairs),
     addGroup: (images) => {
+      takeStored();
       const group = state.numGroups;
       step("move", images, group);
       return group;
     },
     replace: (file) => step("replace", file),
-    undo: () => go(done - 1),
-    redo: () => go(done + 1),
+    undo: () => go(-1),
+    redo: () => go(1),
     canUndo: () => done > 0,
     canRedo: () => done < steps.length,
     onChange: (act) => listeners.push(act),

@@ -165,6 +165,24 @@ def test_edits_come_in_again_and_others_do_not(browser, page):
     assert one(browser, "#named").text.startswith("1 of 3")
 
 
+def test_two_tabs_keep_the_edits_of_both(browser, page):
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    open_page(browser, (page / "out" / "report.html").as_uri())
+    name(browser, 0, "cat")
+    browser.switch_to.window(first)
+    wait(browser, lambda: one(browser, "#named").text.startswith("1 of 3"))
+    name(browser, 1, "dog")
+    browser.switch_to.window(browser.window_handles[-1])
+    press(browser, "undo")
+    assert one(browser, "#named").text.startswith("1 of 3")
+    browser.close()
+    browser.switch_to.window(first)
+    name(browser, 2, "cow")
+    open_page(browser, (page / "out" / "report.html").as_uri())
+    assert one(browser, "#named").text.startswith("2 of 3")
+
+
 def test_the_sheet_by_keyboard(browser, page):
     Select(one(browser, "#group")).select_by_value("1")
     sheet = one(browser, "#sheet")

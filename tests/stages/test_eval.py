@@ -16,6 +16,7 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, nor
 
 from models.models import ClassifierModel, ClusteringModel, ContrastiveModel
 from models.resnet_cifar import resnet8, resnet18
+from system.files import write_text
 from tests import published
 from tests.stage import command
 from utils.config import REPOSITORY
@@ -300,6 +301,17 @@ def test_what_cannot_be_is_a_sentence(site, tmp_path, capsys, monkeypatch, words
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+
+
+def test_scores_do_not_go_into_the_model_or_a_file_of_a_run(site, tmp_path, capsys):
+    model, record = tmp_path / "model.pth.tar", tmp_path / "run.json"
+    torch.save(clustering().state_dict(), model)
+    write_text(record, "{}", record=True)
+    before = model.read_bytes()
+    assert evaluate(site, tmp_path, model, "--json", model) == (2, None)
+    assert "--json is" in capsys.readouterr().err and model.read_bytes() == before
+    assert evaluate(site, tmp_path, model, "--json", record) == (2, None)
+    assert "a file of a run" in capsys.readouterr().err and record.read_text() == "{}"
 
 
 def test_a_model_of_another_stage(site, tmp_path, capsys):

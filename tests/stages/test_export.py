@@ -8,8 +8,12 @@ import onnxruntime
 import pytest
 from PIL import Image, ImageOps
 
+from data.files.reading import Reading
+from data.files.values import Values
 from system.files import REPOSITORY
 from tests.stages.test_predict import CONFIG, base, make_run, read, run
+from utils.common_config import get_val_transformations
+from utils.exported import preparation
 
 __all__ = ["base"]
 NORMALIZE = {"mean": [0.4, 0.5, 0.3], "std": [0.3, 0.2, 0.25]}
@@ -66,6 +70,18 @@ def test_images_prepared_as_the_file_says_get_the_probabilities_of_predict(base,
         told = {int(row[f"cluster{k}"]): float(row[f"confidence{k}"]) for k in ("", "_2", "_3", "_4", "_5")}
         # Levels that are rounded between two resizes instead of after one differ by one or two of 255.
         assert probabilities == pytest.approx([told[cluster] for cluster in range(5)], abs=0.01)
+
+
+def test_the_file_says_what_is_black_and_what_white_in_wide_images(base):
+    strategy = get_val_transformations(make_run(base)[0])
+    for values, levels in [
+        (Values(), []),
+        (Values(whole=(0, 4095)), [{"levels": {"whole": (0, 4095)}}]),
+        (Values(floats=(-1, 1), colors=(0, 255)), [{"levels": {"floats": (-1, 1), "colors": (0, 255)}}]),
+    ]:
+        for streamed in (False, True):
+            plain, wide = (preparation(strategy, Reading(20, streamed, given)) for given in (Values(), values))
+            assert wide == [*levels, *plain]
 
 
 def test_the_lines_of_the_readme(base, capfd, monkeypatch):

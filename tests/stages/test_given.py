@@ -12,8 +12,10 @@ import yaml
 from PIL import Image
 
 from methods import candidates, scan_heads, temi
+from system.files import write_text
 from tests.methods.test_methods import blobs
 from tests.stage import command
+from utils.saved import keep_labels
 
 pytestmark = pytest.mark.slow
 NUM_IMAGES, K = 60, 3
@@ -107,8 +109,15 @@ def test_labels_need_the_images_that_were_clustered(finished, base, tmp_path, ca
     finally:
         (base / "images/new.png").unlink()
     assert run("label", output, table) == 0 and (output / "labels/model.pth.tar").exists()
+    given = (output / "labels.csv").read_bytes()
     assert run("cluster", *words(base, finished[0], output.name), "overwrite=true") == 0
     assert not (output / "labels").exists() and not (output / "labels.csv").exists()
+    assert (output / "labels-earlier.csv").read_bytes() == given
+    assert "labels-earlier.csv gives" in capsys.readouterr().out
+    write_text(output / "labels.csv", "path,label\n", listed=True)
+    assert keep_labels(output).name == "labels-earlier-2.csv" and keep_labels(output) is None
+    assert run("label", output, output / "labels-earlier.csv") == 0
+    assert [row["label"] for row in read(output / "labels.csv")] == [str(kind) for kind in TRUTH]
 
 
 def test_the_configs_run_by_hand_and_are_scored(finished, base, tmp_path, capsys):

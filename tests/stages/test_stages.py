@@ -13,9 +13,11 @@ from PIL import Image
 from models.models import ClusteringModel, ContrastiveModel
 from models.resnet import resnet50
 from models.resnet_cifar import resnet18
+from system.errors import UserError
 from tests import published
 from tests import stage as stages
 from tests.stage import FOLDERS, TINY, command
+from utils import pretext
 from utils.config import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("signals", "empty_pictures")
@@ -292,7 +294,10 @@ def test_a_released_pretext_model_is_mined_and_clustered(site, tmp_path):
     assert np.load(folder / "topk-train-neighbors.npy").shape == (60, 21)
 
 
-def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, capsys):
+def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise UserError("the disk is full")
+
     words = [
         "--config_exp",
         "configs/pretext/simclr_digits.yml",
@@ -314,6 +319,11 @@ def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, capsys):
     assert command("simclr", *words, "--mine_only", "num_mined_train=30") == 0  # its own weights
     assert np.load(folder / "topk-train-neighbors.npy").shape[1] == 31
     more = ["--model", tmp_path / "other.pth.tar", "overwrite=true"]
+    with monkeypatch.context() as broken:
+        broken.setattr(pretext, "mine", fail)
+        assert command("simclr", *words, "--mine_only", *more) == 1
+    left = {path.name for path in folder.iterdir()}
+    assert not left & {"run.json", "features-train.npy", "features-val.npy", "topk-train-neighbors.npy"}
     assert command("simclr", *words, "--mine_only", *more) == 0
     assert not (folder / "run.json").exists()
     assert same(torch.load(folder / "model.pth.tar"), other)

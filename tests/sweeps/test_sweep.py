@@ -356,6 +356,11 @@ def test_one_slot_per_gpu(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(None)] == ["4", "7"]
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(3)] == ["4", "7", "4"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(2)] == ["0", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(None)] == ["0"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert len(runner.make_slots(None)) == 1 and "CUDA_VISIBLE_DEVICES" not in runner.make_slots(2)[1]
 

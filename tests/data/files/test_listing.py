@@ -90,6 +90,8 @@ def test_an_unreadable_folder_is_named_and_left_out_as_a_file_is(locked, capsys)
     assert "locked': permission denied" in capsys.readouterr().err
     with pytest.raises(UserError, match="cannot be read: permission denied"):
         list_images(locked / "locked")
+    endless = f"{'a' * 300}.png"  # no system has such names
+    assert list(list_inputs([endless, str(locked / "1.png")])) == [endless, f"{locked}/1.png"]
 
 
 # --- what is a class

@@ -137,6 +137,10 @@ def test_a_tiff_names_its_missing_value(tmp_path):
     assert look_into(save(tmp_path / "a.tif", array, tiffinfo=info), decode=True).range == (0, 63)
     info[42113] = "63"
     assert look_into(save(tmp_path / "b.tif", array, tiffinfo=info), decode=True).range == (0, 62)
+    for word in ("nan", "inf", "-inf", "1e30", "7.5"):  # which no whole number is
+        info[42113] = word
+        path = save(tmp_path / "c.tif", array.astype(np.uint16), tiffinfo=info)
+        assert look_into(path, decode=True).range == (0, 63)
 
 
 def test_dark_floats_and_two_levels(tmp_path):
