@@ -123,7 +123,8 @@ def find_number(
     if args.dry_run:
         return None
     write_numbers(project, found)  # what is known may be of another range than the page that is there
-    found.pop("sheets", None)
+    for of_the_page in ("sheets", "in_use"):
+        found.pop(of_the_page, None)
     number = found["num_clusters"]
     there = not again and (project_of(project, number, [number]).folder / RECORD).exists()
     if project.request["num_clusters"] is None and not there:

@@ -47,12 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     places = find_places(args)
     output = Path(args.output)
+    if output.is_dir():
+        with usable(output, "make it writable"):
+            lock_folder(output, "label a copy of it")  # before anything is read that cluster.py may write
     model = saved.find_model(output)
     p = saved.load_model_config(model, None, None)
     if args.images:
         p.train_db_kwargs.root = args.images
-    with usable(output, "make it writable"):
-        lock_folder(output, "wait for it")  # before anything is read that cluster.py may write
     clustering = edits.read_clusters(output / CLUSTERS)
     path = Path(args.edits)
     labels = edits.read_labels(path, clustering)

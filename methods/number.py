@@ -29,20 +29,17 @@ from utils.common_config import get_backbone, get_splits, split_by_network
 from utils.stage import run_stage
 
 PICTURE = "number.png"
-MOST_SHOWN = 60  # clusters on the sheet of a number, as many as a page shows
+MOST_SHOWN = 60  # clusters on the sheet of a number that are recorded, as many as a page shows
 
 
 def sheet(spaces: Spaces, clusters: Tensor) -> list[tuple[int, int]]:
-    """Return a size and an image for each cluster int64 [n] of the map, the largest first: the one in its middle.
-
-    Only the 60 largest are returned.
-    """
+    """Return a size and an image for each cluster int64 [n] of the map, the largest first: the one in its middle."""
     points, found = torch.from_numpy(spaces.map), []
     for number in clusters.unique():
         rows = (clusters == number).nonzero()[:, 0]
         middle = (points[rows] - points[rows].mean(0)).norm(dim=1).argmin()
         found.append((len(rows), int(spaces.rows[rows[middle]])))
-    return sorted(found, reverse=True)[:MOST_SHOWN]
+    return sorted(found, reverse=True)
 
 
 def count_clusters(
@@ -84,8 +81,12 @@ def train(p: Any, run: Run, low: Positive = SMALLEST, high: Positive | None = No
     points, choice, sheets = count_clusters(spaces, low, high, p.seed, say)
     curves = curves_of(points)
     plots.number_curves(Path(run.folder) / PICTURE, curves, choice.num_clusters, choice.low, choice.high)
-    named = {number: [(size, train_set.paths[image]) for size, image in found] for number, found in sheets.items()}
-    return {**choice._asdict(), "curves": curves, "sheets": named}
+    largest = {
+        number: [(size, train_set.paths[image]) for size, image in found[:MOST_SHOWN]]
+        for number, found in sheets.items()
+    }
+    in_use = {number: len(found) for number, found in sheets.items()}
+    return {**choice._asdict(), "curves": curves, "sheets": largest, "in_use": in_use}
 
 
 def curves_of(points: Sequence[Point]) -> dict[str, list[Any]]:

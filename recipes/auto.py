@@ -96,7 +96,8 @@ def write_numbers(project: Project, found: Mapping[str, Any]) -> None:
     for place, number in enumerate(found["curves"]["num_clusters"]):
         members = {i: (size, path) for i, (size, path) in enumerate(found["sheets"][str(number)])}
         scores = {key: found["curves"][key][place] for key in ("agreement", "silhouette", "generalisation")}
-        tried.append(Clustering(number, "", members, scores=scores))
+        in_use = found.get("in_use", {}).get(str(number))
+        tried.append(Clustering(number, "", members, scores=scores, num_used=in_use))
     title = f"{project.num_images:,} images of {Path(project.request['folder']).name}: every number that was tried"
     lead = (
         f"{found['sentence']}. These are quick looks at images drawn at random; the number taken is clustered in full."

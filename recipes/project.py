@@ -175,8 +175,7 @@ class Project:
             for run in runs:
                 run.clear()
             if kept := keep_labels(self.folder):
-                takes = f"python label.py {self.folder} {kept} gives them to the new clusters"
-                say(f"labels.csv, with the labels that were given, is {kept} now; {takes}")
+                say(f"the labels that were given, labels.csv, are kept as {kept}")
             remove_classifier(self.folder)
             for name in (*RESULTS, *DELIVERED, PICTURE, IMAGES, INDEX, NUMBERS):
                 remove(self.folder / name)

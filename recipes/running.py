@@ -159,6 +159,8 @@ def in_context(message: str, folder: Path) -> str:
 def warn_of_labels(output: Path) -> None:
     """Say so where the labels that label.py wrote are of other clusters than clusters.csv now has."""
     labels = output / saved.LABELS
+    if earlier := saved.find_earlier_labels(output):
+        warn(f"labels of an earlier clustering are kept; python label.py {output} {earlier} takes them over")
     if not is_own(labels):
         return
     try:

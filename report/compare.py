@@ -24,7 +24,8 @@ QUALITY = 75
 class Clustering:
     """One of the clusterings: `number` of clusters asked for, and its report's address as seen from the page, if any.
 
-    `members` holds, for each cluster in use, how many images it has and the path of the one that stands for it.
+    `members` holds, for each cluster in use, how many images it has and the path of the one that stands for it; where
+    it holds the largest alone, `num_used` is how many are in use.
     `scores` are those of the chosen candidate, `acc` is in 0..1, None without labels, `left_out` counts the images in
     no cluster.
     """
@@ -37,6 +38,12 @@ class Clustering:
     scores: Mapping[str, Any] | None = None
     acc: float | None = None
     left_out: int = 0
+    num_used: int | None = None
+
+    @property
+    def in_use(self) -> int:
+        """How many clusters hold an image."""
+        return len(self.members) if self.num_used is None else self.num_used
 
     @property
     def largest(self) -> list[tuple[int, int, str]]:

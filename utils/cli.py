@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import errno
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from system.text import WORD, one_line, shown
 from utils.bases import COMMAND_LINE
 from utils.config import check_used, load_config
 from utils.setups import SETUPS
+
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}  # what a user's path may be
 
 
 def positive(text: str) -> int:
@@ -216,7 +219,7 @@ def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
         silence(sys.stdout)
         return 1
     except OSError as error:
-        if error.filename is None:
+        if error.errno not in FORBIDDEN or error.filename is None:
             raise
         reason = (error.strerror or str(error)).lower()
         return _complain(f"cannot use {error.filename}: {reason}; check the path and its rights", 1)

@@ -32,24 +32,26 @@ def facts_of(p: Any, reading: Reading) -> dict[str, Any]:
         "side": strategy.size,
         "mean": strategy.mean,
         "std": strategy.std,
-        "image": "upright by its EXIF orientation, RGB, transparent parts on white",
+        "image": "upright by its EXIF orientation, RGB of 8 bits, transparent parts on white",
+        **({"wide": wide(reading)} if wide(reading) else {}),
         "preparation": preparation(strategy, reading),
     }
 
 
-def preparation(strategy: Any, reading: Reading) -> list[dict[str, Any]]:
-    """What becomes of an image before it is normalized, step by step; every resize is antialiased, as PIL's.
+def wide(reading: Reading) -> dict[str, Any]:
+    """What is black (0) and what white (255) in images of more than 8 bits, where all share a range."""
+    ranges = {"whole": "gray of whole numbers", "floats": "gray of floats", "colors": "colors of 16 bits"}
+    known = record_of(reading.values)
+    return {ranges[name]: known[name] for name in ranges if name in known}
 
-    Where the folder had images wider than 8 bits, the first step says what is black and white in such ones: of whole
-    numbers of gray, of floats, of 16-bit colors.
-    """
-    ranges = {name: pair for name, pair in record_of(reading.values).items() if name != "old"}
-    wide = [{"levels": ranges}] if ranges else []
+
+def preparation(strategy: Any, reading: Reading) -> list[dict[str, Any]]:
+    """What becomes of an image before it is normalized, step by step; every resize is antialiased, as PIL's."""
     first = {"resize_short_side": reading.side, "interpolation": "bilinear"}
     if not reading.streamed:
-        return [*wide, first, {"center_crop": reading.side}, *strategy.steps()]
+        return [first, {"center_crop": reading.side}, *strategy.steps()]
     # Streamed images are cut and resized by the workers, whatever interpolation the strategy has.
     kept = int(strategy.box(strategy.draw(1), reading.side, reading.side)[0, 2])
     if getattr(strategy, "crop_mode", "") == "squash":
         first = {"resize": reading.side, "interpolation": "bilinear"}
-    return [*wide, first, {"center_crop": kept}, {"resize": strategy.size, "interpolation": "bilinear"}]
+    return [first, {"center_crop": kept}, {"resize": strategy.size, "interpolation": "bilinear"}]

@@ -78,6 +78,12 @@ def keep_labels(output: Path) -> Path | None:
     return kept
 
 
+def find_earlier_labels(output: Path) -> Path | None:
+    """The labels that were put out of the way last, where none have been given since."""
+    kept = sorted(output.glob(EARLIER.format("*")), key=lambda path: (len(path.name), path.name))
+    return kept[-1] if kept and not (output / LABELS).exists() else None
+
+
 def remove_classifier(output: Path) -> bool:
     """Remove label.py's classifier from cluster.py's output, never the user's files; whether one was there."""
     folder = output / CLASSIFIER

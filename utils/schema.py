@@ -137,8 +137,8 @@ class Config(Section):
     reliable_share: Share = 0.5
     """Of `criterion: fixmatch`: the share of each cluster's images whose clusters serve as labels from the start on."""
     reliable_neighbors: NumReliable = 100
-    """Of `criterion: fixmatch`: how many nearest images, the image itself included, are asked for their cluster; the
-    images with the most agreement are the reliable ones."""
+    """Of `criterion: fixmatch`: an image's cluster is compared with those of so many nearest images, itself included;
+    the images with the most agreement are the reliable ones."""
     reliable_batch_size: Batch = 64
     """Of `criterion: fixmatch`: reliable images in every step, besides the batch_size images of all."""
     trained_layers: Positive | None = None

@@ -23,7 +23,7 @@ report.edits = (() => {
   // What each kind of step does to a state.
   const take = {
     name: (now, group, text) => { text ? now.names.set(group, text) : now.names.delete(group); },
-    merge: (now, group, into) => { now.merged.set(group, into); },
+    merge: (now, group, into) => { if (!leads(now, into, group)) now.merged.set(group, into); }, // no group into itself
     reject: (now, group, yes) => { yes ? now.rejected.add(group) : now.rejected.delete(group); },
     move: (now, images, group) => {
       for (const image of images) now.moved.set(image, group);
@@ -32,6 +32,12 @@ report.edits = (() => {
     moves: (now, pairs) => { for (const [images, group] of pairs) take.move(now, images, group); },
     replace: (now, other) => Object.assign(now, unpack(other)),
   };
+
+  // Whether merges lead from a group to another, or both are the same.
+  function leads(now, group, other) {
+    while (group !== other && now.merged.has(group)) group = now.merged.get(group);
+    return group === other;
+  }
 
   function unpack(file) {
     const numbers = (object) => new Map(Object.entries(object).map(([key, value]) => [Number(key), value]));
@@ -78,9 +84,9 @@ report.edits = (() => {
 
   function store() {
     try {
-      seen = JSON.stringify({ steps, done, begun });
-      localStorage.setItem(KEY, seen);
-      kept = true;
+      const text = JSON.stringify({ steps, done, begun });
+      localStorage.setItem(KEY, text);
+      [seen, kept] = [text, true];
     } catch {
       kept = false; // full, or not allowed: the page says so
     }
@@ -92,8 +98,10 @@ report.edits = (() => {
     for (const act of listeners) act();
   }
 
-  // Take over what is stored, by this page in another tab, too, so that no tab writes over another's steps.
+  // Take over what is stored, by this page in another tab, too, so that no tab writes over another's steps; but not
+  // where steps of this one could not be stored. Returns whether there was something else.
   function takeStored() {
+    if (!kept) return false;
     const before = [steps, done, begun];
     try {
       const text = localStorage.getItem(KEY);
@@ -118,11 +126,14 @@ report.edits = (() => {
   }
 
   function go(by) {
-    takeStored();
+    const taken = takeStored();
     const to = done + by;
-    if (to < 0 || to > steps.length) return;
-    done = to;
-    changed();
+    if (to >= 0 && to <= steps.length) {
+      done = to;
+      changed();
+    } else if (taken) {
+      changed(false);
+    }
   }
 
   function pack(state) {
@@ -207,6 +218,7 @@ report.edits = (() => {
     isKept: () => kept,
     rename: (group, text) => {
       const name = text.replace(/[\p{Cc}\ufffe\uffff]/gu, " ").trim().split(/\s+/).join(" ");
+      takeStored();
       if (name !== nameOf(group)) step("name", group, name);
     },
     merge: (group, into) => step("merge", group, into),

@@ -183,6 +183,25 @@ def test_two_tabs_keep_the_edits_of_both(browser, page):
     assert one(browser, "#named").text.startswith("2 of 3")
 
 
+def test_edits_that_cannot_be_stored_stay_in_the_page(browser, page):
+    name(browser, 0, "cat")
+    browser.execute_script("Storage.prototype.setItem = () => { throw new Error('full'); };")
+    name(browser, 1, "dog")
+    name(browser, 2, "cow")
+    assert one(browser, "#named").text.startswith("3 of 3")
+    press(browser, "undo")
+    assert one(browser, "#named").text.startswith("2 of 3")
+
+
+def test_two_tabs_that_merge_crosswise(browser, page):
+    stored = {"steps": [["merge", 0, 1], ["merge", 1, 0], ["merge", 2, 2]], "done": 3, "begun": ""}
+    name(browser, 0, "cat")
+    fill = "for (const key of Object.keys(localStorage)) localStorage.setItem(key, JSON.stringify(arguments[0]))"
+    browser.execute_script(fill, stored)
+    open_page(browser, (page / "out" / "report.html").as_uri())
+    assert one(browser, "#named").text.startswith("0 of 2")
+
+
 def test_the_sheet_by_keyboard(browser, page):
     Select(one(browser, "#group")).select_by_value("1")
     sheet = one(browser, "#sheet")

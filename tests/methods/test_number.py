@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 
-from methods.independent import Spaces
-from methods.number import count_clusters, sheet
+from methods.number import count_clusters
 from system.files import REPOSITORY
 from tests.methods.test_methods import blobs
 from tests.stage import command, few_digits, stage
@@ -24,18 +23,6 @@ def test_clear_groups_are_counted_and_the_answer_is_sure():
     assert [size for size, _ in sheets[4]] == sorted(torch.bincount(truth).tolist(), reverse=True)
     assert {int(truth[image]) for _, image in sheets[4]} == {0, 1, 2, 3}
     assert count_clusters([x], 3, 5) == (points, choice, sheets)
-
-
-def test_a_sheet_holds_the_largest_clusters_by_the_image_in_their_middle():
-    sizes = torch.arange(1, 101)
-    clusters = torch.arange(100).repeat_interleave(sizes)
-    away = torch.randn(len(clusters), 2, generator=torch.Generator().manual_seed(0))
-    first = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)[:-1]])
-    for start, size in zip(first.tolist(), sizes.tolist(), strict=True):
-        away[start] = away[start + 1 : start + size].mean(0) if size > 1 else 0.0  # the mean of its cluster then
-    rows = torch.arange(len(clusters)) + 7
-    spaces = Spaces(rows, away, rows[:, None], [away], [away], away, away.numpy())
-    assert sheet(spaces, clusters) == [(size, int(first[size - 1]) + 7) for size in range(100, 40, -1)]
 
 
 def test_two_clear_groups_are_two():
@@ -77,6 +64,7 @@ def test_the_stage_leaves_curves_and_a_choice_and_refuses_a_wrong_range(tmp_path
     folder = tmp_path / "digits/number/to4"
     result = json.loads((folder / "run.json").read_text())["result"]
     assert result["curves"]["num_clusters"] == [2, 3, 4, 5] and 3 <= result["num_clusters"] <= 4
+    assert result["in_use"]["4"] == len(result["sheets"]["4"]) == 4
     assert (folder / "number.png").stat().st_size > 1000
     said = capsys.readouterr().out
     assert result["sentence"] in said and "validation loss" not in said

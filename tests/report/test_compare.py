@@ -48,4 +48,7 @@ def test_numbers_that_were_only_tried_have_no_report_and_a_way_to_the_next():
     text = re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL))
     assert "not sure: between 2 and 5" in text and "3 2 0.500 0.250 0.900" in text
     assert "report" not in text.lower() and "how far apart the groups are" in text
+    many = Clustering(120, "", dict.fromkeys(range(MOST_SHOWN), (4, "a.png")), num_used=100)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render("tried", [many], thumbnail)))
+    assert "100 in use" in text and "The 60 largest of 100 clusters. Each" in text
     assert page.count('href="#k3">← 3') == page.count('href="#k3">3 →') == 1

@@ -12,8 +12,7 @@ from data.files.reading import Reading
 from data.files.values import Values
 from system.files import REPOSITORY
 from tests.stages.test_predict import CONFIG, base, make_run, read, run
-from utils.common_config import get_val_transformations
-from utils.exported import preparation
+from utils.exported import facts_of
 
 __all__ = ["base"]
 NORMALIZE = {"mean": [0.4, 0.5, 0.3], "std": [0.3, 0.2, 0.25]}
@@ -73,15 +72,13 @@ def test_images_prepared_as_the_file_says_get_the_probabilities_of_predict(base,
 
 
 def test_the_file_says_what_is_black_and_what_white_in_wide_images(base):
-    strategy = get_val_transformations(make_run(base)[0])
-    for values, levels in [
-        (Values(), []),
-        (Values(whole=(0, 4095)), [{"levels": {"whole": (0, 4095)}}]),
-        (Values(floats=(-1, 1), colors=(0, 255)), [{"levels": {"floats": (-1, 1), "colors": (0, 255)}}]),
+    p, _ = make_run(base)
+    for values, ranges in [
+        (Values(whole=(0, 4095)), {"gray of whole numbers": (0, 4095)}),
+        (Values(floats=(-1, 1), colors=(0, 255)), {"gray of floats": (-1, 1), "colors of 16 bits": (0, 255)}),
     ]:
-        for streamed in (False, True):
-            plain, wide = (preparation(strategy, Reading(20, streamed, given)) for given in (Values(), values))
-            assert wide == [*levels, *plain]
+        assert facts_of(p, Reading(20, False, values))["wide"] == ranges
+    assert "wide" not in facts_of(p, Reading(20, False))
 
 
 def test_the_lines_of_the_readme(base, capfd, monkeypatch):

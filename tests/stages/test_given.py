@@ -15,7 +15,7 @@ from methods import candidates, scan_heads, temi
 from system.files import write_text
 from tests.methods.test_methods import blobs
 from tests.stage import command
-from utils.saved import keep_labels
+from utils.saved import find_earlier_labels, keep_labels
 
 pytestmark = pytest.mark.slow
 NUM_IMAGES, K = 60, 3
@@ -113,9 +113,11 @@ def test_labels_need_the_images_that_were_clustered(finished, base, tmp_path, ca
     assert run("cluster", *words(base, finished[0], output.name), "overwrite=true") == 0
     assert not (output / "labels").exists() and not (output / "labels.csv").exists()
     assert (output / "labels-earlier.csv").read_bytes() == given
-    assert "labels-earlier.csv gives" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "are kept as" in said.out and "labels-earlier.csv takes them over" in said.err
     write_text(output / "labels.csv", "path,label\n", listed=True)
-    assert keep_labels(output).name == "labels-earlier-2.csv" and keep_labels(output) is None
+    assert keep_labels(output).name == "labels-earlier-2.csv" == find_earlier_labels(output).name
+    assert keep_labels(output) is None
     assert run("label", output, output / "labels-earlier.csv") == 0
     assert [row["label"] for row in read(output / "labels.csv")] == [str(kind) for kind in TRUTH]
 
