@@ -110,6 +110,8 @@ def project(profiles: dict[str, Any], minutes: float, suffix: str) -> dict[str, 
     for stage, path in CONFIGS.items():
         p = load_config(None, common.ROOT / "configs" / path.replace("_jpeg", suffix), [])
         num_views = 2 * (NUM_TRAIN // p.batch_size) * p.batch_size
+        if stage not in profiles:
+            raise SystemExit(f"the profile lacks {stage}; measure it: python -m benchmarks.gpu profile, without --only")
         for name, found in profiles[stage].items():
             if name == "compiled" and p.compile is False:
                 continue

@@ -64,7 +64,7 @@ def run_kmeans(
 
 
 def linear_form(centroids: Tensor, pca: PCA | None = None, whiten: bool = False) -> tuple[Tensor, Tensor]:
-    """Return W [K, D] and b [K], float32, with the order of W z + b that of the nearest centroids of z [D].
+    """Return W [K, D] and b [K], float32 on the processor, with the order of W z + b that of z's nearest centroids.
 
     |y - c|² = |y|² - (2 c·y - |c|²), and |y|² is the same for all clusters. With y = Λ^(-1/2) V (z - μ), the principal
     components (no Λ if unwhitened), W = 2 c Λ^(-1/2) V and b = -W μ - |c|².
@@ -72,6 +72,7 @@ def linear_form(centroids: Tensor, pca: PCA | None = None, whiten: bool = False)
     weight, bias = 2 * centroids.double(), -centroids.double().square().sum(1)
     if pca is None:
         return weight.float(), bias.float()
+    pca = PCA(*(part.cpu() for part in pca))
     return pca.fold(weight * pca.variances.double().rsqrt() if whiten else weight, bias)
 
 

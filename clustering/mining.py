@@ -7,6 +7,7 @@ float64. The result therefore depends on the features alone: not on blocks, back
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -155,7 +156,9 @@ def _find_searches(backend: str, device: torch.device, k: int, by_bf16: bool) ->
         )
     if backend not in ("auto", "torch", "faiss"):
         raise UserError(f"neighbors={backend} is not a way to search; use auto, torch or faiss")
-    by_faiss = backend == "faiss" or (backend == "auto" and installed and device.type == "cpu")
+    # On macOS the wheels of PyTorch and faiss bring an OpenMP each, and a process with both may abort.
+    suits = installed and device.type == "cpu" and sys.platform != "darwin"
+    by_faiss = backend == "faiss" or (backend == "auto" and suits)
     full = (_search_faiss if by_faiss else partial(_search, torch.float32), k + 9)
     fast = (partial(_search, torch.bfloat16), 2 * k + 10)
     return [fast, full] if backend != "faiss" and by_bf16 else [full]

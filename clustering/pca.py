@@ -30,22 +30,28 @@ def fit_pca(features: Tensor, num_dims: int) -> PCA:
     """Return the first components of features [N, D]: at most num_dims, and no more than there are in the data.
 
     The sign of a direction is such that its largest entry is positive. From the covariance, or for N < D from the inner
-    products of the images, so that time grows with the smaller of the two.
+    products of the images, so that time grows with the smaller of the two. Eigenvectors are found on the
+    processor, as not every device can.
     """
     mean = features.mean(0)
     centered = (features - mean).float()
     num_images, length = centered.shape
     if num_images < length:
-        values, vectors = torch.linalg.eigh(centered @ centered.T / num_images)
+        values, vectors = _eigh(centered @ centered.T / num_images)
         vectors = centered.T @ vectors
     else:
-        values, vectors = torch.linalg.eigh(centered.T @ centered / num_images)
+        values, vectors = _eigh(centered.T @ centered / num_images)
     values, vectors = values.flip(0)[:num_dims].clamp(min=0), vectors.flip(1)[:, :num_dims]
     real = values > values[0] * SMALLEST_VARIANCE
     real[0] = True  # images that are all alike still have one coordinate, always 0
     directions = torch.nn.functional.normalize(vectors[:, real].T, dim=1)
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     return PCA(mean, directions * torch.where(largest < 0, -1.0, 1.0), values[real].clamp(min=1e-30))
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    values, vectors = torch.linalg.eigh(matrix.cpu())
+    return values.to(matrix.device), vectors.to(matrix.device)
 
 
 class EvenPCA(NamedTuple):

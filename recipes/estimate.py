@@ -10,6 +10,7 @@ from models.plain import is_given
 from models.pretrained import describe_pretrained
 from recipes.choose import STAGES, Recipe
 from recipes.look import Look
+from system.errors import out_of_memory
 from system.runtime import Runtime, generator
 from utils.common_config import get_model, get_train_transformations
 
@@ -25,8 +26,7 @@ NUM_TIMED, MOST_TIMED, SECONDS_TIMED = 3, 30, 3.0  # steps: so many, and more wh
 def estimate(recipe: Recipe, look: Look, runtime: Runtime) -> dict[str, float]:
     """Estimate the seconds of an epoch of each stage of a recipe, or of all of it where a stage has no epochs."""
     if "simclr" in recipe.configs:
-        p = EasyDict(recipe.configs["simclr"])
-        second = time_step(p, runtime.place(get_model(p)), runtime) / p.batch_size * look.num_images
+        second = time_image(EasyDict(recipe.configs["simclr"]), runtime) * look.num_images
         return {stage: max(second * COST[stage], 1e-6) for stage in STAGES}
     name, device = recipe.configs["pretrained"]["backbone"], runtime.device.type
     facts = None if is_given(name) else describe_pretrained(name, device=device, image_side=look.short_side)
@@ -38,6 +38,18 @@ def estimate(recipe: Recipe, look: Look, runtime: Runtime) -> dict[str, float]:
         "candidates": base + network * (len(facts.dims) if facts else 1) + image * look.num_images,
         "selflabel": REFINING * features,
     }
+
+
+def time_image(p: EasyDict, runtime: Runtime) -> float:
+    """Seconds of an image in a step of a stage, in as large a part of its batches as fits into memory."""
+    model = runtime.place(get_model(p))
+    while True:
+        try:
+            return time_step(p, model, runtime) / p.batch_size
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or p.batch_size < 4:
+                raise
+        p.batch_size //= 2
 
 
 def time_step(p: EasyDict, model: Any, runtime: Runtime) -> float:

@@ -31,7 +31,7 @@ def leave_out(p: Any, share: float | str, path: Path, prediction: Prediction, ta
     num_clusters = prediction.probabilities.shape[1]
     assigned = prediction.probabilities.argmax(1)
     sizes = torch.bincount(assigned, minlength=num_clusters)
-    smallest = float(expected_sizes(p.cluster_prior, sizes.double()).min())
+    smallest = float(expected_sizes(p.cluster_prior, sizes.cpu().double()).min())
     of_all = None if isinstance(share, str) else share
     found = fit_leave_out(prediction.features, num_clusters, of_all, p.seed, smallest)
     left_out = found(prediction.features)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import queue
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -56,6 +57,13 @@ def make_slots(num_jobs: int | None) -> list[dict[str, str]]:
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     shared = {"OMP_NUM_THREADS": threads, "PYTHONPATH": paths}
     return [shared | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(num)]
+
+
+def own_part(slot: dict[str, str], device: str) -> dict[str, str]:
+    """What of a slot's environment a run on a device gets: one that names its GPU, cuda:N, counts all there are."""
+    if not device.startswith("cuda:"):
+        return slot
+    return {name: value for name, value in slot.items() if name != "CUDA_VISIBLE_DEVICES"}
 
 
 class Runner:
@@ -140,14 +148,19 @@ class Runner:
     def _run_one(self, job: Job) -> int:
         slot = self._slots.get()
         try:
-            command = processes.bound([*self._program(SETUPS[job.config().setup].module), *job.arguments])
+            config = job.config()
+            command = processes.bound([*self._program(SETUPS[config.setup].module), *job.arguments])
             with self.log_of(job).open("ab") as log:
                 with self._lock:
                     if self.stopped_by:
                         return 128 + self.stopped_by
                     # A session of its own: Ctrl-C reaches it once, through `_forward`, not twice.
                     process = subprocess.Popen(
-                        command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | slot, start_new_session=True
+                        command,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        env=os.environ | own_part(slot, config.device),
+                        start_new_session=True,
                     )
                     self._processes.add(process)
                 code = process.wait()
@@ -163,7 +176,10 @@ class Runner:
             self.stopped_by = number
             for process in self._processes:
                 with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(number)
+                    if sys.platform == "win32":  # which knows no signals between processes
+                        process.terminate()
+                    else:
+                        process.send_signal(number)
 
 
 def last_words(log: Path) -> str:

@@ -28,15 +28,17 @@ class TimeOverError(UserError):
     """A run stopped where its time was over; the same command with more time continues it."""
 
 
-# What the host's allocators say when memory is full, besides Python's MemoryError and torch's error for a device.
+# What allocators say when memory is full, besides Python's MemoryError and torch's error for a device.
 _HOST_IS_FULL = re.compile(r"DefaultCPUAllocator|an(?:no|')t allocate memory|not enough memory|bad_alloc")
+_DEVICE_IS_FULL = re.compile(r"MPS backend out of memory|CUDA error: out of memory|STATUS_ALLOC_FAILED")
 _WANTED = re.compile(r"allocate (?:(\d+) bytes|([\d.,]+ ?[KMGTP]i?B))")
 
 
 def out_of_memory(error: BaseException) -> str | None:
     """One sentence where an error says that the memory of the machine or of its device is full; None for any other."""
     text = str(error)
-    on_device = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported only for this
+    is_torchs = type(error).__name__ == "OutOfMemoryError"  # which is not imported only for this
+    on_device = is_torchs or (isinstance(error, RuntimeError) and _DEVICE_IS_FULL.search(text))
     on_host = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _HOST_IS_FULL.search(text))
     if not on_device and not on_host:
         return None

@@ -24,8 +24,11 @@ LOOK_EVERY = 1.0  # seconds; where the system sends no signal
 def end_with_parent(parent: int) -> None:
     """Have this process end with its parent `parent`, and at once where that is gone already.
 
-    On Linux the kernel does it, when the thread that started this process ends; elsewhere a thread looks.
+    On Linux the kernel does it, when the thread that started this process ends; elsewhere a thread looks. On Windows
+    nothing does: there `python` of a virtual environment is not the process that was started, but its child.
     """
+    if sys.platform == "win32":
+        return
     if not _told_by_the_kernel():
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if os.getppid() != parent:

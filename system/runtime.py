@@ -86,8 +86,8 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if has_fast_bf16(device) else torch.float32
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"precision=bf16 is not available on {torch.cuda.get_device_name(device)}; use fp16 or fp32")
-    if name == "fp16" and device.type == "cpu":
-        raise UserError("precision=fp16 needs a GPU; use precision=bf16 or fp32 on the CPU")
+    if name == "fp16" and device.type != "cuda":
+        raise UserError(f"precision=fp16 needs a GPU of NVIDIA or AMD; use precision=bf16 or fp32 on {device.type}")
     return DTYPES[name]
 
 

@@ -18,6 +18,12 @@ Parameters = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
 """Parameters, or groups of them: `params`, and `rate_factor` that the learning rate is multiplied with."""
 
 
+def _is_fused(parameters: Parameters) -> bool:
+    """Whether one kernel takes the step; on Apple's GPUs it does not know of steps that are skipped."""
+    first = parameters[0]
+    return (first["params"][0] if isinstance(first, dict) else first).device.type != "mps"
+
+
 def _nesterov(options: Any) -> str | None:
     return "nesterov: true needs a momentum above 0" if options.nesterov and not options.momentum else None
 
@@ -34,7 +40,7 @@ def sgd(
         nesterov: Nesterov's form, which needs momentum.
         weight_decay: times the weights, added to the gradient.
     """
-    optimizer = torch.optim.SGD(parameters, lr, momentum, 0, weight_decay, nesterov, fused=True)
+    optimizer = torch.optim.SGD(parameters, lr, momentum, 0, weight_decay, nesterov, fused=_is_fused(parameters))
     if momentum:  # otherwise made at the first step, and left without a value where that is skipped
         for parameter in [parameter for group in optimizer.param_groups for parameter in group["params"]]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -51,7 +57,8 @@ def adam(
         weight_decay: times the weights, added to the gradient.
         betas: decay of the averages of gradient and squared gradient.
     """
-    return torch.optim.Adam(parameters, lr, (betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+    fused = _is_fused(parameters)
+    return torch.optim.Adam(parameters, lr, (betas[0], betas[1]), weight_decay=weight_decay, fused=fused)
 
 
 def adamw(
@@ -64,7 +71,8 @@ def adamw(
         weight_decay: share of the weights that is taken off, times the learning rate.
         betas: decay of the averages of gradient and squared gradient.
     """
-    return torch.optim.AdamW(parameters, lr, (betas[0], betas[1]), weight_decay=weight_decay, fused=True)
+    fused = _is_fused(parameters)
+    return torch.optim.AdamW(parameters, lr, (betas[0], betas[1]), weight_decay=weight_decay, fused=fused)
 
 
 def muon(
@@ -100,11 +108,11 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 def take_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, skip: Tensor | None = None) -> None:
     """One step along the gradients; where `skip` (a boolean on the device) is true, weights and state stay as they are.
 
-    Only fp16, whose `scaler` is enabled, waits for the device to know.
+    Only fp16, whose `scaler` is enabled, and Apple's GPUs wait for the device to know.
     """
     if skip is None:
         scaler.step(optimizer)
-    elif scaler.is_enabled():  # the scaler needs the fused optimizers' flag for itself
+    elif scaler.is_enabled() or skip.device.type == "mps":  # the scaler needs the fused optimizers' flag for itself
         if skip.item():
             return  # `update` without a step is an error
         scaler.step(optimizer)

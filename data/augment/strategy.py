@@ -50,6 +50,10 @@ class Strategy:
         self._compiled: Callable[[Tensor, Params], Tensor] | None = None
         self._compiled_shape: torch.Size | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker gets: nothing that lies on a device, and nothing compiled."""
+        return {**vars(self), "_normalization": {}, "_compiled": None, "_compiled_shape": None}
+
     def __init_subclass__(cls) -> None:
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]

@@ -3,11 +3,12 @@ import pytest
 import torch
 from sklearn.cluster import KMeans as Lloyd
 from sklearn.decomposition import PCA as Reference
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional
 
 from clustering.candidate import predict
 from clustering.kmeans import SAMPLE, find_temperature, fit_kmeans, linear_form, run_kmeans
-from clustering.pca import fit_even_pca, fit_pca
+from clustering.pca import PCA, fit_even_pca, fit_pca
 from system.errors import UserError
 
 
@@ -46,6 +47,14 @@ def test_the_linear_form_is_minus_the_squared_distance_but_for_a_constant():
     weight, bias = linear_form(centroids)
     expected = z.square().sum(1, keepdim=True) - torch.cdist(z, centroids).square()
     assert torch.allclose((z @ weight.double().T + bias.double()), expected, atol=1e-5)
+
+
+def test_centroids_from_the_processor_and_components_from_a_gpu_meet():
+    with FakeTensorMode():
+        pca = PCA(*(torch.empty(shape, device="cuda") for shape in ((8,), (4, 8), (4,))))
+        for whiten in (False, True):
+            weight, bias = linear_form(torch.empty(3, 4), pca, whiten)
+            assert (weight.device.type, bias.device.type, weight.shape, bias.shape) == ("cpu", "cpu", (3, 8), (3,))
 
 
 def test_above_the_sample_all_images_are_still_clustered():

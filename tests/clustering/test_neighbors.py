@@ -2,8 +2,10 @@
 
 import importlib.util
 import math
+import sys
 from collections import Counter
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -151,6 +153,18 @@ def test_auto_works_without_faiss(monkeypatch):
     assert np.array_equal(mine_neighbors(CASES["distinct"], 3), expected)
     with pytest.raises(UserError, match="pip install faiss"):
         mine_neighbors(CASES["distinct"], 3, "faiss")
+
+
+def test_auto_does_without_faiss_on_macos_where_two_openmps_collide(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("faiss was asked")
+
+    expected = mine_neighbors(CASES["distinct"], 3, by_bf16=False)
+    monkeypatch.setattr(faiss, "knn", fail)
+    with pytest.raises(AssertionError, match="faiss was asked"):
+        mine_neighbors(CASES["distinct"], 3, by_bf16=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert np.array_equal(mine_neighbors(CASES["distinct"], 3, by_bf16=False), expected)
 
 
 def test_mining_refuses_what_it_cannot_do():

@@ -365,6 +365,12 @@ def test_one_slot_per_gpu(monkeypatch):
     assert len(runner.make_slots(None)) == 1 and "CUDA_VISIBLE_DEVICES" not in runner.make_slots(2)[1]
 
 
+def test_a_run_that_names_its_gpu_sees_all_of_them():
+    slot = {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "1"}
+    assert runner.own_part(slot, "auto") == runner.own_part(slot, "cuda") == slot
+    assert runner.own_part(slot, "cuda:0") == runner.own_part(slot, "cuda:3") == {"OMP_NUM_THREADS": "4"}
+
+
 def test_the_table_is_mean_and_deviation_over_seeds(tmp_path):
     rows = [
         {"setting": Setting({"t": "0.9"}), "num_runs": 3, "scores": {"acc": [0.8, 0.9, 0.7], "val_loss": [-2.0, -1.0]}},

@@ -6,7 +6,7 @@ import pytest
 import torch
 from easydict import EasyDict
 
-from system.errors import ConfigError
+from system.errors import ConfigError, UserError
 from system.runtime import Runtime, find_device, find_precision, has_fast_bf16
 
 CPU = torch.device("cpu")
@@ -20,6 +20,12 @@ def test_auto_is_bf16_on_cpus_with_instructions_for_it():
     expected = "amx_tile" in flags or "avx512_bf16" in flags
     assert has_fast_bf16(CPU) is expected
     assert find_precision("auto", CPU) is (torch.bfloat16 if expected else torch.float32)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_fp16_is_for_cuda(device):
+    with pytest.raises(UserError, match=f"needs a GPU of NVIDIA or AMD; use .* on {device}"):
+        find_precision("fp16", torch.device(device))
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,12 @@ def test_a_path_with_a_nul_byte(key):
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
             "the device's memory is full (2.00 GiB more were needed);",
         ),
+        (
+            RuntimeError("MPS backend out of memory (MPS allocated: 9 GB). Tried to allocate 24.00 MB on a pool."),
+            "the device's memory is full (24.00 MB more were needed);",
+        ),
+        (RuntimeError("CUDA error: out of memory"), "the device's memory is full;"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "the device's memory is"),
     ],
 )
 def test_a_full_memory_is_a_sentence(error, words, capsys):
