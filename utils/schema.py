@@ -123,7 +123,7 @@ class Config(Section):
     method_kwargs: dict[str, Any] = {}
     """Options that the setup alone has."""
     neighbors: Literal["auto", "torch", "faiss"] = "auto"
-    """What searches; the result is the same."""
+    """What searches; the result is the same. Auto: faiss on a CPU, except on macOS, else torch."""
     temperature: PositiveRate = 0.07
     """Of the k-NN vote, where criterion_kwargs has none."""
     update_cluster_head_only: bool = False
