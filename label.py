@@ -29,9 +29,10 @@ from typing import Any
 
 from recipes.classify import find_features, look_again, train_classifier
 from recipes.finetune import check_ready, finetune
-from recipes.labeling import Labeling, check, find_places, find_sorter, require_own, say_labels, sort
+from recipes.labeling import Labeling, Places, check, find_places, find_sorter, require_own, say_labels, sort
 from report import edits, exports
 from report.round import write_round
+from report.sorting import Sorter
 from system.console import say, warn
 from system.errors import ConfigError
 from system.lock import lock_folder
@@ -69,10 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     edits.write_labels(output / saved.LABELS, clustering, labels)
     say_labels(output / saved.LABELS, labels)
-    if sorter is not None:
-        sort(sorter, task)
-    if places.exported:
-        exports.export(places.kind, places.exported, task.images, clustering, labels)
     begun = edits.load_edits(path, clustering) if path.suffix == ".json" else edits.to_edits(clustering, labels)
     page = output / "report.html"
     if features is None:
@@ -80,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         earlier = "; the one that was there is removed, as it has other classes" if removed else ""
         warn(f"a classifier needs two classes, and there is one; labels.csv is written, no classifier{earlier}")
         write_round(page, clustering, begun, labels.classes)
+        hand_out(task, places, sorter)
         return 0
     folder = output / saved.CLASSIFIER
     tuned = finetune(p, model, task, features, args.device) if args.finetune else None
@@ -94,7 +92,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     say("that tells how well it repeats them: an image that a group holds by mistake has the wrong label here, too")
     say(f"names for new images: python predict.py --model {output} new_images")
     write_round(page, clustering, begun, labels.classes, *look_again(found, features, labels.names))
+    hand_out(task, places, sorter)
     return 0
+
+
+def hand_out(task: Labeling, places: Places, sorter: Sorter | None) -> None:
+    """Put the images and labels where the command line says: last, so that the same command continues until then."""
+    if sorter is not None:
+        sort(sorter, task)
+    if places.exported:
+        exports.export(places.kind, places.exported, task.images, task.clustering, task.labels)
 
 
 def parse(argv: Sequence[str] | None) -> Any:

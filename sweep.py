@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sweeps import figures, summary
 from sweeps.plan import Plan, make_plan
-from sweeps.runner import Runner, make_slots
+from sweeps.runner import Runner, make_slots, others_in
 from system import owned
 from system.console import say, say_block, warn
 from system.errors import ConfigError, UserError
@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"{job.stage}/{job.name}: {quoted(job.arguments)}")
         return 0
     check_input(plan)
+    check_folders(plan)
 
     folder = plan.settings[0].runs[0].folder().parent.parent / "sweeps" / (args.name or plan.name)
     with usable(folder, "set root_dir"):
@@ -101,6 +102,16 @@ def check_name(text: str) -> str:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise argparse.ArgumentTypeError(f"{text!r} cannot name a folder: {reason}") from error
+
+
+def check_folders(plan: Plan) -> None:
+    """Raise ConfigError when a folder of a run holds one of another config: words alone name a sweep's runs."""
+    for job in plan.jobs:
+        if differing := others_in(job):
+            raise ConfigError(
+                f"{job.folder()} holds a run of another config, of other {', '.join(differing)}; move it away, or add "
+                f"the word {differing[0]}=…, which the names of the new runs then hold"
+            )
 
 
 def check_input(plan: Plan) -> None:

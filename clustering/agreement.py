@@ -44,7 +44,7 @@ def _rand(table: np.ndarray) -> float:
     """Adjusted Rand index (Hubert and Arabie 1985) in Python's integers, which do not overflow."""
 
     def pairs(counts: np.ndarray) -> int:
-        return sum(int(n) * (int(n) - 1) for n in counts.ravel())
+        return sum(n * (n - 1) for n in counts[counts > 1].tolist())
 
     together, clusters, classes = pairs(table), pairs(table.sum(1)), pairs(table.sum(0))
     everything = pairs(np.array([table.sum()]))

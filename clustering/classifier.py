@@ -39,7 +39,7 @@ def fit_classifier(features: Tensor, targets: Tensor, num_classes: int, seed: in
     """Fit logistic regression on features `[N, D]` and classes int64 `[N]`, each of 0..C-1 at least once, C >= 2.
 
     Features are standardized, which the head's weights contain. Its strength is chosen by cross-validated likelihood,
-    on up to 5,000 images; classes with a single image are left out of that.
+    on 5,000 images, and at least five of each class; classes with a single image are left out of that.
     """
     x, y = features.float().cpu().numpy(), targets.cpu().numpy()
     with one_thread():
@@ -66,8 +66,12 @@ def _choose(x: np.ndarray, y: np.ndarray, num_classes: int, seed: int) -> tuple[
     """
     rows = np.flatnonzero(np.bincount(y)[y] >= 2)
     if len(rows) > MOST_COMPARED:
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:MOST_COMPARED])
-        rows = rows[np.bincount(y[rows])[y[rows]] >= 2]
+        drawn = np.random.default_rng(seed).permutation(rows)
+        by_class = np.argsort(y[drawn], kind="stable")
+        sizes = np.bincount(y[drawn])
+        rank = np.empty(len(drawn), dtype=np.int64)  # of an image among those of its class, as they are drawn
+        rank[by_class] = np.arange(len(drawn)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows = np.sort(drawn[(np.arange(len(drawn)) < MOST_COMPARED) | (rank < NUM_FOLDS)])  # rare classes, too
     counts = np.bincount(y[rows])
     if (counts > 0).sum() < 2:
         return 1e-2, None, None

@@ -5,8 +5,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.heads import LinearHead
+from system.runtime import generator
 
-MOST_IMAGES = 20_000  # that the head is fitted on, evenly spaced
+MOST_IMAGES = 20_000  # that the head is fitted on, drawn
 L2 = 1.0  # of scikit-learn's LogisticRegression
 SHARE = 0.5  # of the images whose probability is above the threshold at the start
 NARROWEST, WIDEST = 1e-3, 1e4  # factors of the logits that are tried
@@ -23,7 +24,7 @@ def distil(features: Tensor, clusters: Tensor, num_clusters: int, threshold: flo
     from sklearn.linear_model import LogisticRegression  # slow to import
 
     features = features.float().cpu()
-    rows = torch.arange(0, len(features), -(-len(features) // MOST_IMAGES))
+    rows = torch.randperm(len(features), generator=generator(0, "distil"))[:MOST_IMAGES].sort().values
     mean, std = features.mean(0), features.std(0).clamp(min=1e-6) * features.shape[1] ** 0.5
     given = clusters.cpu()[rows]
     head = LinearHead([features.shape[1]], num_clusters).requires_grad_(False)

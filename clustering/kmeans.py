@@ -22,7 +22,7 @@ NUM_STARTS = 10  # a single start often ends in a poor local optimum
 SAMPLE = 16_384  # images that starts are compared on; the best one goes on with all
 HALVES_STARTS = 3
 CONFIDENCE = 0.99  # the mean largest probability is never above
-TEMPERATURES = (1e-4, 1e2)
+TEMPERATURES = (1e-8, 1e2)
 
 
 class KMeans(NamedTuple):
@@ -53,8 +53,9 @@ def run_kmeans(
         raise UserError("the features of all images are the same, so there is nothing to cluster")
     values = points.float().cpu().numpy()
     model = Lloyd(num_clusters, n_init=num_starts, random_state=seed)
-    if len(values) > SAMPLE:
-        rows = torch.randperm(len(values), generator=generator(seed, "kmeans sample"))[:SAMPLE].numpy()
+    size = max(SAMPLE, num_clusters)
+    if len(values) > size:
+        rows = torch.randperm(len(values), generator=generator(seed, "kmeans sample"))[:size].numpy()
         model = Lloyd(num_clusters, init=model.fit(values[rows]).cluster_centers_, n_init=1)
     with warnings.catch_warnings():  # of fewer different images than clusters: some clusters then stay empty
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -66,10 +67,13 @@ def run_kmeans(
 def linear_form(centroids: Tensor, pca: PCA | None = None, whiten: bool = False) -> tuple[Tensor, Tensor]:
     """Return W [K, D] and b [K], float32 on the processor, with the order of W z + b that of z's nearest centroids.
 
-    |y - c|² = |y|² - (2 c·y - |c|²), and |y|² is the same for all clusters. With y = Λ^(-1/2) V (z - μ), the principal
-    components (no Λ if unwhitened), W = 2 c Λ^(-1/2) V and b = -W μ - |c|².
+    |y - c|² = |y - m|² - (2 (c - m)·y - 2 (c - m)·m - |c - m|²), and |y - m|² is the same for all clusters; m is the
+    mean of the centroids, without which W z would hold what all images share, and rounding with it. With
+    y = Λ^(-1/2) V (z - μ), the principal components (no Λ if unwhitened), W = 2 (c - m) Λ^(-1/2) V.
     """
-    weight, bias = 2 * centroids.double(), -centroids.double().square().sum(1)
+    middle = centroids.double().mean(0)
+    away = centroids.double() - middle
+    weight, bias = 2 * away, -2 * away @ middle - away.square().sum(1)
     if pca is None:
         return weight.float(), bias.float()
     pca = PCA(*(part.cpu() for part in pca))
@@ -140,7 +144,7 @@ def reproducibility(points: Tensor, num_clusters: int, seed: int = 0) -> float:
 def find_temperature(logits: Tensor, confidence: float) -> float:
     """Return t at which the mean largest probability of softmax(logits / t), logits [N, K], is `confidence`.
 
-    Confidence is kept between 1/K and .99, t between 1e-4 and 100.
+    Confidence is kept between 1/K and .99, t between 1e-8 and 100.
     """
     low, high = (float(np.log(limit)) for limit in TEMPERATURES)
     confidence = min(confidence, CONFIDENCE)

@@ -11,6 +11,7 @@ from system.runtime import generator
 NUM_REFERENCES = 2000  # images that all are compared with, kept with the model
 PER_CLUSTER = 20  # of the smallest one at least: with fewer it matters that one of them is its own first neighbor
 MOST_REFERENCES = 20_000
+ROUNDING = 1e-6  # of a distance; equal ones are on the same side
 FENCE = 1.5  # interquartile ranges above the upper quartile: the whisker of a box plot
 
 
@@ -41,7 +42,8 @@ def fit_leave_out(
     distances = np.sort(found.distances(features).cpu().numpy())
     if share is None:
         low, high = np.quantile(distances, [0.25, 0.75])
-        found.farthest.fill_(float(high + FENCE * (high - low)))
+        found.farthest.fill_(float(high + FENCE * (high - low)) + ROUNDING)
     elif num := round(share * num_images):
-        found.farthest.fill_(float(distances[-num - 1 :][:2].mean()))  # between the last that stays and the next
+        between = float(distances[-num - 1 :][:2].mean())  # the last that stays and the next
+        found.farthest.fill_(between + ROUNDING)
     return found

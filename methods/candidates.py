@@ -83,10 +83,11 @@ def make_candidates(
     spaces = [features] if isinstance(features, Tensor) else list(features)
     dims = [space.shape[1] for space in spaces]
     whole = torch.cat([space.float() for space in spaces], dim=1)
-    size = min(NUM_NEIGHBORS, len(whole) - 1)
+    # No more than half of a mean cluster: the others would be of another.
+    size = max(1, min(NUM_NEIGHBORS, len(whole) // (2 * num_clusters), len(whole) - 1))
     if neighbors is None:
-        neighbors = torch.as_tensor(mine_neighbors(whole, size, dims=dims))
-    both = Embedding(whole, neighbors, dims)
+        neighbors = torch.as_tensor(mine_neighbors(whole, min(NUM_NEIGHBORS, len(whole) - 1), dims=dims))
+    both = Embedding(whole, neighbors[:, : size + 1], dims)
     plan = [(name, fit, both) for name, fit in METHODS.items()]
     for number, space in enumerate(spaces if len(spaces) > 1 else []):
         alone = Embedding(whole, torch.as_tensor(mine_neighbors(space, size)), [dims[number]], sum(dims[:number]))

@@ -2,12 +2,14 @@
 
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.linalg import eigh
 from scipy.sparse import coo_array, csr_array, diags_array
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh, lobpcg
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, lobpcg
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -37,6 +39,40 @@ def neighbor_graph(neighbors: np.ndarray) -> csr_array:
     return (links + links.T) / 2
 
 
+def vectors_of_parts(weights: csr_array, most: int) -> np.ndarray:
+    """Return the eigenvectors of eigenvalue 1, float64 [N, C], of a graph of several parts without a link between them.
+
+    There is one of each part, and they are known: D^(1/2) in the part, 0 elsewhere. An eigensolver that looks for one
+    vector after the other misses such equal ones. Of more than `most` parts the largest have theirs; C is 0 for one.
+    """
+    num_parts, part = connected_components(weights, directed=False)
+    if num_parts == 1:
+        return np.empty((len(part), 0))
+    largest = np.argsort(-np.bincount(part), kind="stable")[:most]
+    inside = (part[:, None] == largest) * np.sqrt(weights.sum(axis=1))[:, None]
+    return inside / np.linalg.norm(inside, axis=0)
+
+
+def _leading(matrix: csr_array, known: np.ndarray, num_dims: int, seed: int, max_restarts: int) -> np.ndarray:
+    """The first eigenvectors of a matrix besides those that are known."""
+
+    def product(x: np.ndarray) -> np.ndarray:
+        return matrix @ x - known @ (known.T @ x)
+
+    wanted: Any = matrix
+    if known.shape[1]:
+        wanted = LinearOperator(matrix.shape, matvec=product, matmat=product, dtype=np.float64)
+    draws = generator(seed, "spectral")
+    start = torch.randn(len(known), num_dims, generator=draws, dtype=torch.float64).numpy()
+    try:
+        _, vectors = eigsh(wanted, num_dims, which="LA", v0=start[:, 0], maxiter=max_restarts)
+    except ArpackNoConvergence:  # of many that are nearly equal; a block of them at once settles on some
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _, vectors = lobpcg(wanted, start, largest=True, maxiter=BLOCK_STEPS)
+    return vectors
+
+
 def embed_graph(weights: csr_array, num_dims: int, seed: int = 0, max_restarts: int = 300) -> Tensor:
     """Return unit vectors float64 [N, num_dims] of images, close where many short paths of the graph join them.
 
@@ -48,14 +84,10 @@ def embed_graph(weights: csr_array, num_dims: int, seed: int = 0, max_restarts: 
     if num_images <= max(DENSE_IMAGES, 2 * num_dims):
         _, vectors = eigh(matrix.toarray(), subset_by_index=[num_images - num_dims, num_images - 1])
     else:
-        draws = generator(seed, "spectral")
-        start = torch.randn(num_images, num_dims, generator=draws, dtype=torch.float64).numpy()
-        try:
-            _, vectors = eigsh(matrix, num_dims, which="LA", v0=start[:, 0], maxiter=max_restarts)
-        except ArpackNoConvergence:  # of many that are nearly equal; a block of them at once settles on some
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                _, vectors = lobpcg(matrix, start, largest=True, maxiter=BLOCK_STEPS)
+        known = vectors_of_parts(weights, num_dims)
+        left = num_dims - known.shape[1]
+        rest = _leading(matrix, known, left, seed, max_restarts) if left else known[:, :0]
+        vectors = np.concatenate([rest, known], axis=1)
     return normalize(torch.from_numpy(np.ascontiguousarray(vectors)), dim=1)
 
 
@@ -73,7 +105,7 @@ def fit(
         embedding: features, and neighbors in them.
         num_clusters: K, of at most N images.
         seed: of all draws.
-        most_images: in the graph; of more, about that many are taken, evenly spaced.
+        most_images: in the graph; of more, so many are drawn.
         name: of the candidate.
 
     The loss is the inertia of K-means among the graph's eigenvectors.
@@ -81,7 +113,7 @@ def fit(
     started, features = time.perf_counter(), embedding.features
     dims, first = embedding.place
     head = LinearHead(dims, num_clusters, first)
-    rows = torch.arange(0, len(features), -(-len(features) // most_images))
+    rows = torch.randperm(len(features), generator=generator(seed, "spectral sample"))[:most_images].sort().values
     near = embedding.near[:, : NUM_NEIGHBORS + 1].cpu().numpy()
     own = head.own(features[rows.to(features.device)])
     if len(rows) < len(features):

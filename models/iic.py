@@ -34,7 +34,10 @@ class FourConvolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features `[B, dim]`."""
-        return torch.flatten(F.adaptive_avg_pool2d(self.layers(x.mean(1, keepdim=True)), self.SIDE), 1)
+        maps = self.layers(x.mean(1, keepdim=True))
+        if maps.shape[-1] != self.SIDE or maps.shape[-2] != self.SIDE:  # whose gradient CUDA only has without order
+            maps = F.adaptive_avg_pool2d(maps, self.SIDE)
+        return torch.flatten(maps, 1)
 
 
 def four_convolutions(width: Width = 64) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
     if args.minutes:
         competes = asked and not project.shared and may_compete(features.name, args.minutes)
         recipe = by_the_clock(recipe, competes)
-    stages = stages_of(recipe, several=len(args.num_clusters) > 1 and not args.minutes)
+    stages = stages_of(recipe, several=(len(args.num_clusters) > 1 or bool(project.shared)) and not args.minutes)
     if project.shared:
         recipe = own_part(recipe, project)
     check_configs(recipe, words, runtime, project.shared.stages[:1] if project.shared else [])

@@ -12,7 +12,7 @@ from utils.overrides import apply_overrides, split_stage
 from utils.schema import RUN_KEYS
 
 TRAINING = ("epochs", "batch_size", "width", "stem", "num_neighbors", "confidence_threshold")
-FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "train_db_name", *RUN_KEYS)
+FORBIDDEN = ("root_dir", "db_alias", "num_classes", "setup", "run_name", "train_db_name", "minutes", *RUN_KEYS)
 
 
 def parse(doc: str, argv: Sequence[str] | None) -> Any:
@@ -95,7 +95,7 @@ def take_overwrite(words: Sequence[str]) -> tuple[list[str], bool]:
         if key in FORBIDDEN:
             raise ConfigError(
                 f"{key} is set by cluster.py itself; "
-                "leave it out (use --output, --num_clusters, or the stage scripts with its configs)"
+                "leave it out (use --output, --num_clusters, --minutes, or the stage scripts with its configs)"
             )
     flag = apply_overrides({}, [word for word in words if word.startswith("overwrite=")]).get("overwrite", False)
     if not isinstance(flag, bool):

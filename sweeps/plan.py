@@ -1,6 +1,7 @@
 """From the words of a command line to runs: every combination its own `run_name`, what it starts from named."""
 
 import hashlib
+import importlib
 import itertools
 import re
 from collections.abc import Sequence
@@ -12,10 +13,11 @@ from easydict import EasyDict
 
 from system.errors import ConfigError
 from system.text import shown
-from utils.bases import load_with_bases
-from utils.config import load_config
+from utils.bases import COMMAND_LINE, load_with_bases
+from utils.config import check_used, load_config
 from utils.overrides import split_stage, split_values
 from utils.setups import SETUPS, stages_until
+from utils.stage import fill_options
 
 OWN_KEYS = ("run_name", "pretext_run", "scan_run", "overwrite", "root_dir")
 MAX_NAME = 150
@@ -52,8 +54,12 @@ class Job:
         return [*env, "--config_exp", self.exp, *self.words]
 
     def config(self) -> EasyDict:
-        """The resolved config; raises ConfigError."""
-        return load_config(self.env, self.exp, self.words)
+        """The resolved config, as the run has it; raises ConfigError."""
+        p = load_config(self.env, self.exp, self.words)
+        check_used(p, (word.partition("=")[0] for word in self.words), lambda key: COMMAND_LINE)
+        if train := getattr(importlib.import_module(SETUPS[p.setup].module), "train", None):
+            fill_options(p, train, self.exp)
+        return p
 
     def folder(self) -> Path:
         """The run folder."""
@@ -120,6 +126,12 @@ def read_axes(stage: str, words: Sequence[str]) -> list[Axis]:
         if any((other.stage, other.key) == (axis.stage, axis.key) for other in axes):
             raise ConfigError(f"{axis.shown(stage)} is given twice; give all its values at once, with commas")
         axes.append(axis)
+    own = [axis for axis in axes if axis.key == "seed" and axis.stage]
+    if own and len(own) < sum(axis.key == "seed" for axis in axes):
+        raise ConfigError(
+            f"seed is of all stages, and {own[0].stage}.seed of one; give each stage a seed of its own, as in "
+            f"{stage}.seed=0,1"
+        )
     return sorted(axes, key=lambda axis: axis.key == "seed")
 
 
@@ -161,6 +173,12 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
     axes = read_axes(stage, words)
     every = stages_until(stage)
     stages = every[min((every.index(axis.stage) for axis in axes if axis.stage), default=len(every) - 1) :]
+    for name, path in given.items():
+        if path and name not in stages:
+            raise ConfigError(
+                f"--{name}_config is given, and this sweep does not run {name}; give one of its keys, such as "
+                f"{name}.seed=0, or leave it out"
+            )
     configs = {name: find_config(name, stage, given) for name in stages}
     jobs: dict[tuple[str, str], Job] = {}
     settings: dict[tuple[str, ...], Setting] = {}

@@ -45,6 +45,18 @@ def is_finished(job: Job) -> bool:
     return not differing and not (keys.images and keys.images.changes(folder, finished=True))
 
 
+def others_in(job: Job) -> list[str]:
+    """The keys in which a run that is in a job's folder differs, but for those that may grow when it is continued."""
+    folder = job.folder()
+    try:
+        old = load_yaml(folder / CONFIG)
+    except ConfigError:
+        return []
+    config, keys = to_plain(job.config()), keys_of(job.config())
+    differing = RunFolder(folder, config, keys).without_moves(old, differing_keys(old, config, keys))
+    return [key for key in differing if not (key in keys.growing and old[key] < config[key])]
+
+
 def make_slots(num_jobs: int | None) -> list[dict[str, str]]:
     """The environment of each process that runs at a time: by default one per GPU, or one."""
     gpus: list[str] = []

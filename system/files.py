@@ -223,6 +223,13 @@ def verify_file(path: Path | str, replaceable: bool = False) -> dict[str, Any] |
     )
 
 
+def recorded_checksum(path: Path | str) -> str | None:
+    """The SHA-256 that a file was written with, by its folder's list; None where there is none, or the file is gone."""
+    path = Path(path)
+    entries = _entries(path, _read_manifest(path.parent)) if path.exists() else []
+    return str(entries[0]["sha256"]) if entries else None
+
+
 def remove(path: Path | str) -> bool:
     """Remove a file that this program wrote, and its record; whether there was one. Anything else stays."""
     path = Path(path)

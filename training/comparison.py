@@ -55,6 +55,8 @@ class Keys:
     """The run's folders of images, whose keys do not count where they hold the same images."""
     has_model: bool = True
     """Whether a finished run leaves a model; of one without, the record alone says that it is finished."""
+    start: Path | None = None
+    """The model that the run starts from."""
     growing: Collection[str] = ()
     """Numbers with which a run goes on where they are larger than before, even when it was finished."""
 

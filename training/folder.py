@@ -11,7 +11,7 @@ import yaml
 
 from system import files, owned
 from system.bounded import read_json
-from system.console import say
+from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.lock import lock_folder
 from system.paths import usable
@@ -22,6 +22,7 @@ from training.comparison import PATHS, Keys, differing_keys
 from training.record import RECORD, read_finished
 
 CONFIG, METRICS = "config.yml", "metrics.jsonl"
+START = "start"  # what is noted with the config: the checksum of the model that the run began with
 MODEL = "model.pth.tar"
 FIRST = (checkpoint.NEWEST, checkpoint.PREVIOUS, MODEL)
 """What a run could continue from: when a folder is cleared, it goes first."""
@@ -65,6 +66,7 @@ class RunFolder:
 
     def __init__(self, folder: Path, config: dict[str, Any], keys: Keys) -> None:
         self.folder, self.config, self.keys = folder, config, keys
+        self._start: dict[str, str] = {}  # the checksum of the model that the run began with
 
     def open(self) -> dict[str, Any] | None:
         """Take the folder for this config; returns the run's result when it was finished before.
@@ -77,6 +79,7 @@ class RunFolder:
             if self.config["overwrite"]:
                 self.clear()
         grown = self._compare()
+        self._check_start()
         result = read_finished(self.folder)
         model = self.folder / MODEL
         finished = result is not None and (model.exists() or not self.keys.has_model)
@@ -91,12 +94,27 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.yml."""
         self.config = config
-        files.write_text(self.folder / CONFIG, yaml.safe_dump(self._relative(), sort_keys=False), record=True)
+        text = yaml.safe_dump(self._relative(), sort_keys=False)
+        files.write_text(self.folder / CONFIG, text, record=True, **self._start)
 
     @property
     def _has_begun(self) -> bool:
         without_model = not self.keys.has_model and read_finished(self.folder) is not None
         return without_model or any((self.folder / name).exists() for name in FIRST)
+
+    def _check_start(self) -> None:
+        """Warn where the model that the run started from was trained again since; note which one it is."""
+        now = self.keys.start and files.recorded_checksum(self.keys.start)
+        if self._has_begun and (self.folder / CONFIG).exists():
+            noted = files.verify_file(self.folder / CONFIG) or {}
+            self._start = {key: value for key, value in noted.items() if key == START}
+        if now and self._start.get(START, now) != now:
+            warn(
+                f"the run in {self.folder} began with another {self.keys.start}, which was made again since; "
+                "overwrite=true starts the run again"
+            )
+        elif now and not self._has_begun:
+            self._start = {START: now}
 
     def _check_images(self, finished: bool) -> None:
         """Raise UserError when the images are no longer those that the run began with; note them when it begins."""

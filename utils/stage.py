@@ -34,6 +34,16 @@ KEYS = Keys(CARRIED_OUT, DEFAULTS)
 Train = Callable[..., dict[str, Any]]
 
 
+def fill_options(p: EasyDict, train: Train, source: str) -> None:
+    """Check the `method_kwargs` of a config by the parameters of its `train`, and fill in those that it leaves out.
+
+    Raises ConfigError, which names the `source`.
+    """
+    section = section_of(train, left_out=("p", "run"))
+    options = check(section, p.method_kwargs, lambda key: source, "method_kwargs.", owner=p.setup)
+    p.method_kwargs = EasyDict(options.model_dump())
+
+
 def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = None) -> int:
     """Run the command line of a stage script, whose docstring is `doc`; returns the exit code.
 
@@ -48,9 +58,7 @@ def run_stage(setup: str, train: Train, doc: str, argv: Sequence[str] | None = N
             "--model", type=cli.path, metavar="FILE", help="weights to mine with (default: those in the folder)"
         )
     p, args = cli.configure(parser, argv, setup)
-    section = section_of(train, left_out=("p", "run"))
-    options = check(section, p.method_kwargs, lambda key: args.config_exp, "method_kwargs.", owner=setup)
-    p.method_kwargs = EasyDict(options.model_dump())
+    fill_options(p, train, args.config_exp)
     _check_folder(p, Path(p[f"{SETUPS[setup].stage}_dir"]))
     if mines and args.mine_only and args.dry_run:
         raise ConfigError("--dry_run tries a training, and --mine_only trains nothing; leave one of them out")
@@ -100,7 +108,9 @@ def keys_of(p: EasyDict) -> Keys:
     """
     by_epochs = p.scheduler != "constant" or p.scheduler_kwargs.get("warmup_epochs") or p.setup == "byol"
     growing = ("epochs",) if p.minutes is not None and not by_epochs else ()
-    return replace(KEYS, images=RunImages(p), has_model=SETUPS[p.setup].has_model, growing=growing)
+    before = p.starts_from if p.setup == "selflabel" else SETUPS[p.setup].starts_from
+    start = Path(p[f"{before}_model"]) if before else None
+    return replace(KEYS, images=RunImages(p), has_model=SETUPS[p.setup].has_model, start=start, growing=growing)
 
 
 def dry_run(p: EasyDict, train: Train) -> int:

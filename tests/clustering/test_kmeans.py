@@ -45,8 +45,18 @@ def test_without_normalization_the_head_would_not_be_kmeans():
 def test_the_linear_form_is_minus_the_squared_distance_but_for_a_constant():
     centroids, z = torch.randn(3, 5, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
     weight, bias = linear_form(centroids)
-    expected = z.square().sum(1, keepdim=True) - torch.cdist(z, centroids).square()
-    assert torch.allclose((z @ weight.double().T + bias.double()), expected, atol=1e-5)
+    expected, found = -torch.cdist(z, centroids).square(), z @ weight.double().T + bias.double()
+    assert torch.allclose(found - found[:, :1], expected - expected[:, :1], atol=1e-5)
+
+
+def test_what_all_features_share_does_not_hide_their_clusters():
+    x, truth = blobs(num_images=400, spread=0.1)
+    x = torch.nn.functional.normalize(x, dim=1) + 300  # one minus the cosine of the nearest centroids is about 1e-5
+    found = fit_kmeans(x, 4)
+    assert len({(int(a), int(b)) for a, b in zip(found.clusters, truth, strict=True)}) == 4
+    given = predict(found.head, x)
+    assert torch.equal(given.argmax(1), found.clusters)
+    assert float(given.amax(1).mean()) > 0.95
 
 
 def test_centroids_from_the_processor_and_components_from_a_gpu_meet():

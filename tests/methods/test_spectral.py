@@ -41,6 +41,26 @@ def test_parts_that_nothing_joins_are_the_clusters(size):
     assert (vectors @ vectors.T)[~same].abs().max() < 1e-6
 
 
+@pytest.mark.parametrize(("num_parts", "num_dims"), [(10, 10), (10, 13), (12, 10)])
+def test_many_parts_and_what_is_in_them(num_parts, num_dims):
+    """An eigensolver that looks for one vector after the other overlooks some of the many equal ones."""
+    draws = torch.Generator().manual_seed(0)
+    truth = torch.arange(60 * num_parts) % num_parts
+    points = torch.randn(len(truth), 3, generator=draws) + 100 * truth[:, None]
+    weights = neighbor_graph(torch.cdist(points, points).topk(9, largest=False).indices.numpy())
+    found = embed_graph(weights, num_dims)
+    scale = np.diag(weights.toarray().sum(1) ** -0.5)
+    values, vectors = np.linalg.eigh(scale @ weights.toarray() @ scale)
+    assert (values > 1 - 1e-9).sum() == num_parts
+    assert torch.allclose(found.norm(dim=1)[truth < 10], torch.ones(600, dtype=torch.float64))
+    if num_dims >= num_parts:  # else every choice of them is as good
+        expected = torch.from_numpy(vectors[:, -num_dims:])
+        expected = expected / expected.norm(dim=1, keepdim=True)
+        assert torch.allclose(found @ found.T, expected @ expected.T, atol=1e-6)
+    else:
+        assert ((found @ found.T > 0.5).sum(1) == 60).sum() >= 600
+
+
 def test_clusters_follow_the_graph_where_no_line_parts_them_and_the_head_keeps_to_the_features():
     """Two rings, one inside the other, are parted by the graph; a linear head can only give it a part of that."""
     angle = torch.arange(200) * 2 * torch.pi / 100

@@ -8,6 +8,7 @@ import torch
 from recipes import estimate
 from recipes.features import Features, identity
 from recipes.opening import with_weights
+from recipes.words import take_overwrite
 from system.errors import ConfigError
 from system.files import REPOSITORY
 from system.runtime import Runtime
@@ -42,3 +43,8 @@ def test_features_in_the_home_directory_are_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "own.npy").write_bytes(b"rows")
     assert identity("~/own.npy") == f"a file of SHA-256 {hashlib.sha256(b'rows').hexdigest()}"
+
+
+def test_minutes_are_an_option_not_a_word():
+    with pytest.raises(ConfigError, match=r"minutes is set by cluster\.py itself; leave it out .*--minutes"):
+        take_overwrite(["seed=1", "simclr.minutes=20"])

@@ -14,6 +14,7 @@ from models.weights import read_weights, save_weights
 from report.edits import read_clusters
 from report.outputs import encode_rows
 from system import files
+from system.errors import UserError
 from system.text import csv_path
 from tests.stage import command
 from tests.stages.test_predict import CONFIG
@@ -216,6 +217,18 @@ def test_exports_go_next_to_the_output_folder_and_are_checked_before_anything_is
     found = ImageFolder(base / "out-imagefolder")
     truth = {name: f"kind {i % 3}" for i, name in enumerate(NAMES)}
     assert {Path(path).name: found.classes[target] for path, target in found.samples} == truth
+
+
+def test_images_are_sorted_last_so_that_the_same_command_continues(base, capfd, monkeypatch):
+    def stop(*_):
+        raise UserError("stopped; the same command continues")
+
+    words = [by_truth(base), "--link_to", base / "sorted"]
+    with monkeypatch.context() as stopped:
+        stopped.setattr("label.train_classifier", stop)
+        assert label(base, *words) == 1
+    assert not (base / "sorted").exists()
+    assert label(base, *words) == 0 and len(list((base / "sorted").glob("*/*"))) == 60
 
 
 def test_finetuning_goes_on_and_is_compared_on_images_held_out_of_both(base, capfd):

@@ -1,4 +1,6 @@
 import csv
+import importlib
+import inspect
 import json
 import shutil
 import signal
@@ -22,6 +24,7 @@ from tests import processes
 from tests.stage import command
 from training.comparison import to_plain
 from utils import cli
+from utils.bases import load_with_bases
 from utils.common_config import get_model
 from utils.config import REPOSITORY
 from utils.overrides import split_stage, split_values, words_of
@@ -461,3 +464,53 @@ def test_a_method_without_an_earlier_stage_takes_no_key_of_one():
 )
 def test_the_label_free_score_of_a_run_is_the_first_that_its_stage_has(result, score):
     assert summary.label_free_score(result) == score
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["scan.seed=5", "seed=0,1"], r"give each stage a seed of its own, as in selflabel\.seed=0,1"),
+        (["scan.epochs=1", "patience=1,2", "simclr.use_ema=true"], "use_ema has no effect on simclr"),
+        (["scan.method_kwargs.x=1"], "method_kwargs"),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused_before_any_runs(env, words, said):
+    with pytest.raises(ConfigError, match=said):
+        make_plan("selflabel", env, {"selflabel": SELFLABEL}, words)
+
+
+def test_a_seed_of_every_stage(env):
+    plan = make_plan("selflabel", env, {"selflabel": SELFLABEL}, ["scan.seed=5", "selflabel.seed=0,1"])
+    assert [(job.stage, job.config().seed) for job in plan.jobs] == [("scan", 5), ("selflabel", 0), ("selflabel", 1)]
+
+
+def test_a_config_of_a_stage_that_does_not_run_is_refused(env):
+    with pytest.raises(ConfigError, match="--scan_config is given, and this sweep does not run scan"):
+        make_plan("selflabel", env, {"selflabel": SELFLABEL, "scan": SCAN}, ["confidence_threshold=0.5"])
+
+
+@pytest.mark.parametrize("name", ["kmeans", "candidates", "iic", "number"])
+def test_runs_of_methods_are_known_by_all_their_options(name, env):
+    """A run records the options that its config leaves out, too."""
+    config = str(REPOSITORY / f"configs/methods/{name}_digits.yml")
+    (job,) = make_plan(name, env, {name: config}, ["seed=0"]).jobs
+    train = importlib.import_module(f"methods.{name}").train
+    assert set(job.config().method_kwargs) == set(inspect.signature(train).parameters) - {"p", "run"}
+    with pytest.raises(ConfigError, match="nonsense"):
+        make_plan(name, env, {name: config}, ["method_kwargs.nonsense=1"])
+
+
+def test_a_folder_with_a_run_of_another_config_is_named_before_anything_runs(env, tmp_path, capsys):
+    exp = tmp_path / "scan_other.yml"
+    exp.write_text(yaml.safe_dump(load_with_bases(Path(SCAN))[0] | {"batch_size": 77}))
+    (job,) = make_plan("scan", env, {"scan": SCAN}, ["seed=0"]).jobs
+    (other,) = make_plan("scan", env, {"scan": str(exp)}, ["seed=0"]).jobs
+    assert job.folder() == other.folder() and runner.others_in(other) == []
+    job.folder().mkdir(parents=True)
+    (job.folder() / "config.yml").write_text(yaml.safe_dump(to_plain(job.config())))
+    assert runner.others_in(job) == [] and runner.others_in(other) == ["batch_size"]
+    (Path(job.config().pretext_dir)).mkdir(parents=True)
+    for made in ("pretext_model", "topk_neighbors_train_path", "topk_neighbors_val_path"):
+        Path(job.config()[made]).touch()
+    assert command("sweep", "scan", "--config_env", env, "--config_exp", exp, "seed=0") == 2
+    assert "of other batch_size; move it away, or add the word batch_size=…" in capsys.readouterr().err
