@@ -66,7 +66,7 @@ class RunFolder:
 
     def __init__(self, folder: Path, config: dict[str, Any], keys: Keys) -> None:
         self.folder, self.config, self.keys = folder, config, keys
-        self._start: dict[str, str] = {}  # the checksum of the model that the run began with
+        self._start: dict[str, Any] = {}  # the checksum of the model that the run began with
 
     def open(self) -> dict[str, Any] | None:
         """Take the folder for this config; returns the run's result when it was finished before.
