@@ -24,6 +24,7 @@ from system.runtime import generator
 NUM_NEIGHBORS = 15  # from 5 to 30 clusters differ by less than the draws of images do
 DENSE_IMAGES = 500  # up to which all eigenvectors are computed: exact whatever the graph, in a blink
 BLOCK_STEPS = 200  # of the eigensolver that is taken where the first one does not converge
+MOST_IN_PARTS = 0.5  # of the images that must be in parts of the graph that could be clusters
 NUM_DIMS = 256  # components that the head is fitted on
 CONFIDENT = 0.9  # half of the images get a larger probability; heads of other methods are about as sure
 
@@ -39,22 +40,23 @@ def neighbor_graph(neighbors: np.ndarray) -> csr_array:
     return (links + links.T) / 2
 
 
-def vectors_of_parts(weights: csr_array, most: int) -> np.ndarray:
-    """Return the eigenvectors of eigenvalue 1, float64 [N, C], of a graph of several parts without a link between them.
+def in_large_parts(weights: csr_array, num_clusters: int) -> np.ndarray:
+    """Return which images, bool [N], are in a part of the graph that could be a cluster: of half a mean one, at least.
 
-    There is one of each part, and they are known: D^(1/2) in the part, 0 elsewhere. An eigensolver that looks for one
-    vector after the other misses such equal ones. Of more than `most` parts the largest have theirs; C is 0 for one.
+    No link joins one part to another; small ones are copies of one picture, or foreign, and would each take a cluster.
+    Where most images are in small parts, all are taken.
     """
-    num_parts, part = connected_components(weights, directed=False)
-    if num_parts == 1:
-        return np.empty((len(part), 0))
-    largest = np.argsort(-np.bincount(part), kind="stable")[:most]
-    inside = (part[:, None] == largest) * np.sqrt(weights.sum(axis=1))[:, None]
-    return inside / np.linalg.norm(inside, axis=0)
+    _, part = connected_components(weights, directed=False)
+    large = (np.bincount(part) >= len(part) / (2 * num_clusters))[part]
+    return large if large.mean() >= MOST_IN_PARTS else np.ones_like(large)
 
 
-def _leading(matrix: csr_array, known: np.ndarray, num_dims: int, seed: int, max_restarts: int) -> np.ndarray:
+def _leading(
+    matrix: csr_array, known: np.ndarray, num_dims: int, draws: torch.Generator, max_restarts: int
+) -> np.ndarray:
     """The first eigenvectors of a matrix besides those that are known."""
+    if not num_dims:
+        return known[:, :0]
 
     def product(x: np.ndarray) -> np.ndarray:
         return matrix @ x - known @ (known.T @ x)
@@ -62,7 +64,6 @@ def _leading(matrix: csr_array, known: np.ndarray, num_dims: int, seed: int, max
     wanted: Any = matrix
     if known.shape[1]:
         wanted = LinearOperator(matrix.shape, matvec=product, matmat=product, dtype=np.float64)
-    draws = generator(seed, "spectral")
     start = torch.randn(len(known), num_dims, generator=draws, dtype=torch.float64).numpy()
     try:
         _, vectors = eigsh(wanted, num_dims, which="LA", v0=start[:, 0], maxiter=max_restarts)
@@ -84,10 +85,17 @@ def embed_graph(weights: csr_array, num_dims: int, seed: int = 0, max_restarts: 
     if num_images <= max(DENSE_IMAGES, 2 * num_dims):
         _, vectors = eigh(matrix.toarray(), subset_by_index=[num_images - num_dims, num_images - 1])
     else:
-        known = vectors_of_parts(weights, num_dims)
-        left = num_dims - known.shape[1]
-        rest = _leading(matrix, known, left, seed, max_restarts) if left else known[:, :0]
-        vectors = np.concatenate([rest, known], axis=1)
+        # Each part has an eigenvector of eigenvalue 1, which is known: D^(1/2) in the part, 0 elsewhere. An eigensolver
+        # that looks for one vector after the other misses some of many equal ones.
+        num_parts, part = connected_components(weights, directed=False)
+        draws = generator(seed, "spectral")
+        if num_parts > num_dims:  # every mixture of them is as good
+            vectors = torch.randn(num_parts, num_dims, generator=draws, dtype=torch.float64).numpy()[part]
+        else:
+            known = (part[:, None] == np.arange(num_parts)) * np.sqrt(weights.sum(axis=1))[:, None]
+            known = known / np.linalg.norm(known, axis=0) if num_parts > 1 else known[:, :0]
+            rest = _leading(matrix, known, num_dims - known.shape[1], draws, max_restarts)
+            vectors = np.concatenate([rest, known], axis=1)
     return normalize(torch.from_numpy(np.ascontiguousarray(vectors)), dim=1)
 
 
@@ -117,10 +125,13 @@ def fit(
     near = embedding.near[:, : NUM_NEIGHBORS + 1].cpu().numpy()
     own = head.own(features[rows.to(features.device)])
     if len(rows) < len(features):
-        near = mine_neighbors(own, NUM_NEIGHBORS, dims=dims)
-    cut = run_kmeans(embed_graph(neighbor_graph(near), num_clusters, seed), num_clusters, seed)
+        near = mine_neighbors(own, max(1, min(near.shape[1] - 1, len(rows) // (2 * num_clusters))), dims=dims)
+    graph = neighbor_graph(near)
+    kept = in_large_parts(graph, num_clusters)
+    cut = run_kmeans(embed_graph(graph[kept][:, kept], num_clusters, seed), num_clusters, seed)
     pca = fit_even_pca(own, NUM_DIMS)
-    linear = distil(pca.apply(own), cut.clusters, num_clusters, CONFIDENT)
+    known = pca.apply(own[torch.from_numpy(kept).to(own.device)])
+    linear = distil(known, cut.clusters, num_clusters, CONFIDENT)
     weight, bias = pca.fold(linear.weight.detach().to(own.device), linear.bias.detach().to(own.device))
     head.load_state_dict({"weight": weight, "bias": bias})
     return make_candidate(name, [head], [cut.inertia], features, time.perf_counter() - started)

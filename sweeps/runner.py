@@ -23,7 +23,7 @@ from system.files import REPOSITORY
 from system.lock import holder
 from system.yaml_file import load_yaml
 from training.comparison import differing_keys, to_plain
-from training.folder import CONFIG, MODEL, RunFolder
+from training.folder import CONFIG, FIRST, MODEL, RunFolder, began_with_another
 from training.record import read_finished, read_record
 from utils.setups import SETUPS
 from utils.stage import keys_of
@@ -47,12 +47,13 @@ def is_finished(job: Job) -> bool:
 
 def others_in(job: Job) -> list[str]:
     """The keys in which a run that is in a job's folder differs, but for those that may grow when it is continued."""
-    folder = job.folder()
+    folder, config, keys = job.folder(), to_plain(job.config()), keys_of(job.config())
+    if config["overwrite"] or not (read_finished(folder) or any((folder / name).exists() for name in FIRST)):
+        return []  # nothing that is there is kept
     try:
         old = load_yaml(folder / CONFIG)
     except ConfigError:
         return []
-    config, keys = to_plain(job.config()), keys_of(job.config())
     differing = RunFolder(folder, config, keys).without_moves(old, differing_keys(old, config, keys))
     return [key for key in differing if not (key in keys.growing and old[key] < config[key])]
 
@@ -103,6 +104,11 @@ class Runner:
         waiting = [job for job in jobs if not is_finished(job)]
         done = set(jobs) - set(waiting)
         say(f"{len(jobs)} runs, {len(done)} of them finished before; {self.num_slots} at a time")
+        if stale := [job for job in done if began_with_another(job.folder(), keys_of(job.config()).start)]:
+            warn(
+                f"{len(stale)} of them began with a model that was made again since, such as {stale[0].folder()}; move "
+                "their folders away to run them again"
+            )
         self.logs.mkdir(parents=True, exist_ok=True)
         running: dict[Future[int], Job] = {}
         with signals.caught(self._forward), ThreadPoolExecutor(self.num_slots) as pool:

@@ -61,6 +61,25 @@ def adopt(folder: Path, again: bool = False) -> None:
             owned.adopt(board, [path.name for path in board.glob(EVENTS)], again)
 
 
+def _checksum(start: Path | None) -> str | None:
+    with contextlib.suppress(UserError):  # a damaged list; whoever needs the model says so
+        return files.recorded_checksum(start) if start else None
+    return None
+
+
+def _noted_start(folder: Path) -> dict[str, Any]:
+    with contextlib.suppress(UserError):
+        noted = files.verify_file(folder / CONFIG) if (folder / CONFIG).exists() else None
+        return {START: noted[START]} if noted and START in noted else {}
+    return {}
+
+
+def began_with_another(folder: Path, start: Path | None) -> bool:
+    """Whether the model that the run in a folder started from, now at `start`, was made again since."""
+    noted, now = _noted_start(folder).get(START), _checksum(start)
+    return None not in (noted, now) and noted != now
+
+
 class RunFolder:
     """The folder of one run; only rank 0 has one."""
 
@@ -104,17 +123,16 @@ class RunFolder:
 
     def _check_start(self) -> None:
         """Warn where the model that the run started from was trained again since; note which one it is."""
-        now = self.keys.start and files.recorded_checksum(self.keys.start)
-        if self._has_begun and (self.folder / CONFIG).exists():
-            noted = files.verify_file(self.folder / CONFIG) or {}
-            self._start = {key: value for key, value in noted.items() if key == START}
-        if now and self._start.get(START, now) != now:
+        if not self._has_begun:
+            now = _checksum(self.keys.start)
+            self._start = {START: now} if now else {}
+            return
+        self._start = _noted_start(self.folder)
+        if began_with_another(self.folder, self.keys.start):
             warn(
-                f"the run in {self.folder} began with another {self.keys.start}, which was made again since; "
-                "overwrite=true starts the run again"
+                f"the run in {self.folder} began with another {self.keys.start}, which was made again since; move that "
+                "folder away to start the run again"
             )
-        elif now and not self._has_begun:
-            self._start = {START: now}
 
     def _check_images(self, finished: bool) -> None:
         """Raise UserError when the images are no longer those that the run began with; note them when it begins."""

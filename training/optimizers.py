@@ -112,7 +112,8 @@ def take_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, sk
     """
     if skip is None:
         scaler.step(optimizer)
-    elif scaler.is_enabled() or skip.device.type == "mps":  # the scaler needs the fused optimizers' flag for itself
+    elif scaler.is_enabled() or any(group.get("fused") is False for group in optimizer.param_groups):
+        # The scaler needs the fused optimizers' flag for itself, and others have none.
         if skip.item():
             return  # `update` without a step is an error
         scaler.step(optimizer)

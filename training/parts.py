@@ -63,6 +63,9 @@ class TrainedParts:
         check_optimizer(self.optimizer, state["optimizer"])
         for name, part in self._named().items():
             part.load_state_dict(state[name])
+        if not self.optimizer.defaults.get("fused", True):  # the checkpoint may be of a device where it is
+            for group in self.optimizer.param_groups:
+                group["fused"] = False
 
     def _named(self) -> dict[str, Any]:
         return {"model": self.network, "optimizer": self.optimizer, **self.others}

@@ -21,7 +21,11 @@ from utils.bases import COMMAND_LINE
 from utils.config import check_used, load_config
 from utils.setups import SETUPS
 
-FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}  # what a user's path may be
+# What may be wrong with a user's path or disk; a file that is missing may be one of this program's own.
+OF_USERS = {
+    getattr(errno, name, errno.EACCES)  # not every system knows all
+    for name in ("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ELOOP", "ENOTDIR", "EISDIR", "EINVAL", "ENOSPC", "EDQUOT")
+} | {errno.EIO, getattr(errno, "ESTALE", errno.EIO)}
 
 
 def positive(text: str) -> int:
@@ -219,10 +223,10 @@ def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
         silence(sys.stdout)
         return 1
     except OSError as error:
-        if error.errno not in FORBIDDEN or error.filename is None:
+        if error.errno not in OF_USERS or error.filename is None:
             raise
         reason = (error.strerror or str(error)).lower()
-        return _complain(f"cannot use {error.filename}: {reason}; check the path and its rights", 1)
+        return _complain(f"cannot use {error.filename}: {reason}; check the path, its rights and the disk", 1)
     except KeyboardInterrupt:
         return 130
 

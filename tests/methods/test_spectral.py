@@ -6,6 +6,8 @@ import torch
 from scipy.sparse import csr_array
 
 from clustering.candidate import Embedding, predict
+from clustering.kmeans import run_kmeans
+from clustering.mining import mine_neighbors
 from methods import spectral
 from methods.spectral import embed_graph, neighbor_graph
 
@@ -41,24 +43,45 @@ def test_parts_that_nothing_joins_are_the_clusters(size):
     assert (vectors @ vectors.T)[~same].abs().max() < 1e-6
 
 
-@pytest.mark.parametrize(("num_parts", "num_dims"), [(10, 10), (10, 13), (12, 10)])
-def test_many_parts_and_what_is_in_them(num_parts, num_dims):
+@pytest.mark.parametrize("num_dims", [10, 13])
+def test_many_parts_and_what_is_in_them(num_dims):
     """An eigensolver that looks for one vector after the other overlooks some of the many equal ones."""
-    draws = torch.Generator().manual_seed(0)
-    truth = torch.arange(60 * num_parts) % num_parts
-    points = torch.randn(len(truth), 3, generator=draws) + 100 * truth[:, None]
-    weights = neighbor_graph(torch.cdist(points, points).topk(9, largest=False).indices.numpy())
+    weights, _ = islands([60] * 10)
     found = embed_graph(weights, num_dims)
     scale = np.diag(weights.toarray().sum(1) ** -0.5)
     values, vectors = np.linalg.eigh(scale @ weights.toarray() @ scale)
-    assert (values > 1 - 1e-9).sum() == num_parts
-    assert torch.allclose(found.norm(dim=1)[truth < 10], torch.ones(600, dtype=torch.float64))
-    if num_dims >= num_parts:  # else every choice of them is as good
-        expected = torch.from_numpy(vectors[:, -num_dims:])
-        expected = expected / expected.norm(dim=1, keepdim=True)
-        assert torch.allclose(found @ found.T, expected @ expected.T, atol=1e-6)
-    else:
-        assert ((found @ found.T > 0.5).sum(1) == 60).sum() >= 600
+    assert (values > 1 - 1e-9).sum() == 10
+    expected = torch.from_numpy(vectors[:, -num_dims:])
+    expected = expected / expected.norm(dim=1, keepdim=True)
+    assert torch.allclose(found @ found.T, expected @ expected.T, atol=1e-6)
+
+
+def islands(sizes):
+    """A graph of groups far apart, each image linked to 8 of its own; returns it and the groups."""
+    draws = torch.Generator().manual_seed(0)
+    truth = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    points = torch.randn(len(truth), 3, generator=draws) + 100 * truth[:, None]
+    return neighbor_graph(torch.cdist(points, points).topk(9, largest=False).indices.numpy()), truth
+
+
+def test_of_more_parts_than_clusters_none_is_divided_and_none_left_over():
+    weights, truth = islands([60] * 12)
+    found = run_kmeans(embed_graph(weights, 10), 10).clusters
+    assert all(len(found[truth == part].unique()) == 1 for part in range(12))
+    assert found.bincount(minlength=10).max() <= 180
+
+
+def test_small_parts_take_no_cluster():
+    """Copies of a picture are a part of the graph; six large groups are to be found beside five of them."""
+    draws = torch.Generator().manual_seed(0)
+    truth = torch.arange(6).repeat_interleave(150)
+    x = torch.nn.functional.normalize(torch.randn(6, 32, generator=draws), dim=1)[truth]
+    x = x + 0.1 * torch.randn(900, 32, generator=draws)
+    copies = torch.randn(5, 32, generator=draws).repeat_interleave(20, 0) + 1e-3 * torch.randn(100, 32, generator=draws)
+    x = torch.cat([x, copies])
+    found = spectral.fit(Embedding(x, torch.as_tensor(mine_neighbors(x, 15))), 6)
+    clusters = found.clusters[0][:900]
+    assert all(len(clusters[truth == group].unique()) == 1 for group in range(6)) and len(clusters.unique()) == 6
 
 
 def test_clusters_follow_the_graph_where_no_line_parts_them_and_the_head_keeps_to_the_features():

@@ -276,7 +276,7 @@ def test_a_finished_run_says_so_and_changes_nothing(root, capsys, name):
 
 
 def test_a_model_that_was_made_again_is_told_to_the_runs_that_began_with_it(root, capsys):
-    said = "pretext/model.pth.tar, which was made again since; overwrite=true starts the run again"
+    said = "pretext/model.pth.tar, which was made again since; move that folder away to start"
     assert stage("scan", root) == 0 and said not in capsys.readouterr().err
     assert stage("pretext", root, "seed=7", "overwrite=true") == 0
     for _ in range(2):

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import importlib
 import inspect
 import json
@@ -500,6 +501,21 @@ def test_runs_of_methods_are_known_by_all_their_options(name, env):
         make_plan(name, env, {name: config}, ["method_kwargs.nonsense=1"])
 
 
+def test_runs_of_a_model_that_was_made_again_are_told(env, tmp_path, capsys):
+    (job,) = make_plan("scan", env, {"scan": SCAN}, ["seed=0"]).jobs
+    p = job.config()
+    save_weights(p.pretext_model, {"x": torch.zeros(1)})
+    digest = hashlib.sha256(Path(p.pretext_model).read_bytes()).hexdigest()
+    save_weights(p.scan_model, {"model": get_model(p).state_dict(), "head": 0})
+    files.write_text(job.folder() / "config.yml", yaml.safe_dump(to_plain(p)), record=True, start=digest)
+    record = {"status": "finished", "seconds": 1.0, "result": {"acc": 0.5, "best_loss": -1.0}}
+    files.write_text(job.folder() / "run.json", json.dumps(record))
+    for number, told in ((0, False), (1, True)):
+        save_weights(p.pretext_model, {"x": torch.full((1,), float(number))})
+        runner.Runner([{}], tmp_path / "logs").run([job])
+        assert ("1 of them began with a model that was made again since" in capsys.readouterr().err) is told
+
+
 def test_a_folder_with_a_run_of_another_config_is_named_before_anything_runs(env, tmp_path, capsys):
     exp = tmp_path / "scan_other.yml"
     exp.write_text(yaml.safe_dump(load_with_bases(Path(SCAN))[0] | {"batch_size": 77}))
@@ -508,6 +524,8 @@ def test_a_folder_with_a_run_of_another_config_is_named_before_anything_runs(env
     assert job.folder() == other.folder() and runner.others_in(other) == []
     job.folder().mkdir(parents=True)
     (job.folder() / "config.yml").write_text(yaml.safe_dump(to_plain(job.config())))
+    assert runner.others_in(other) == []  # a run that kept nothing has nothing to lose
+    (job.folder() / "checkpoint.pth.tar").touch()
     assert runner.others_in(job) == [] and runner.others_in(other) == ["batch_size"]
     (Path(job.config().pretext_dir)).mkdir(parents=True)
     for made in ("pretext_model", "topk_neighbors_train_path", "topk_neighbors_val_path"):
