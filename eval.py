@@ -73,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"{path} on {len(dataset)} {args.split} images of {dataset.name}")
     scores = evaluation.scores(dataset, runtime, Places(path, args.split, args.out), args)
     if args.kmeans or args.knn:
-        is_train = args.split == "train" or not p.get("val_db_name")
-        train = dataset if is_train else get_train_dataset(p, None)
+        train = dataset if args.split == "train" or not p.get("val_db_name") else get_train_dataset(p, None)
         given = (p, evaluation.module, train, dataset, runtime)
         if args.kmeans:
             scores["kmeans"] = baselines.kmeans_scores(*given, args.kmeans_runs)
@@ -138,10 +137,9 @@ class ClusterEvaluation:
                 say(f"confusion matrix: {places('confusion_matrix.png')}")
         else:
             say("there are no labels to score with")
-        if args.visualize_prototypes and is_main():
-            path = places("prototypes.png")
-            if clusters.draw_prototypes(path, prediction, scores.get("matching", []), dataset):
-                say(f"prototypes: {path}")
+        path, wanted = places("prototypes.png"), args.visualize_prototypes and is_main()
+        if wanted and clusters.draw_prototypes(path, prediction, scores.get("matching", []), dataset):
+            say(f"prototypes: {path}")
         if args.report and is_main():
             clusters.write_report(places("report.html"), self.p, self.path, dataset, prediction, scores)
             say(f"report: {places('report.html')}")

@@ -32,6 +32,7 @@ from system.text import quoted, shown
 from utils import cli
 from utils.schema import RunName
 from utils.setups import SETUPS, stage_of, stages_until
+from utils.stage import start_of
 
 RESULTS = ("table.csv", "table.md", "scores.png", "prototypes.png", "confusion_matrices.png")
 
@@ -118,7 +119,7 @@ def check_input(plan: Plan) -> None:
     """Raise UserError when the run that a sweep starts from is not there."""
     for job in plan.jobs:
         p = job.config()
-        before = p.starts_from if p.setup == "selflabel" else SETUPS[p.setup].starts_from
+        before = start_of(p)
         if job.before is None and before:
             model = Path(p[f"{before}_model"])
             if not model.exists():

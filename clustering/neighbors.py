@@ -27,6 +27,14 @@ AGAIN = (
 ABSENT = 0.05  # share of rows that more duplicates than there are columns may have pushed out of a published file
 
 
+def limit_neighbors(wanted: int, num_images: int, num_clusters: int) -> int:
+    """Return how many neighbors to look at: at most half as many as a mean cluster has images, and one at least.
+
+    The others would be of another cluster.
+    """
+    return max(1, min(wanted, num_images // (2 * num_clusters), num_images - 1))
+
+
 def mine_over_ranks(features: Tensor | np.ndarray, k: int, backend: str = "auto", **options: Any) -> np.ndarray:
     """`mine_neighbors`, the images shared over the ranks; every rank gets the neighbors of all."""
     own = distributed.slice_of(len(features))

@@ -30,8 +30,8 @@ def fit_pca(features: Tensor, num_dims: int) -> PCA:
     """Return the first components of features [N, D]: at most num_dims, and no more than there are in the data.
 
     The sign of a direction is such that its largest entry is positive. From the covariance, or for N < D from the inner
-    products of the images, so that time grows with the smaller of the two. Eigenvectors are found on the
-    processor, as not every device can.
+    products of the images, so that time grows with the smaller of the two. Eigenvectors are found on the processor,
+    as not every device can.
     """
     mean = features.mean(0)
     centered = (features - mean).float()

@@ -23,6 +23,7 @@ from torch import Tensor
 from clustering.candidate import Candidate, Embedding, predict
 from clustering.judge import VOTE, judge, with_most_agreeing_heads
 from clustering.mining import mine_neighbors
+from clustering.neighbors import limit_neighbors
 from clustering.prediction import Prediction
 from clustering.scores import count_classes, score_clusters
 from clustering.vote import vote
@@ -83,8 +84,7 @@ def make_candidates(
     spaces = [features] if isinstance(features, Tensor) else list(features)
     dims = [space.shape[1] for space in spaces]
     whole = torch.cat([space.float() for space in spaces], dim=1)
-    # No more than half of a mean cluster: the others would be of another.
-    size = max(1, min(NUM_NEIGHBORS, len(whole) // (2 * num_clusters), len(whole) - 1))
+    size = limit_neighbors(NUM_NEIGHBORS, len(whole), num_clusters)
     if neighbors is None:
         neighbors = torch.as_tensor(mine_neighbors(whole, min(NUM_NEIGHBORS, len(whole) - 1), dims=dims))
     both = Embedding(whole, neighbors[:, : size + 1], dims)

@@ -20,6 +20,7 @@ from torch import Tensor
 from clustering.number import SMALLEST, Choice, Point, check_range, choose, search
 from methods.independent import Spaces, cluster, measure, prepare
 from report import plots
+from report.compare import MOST_SHOWN
 from system.console import say
 from system.runtime import one_thread
 from system.sections import Positive
@@ -29,7 +30,6 @@ from utils.common_config import get_backbone, get_splits, split_by_network
 from utils.stage import run_stage
 
 PICTURE = "number.png"
-MOST_SHOWN = 60  # clusters on the sheet of a number that are recorded, as many as a page shows
 
 
 def sheet(spaces: Spaces, clusters: Tensor) -> list[tuple[int, int]]:

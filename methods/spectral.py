@@ -17,6 +17,7 @@ from clustering.candidate import Candidate, Embedding, make_candidate
 from clustering.distil import distil
 from clustering.kmeans import run_kmeans
 from clustering.mining import mine_neighbors
+from clustering.neighbors import limit_neighbors
 from clustering.pca import fit_even_pca
 from models.heads import LinearHead
 from system.runtime import generator
@@ -125,7 +126,7 @@ def fit(
     near = embedding.near[:, : NUM_NEIGHBORS + 1].cpu().numpy()
     own = head.own(features[rows.to(features.device)])
     if len(rows) < len(features):
-        near = mine_neighbors(own, max(1, min(near.shape[1] - 1, len(rows) // (2 * num_clusters))), dims=dims)
+        near = mine_neighbors(own, limit_neighbors(near.shape[1] - 1, len(rows), num_clusters), dims=dims)
     graph = neighbor_graph(near)
     kept = in_large_parts(graph, num_clusters)
     cut = run_kmeans(embed_graph(graph[kept][:, kept], num_clusters, seed), num_clusters, seed)

@@ -6,6 +6,7 @@ The tables below are the recipes; `choose` turns a row into the configs of three
 from dataclasses import dataclass
 from typing import Any
 
+from clustering.neighbors import limit_neighbors
 from data.augment import AUGMENTATIONS
 from recipes.look import Look
 from system.sections import section_of
@@ -168,11 +169,6 @@ def _common(look: Look, num_clusters: int, network: Network, kind: str) -> dict[
     return config
 
 
-def _num_neighbors(wanted: int, look: Look, num_clusters: int) -> int:
-    """No more neighbors than half of a mean cluster: the others would be of another."""
-    return max(1, min(wanted, look.num_images // (2 * num_clusters), look.num_images - 1))
-
-
 def _mining(look: Look) -> dict[str, Any]:
     return {"num_mined_train": min(20, look.num_images - 1), "num_mined_val": min(5, look.num_images - 1)}
 
@@ -200,7 +196,7 @@ def _sign_stages(look: Look, num_clusters: int, network: Network) -> dict[str, d
         },
         "scan": {
             **views,
-            "num_neighbors": _num_neighbors(10, look, num_clusters),
+            "num_neighbors": limit_neighbors(10, look.num_images, num_clusters),
             "num_heads": 10,  # cheap, and the label-free choice among them keeps clear of bad starts
             "criterion": "scan",
             "criterion_kwargs": {"entropy_weight": 5.0},
@@ -259,7 +255,7 @@ def _picture_stages(look: Look, num_clusters: int, network: Network) -> dict[str
         },
         "scan": {
             **strong,
-            "num_neighbors": _num_neighbors(20, look, num_clusters),
+            "num_neighbors": limit_neighbors(20, look.num_images, num_clusters),
             "num_heads": 5 if small else 1,
             "criterion": "scan",
             "criterion_kwargs": {"entropy_weight": 5.0},

@@ -22,8 +22,8 @@ from system.errors import ConfigError
 from system.files import REPOSITORY
 from system.lock import holder
 from system.yaml_file import load_yaml
-from training.comparison import differing_keys, to_plain
-from training.folder import CONFIG, FIRST, MODEL, RunFolder, began_with_another
+from training.comparison import to_plain
+from training.folder import CONFIG, MODEL, RunFolder, began_with_another
 from training.record import read_finished, read_record
 from utils.setups import SETUPS
 from utils.stage import keys_of
@@ -33,29 +33,30 @@ LOOK_EVERY = 0.5  # seconds
 
 def is_finished(job: Job) -> bool:
     """Whether this very run was finished before."""
-    folder = job.folder()
+    run = _folder_of(job)
     try:
-        old = load_yaml(folder / CONFIG)
+        old = load_yaml(run.folder / CONFIG)
     except ConfigError:
         return False
-    config, keys = to_plain(job.config()), keys_of(job.config())
-    if read_finished(folder) is None or (keys.has_model and not (folder / MODEL).exists()):
+    if read_finished(run.folder) is None or (run.keys.has_model and not (run.folder / MODEL).exists()):
         return False
-    differing = RunFolder(folder, config, keys).without_moves(old, differing_keys(old, config, keys))
-    return not differing and not (keys.images and keys.images.changes(folder, finished=True))
+    return not any(run.compare(old)) and not (run.keys.images and run.keys.images.changes(run.folder, finished=True))
 
 
 def others_in(job: Job) -> list[str]:
-    """The keys in which a run that is in a job's folder differs, but for those that may grow when it is continued."""
-    folder, config, keys = job.folder(), to_plain(job.config()), keys_of(job.config())
-    if config["overwrite"] or not (read_finished(folder) or any((folder / name).exists() for name in FIRST)):
-        return []  # nothing that is there is kept
+    """The keys in which a run that is in a job's folder, and would be kept, is another one."""
+    run = _folder_of(job)
+    if run.config["overwrite"] or not run.has_begun:
+        return []
     try:
-        old = load_yaml(folder / CONFIG)
+        return run.compare(load_yaml(run.folder / CONFIG))[0]
     except ConfigError:
         return []
-    differing = RunFolder(folder, config, keys).without_moves(old, differing_keys(old, config, keys))
-    return [key for key in differing if not (key in keys.growing and old[key] < config[key])]
+
+
+def _folder_of(job: Job) -> RunFolder:
+    p = job.config()
+    return RunFolder(job.folder(), to_plain(p), keys_of(p))
 
 
 def make_slots(num_jobs: int | None) -> list[dict[str, str]]:
@@ -72,8 +73,8 @@ def make_slots(num_jobs: int | None) -> list[dict[str, str]]:
     return [shared | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(num)]
 
 
-def own_part(slot: dict[str, str], device: str) -> dict[str, str]:
-    """What of a slot's environment a run on a device gets: one that names its GPU, cuda:N, counts all there are."""
+def environment_of(slot: dict[str, str], device: str) -> dict[str, str]:
+    """A slot's environment for a run on a device: one that names its GPU, cuda:N, counts all there are."""
     if not device.startswith("cuda:"):
         return slot
     return {name: value for name, value in slot.items() if name != "CUDA_VISIBLE_DEVICES"}
@@ -177,7 +178,7 @@ class Runner:
                         command,
                         stdout=log,
                         stderr=subprocess.STDOUT,
-                        env=os.environ | own_part(slot, config.device),
+                        env=os.environ | environment_of(slot, config.device),
                         start_new_session=True,
                     )
                     self._processes.add(process)

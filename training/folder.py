@@ -97,7 +97,7 @@ class RunFolder:
             self.make_ready(locked=lock_folder(self.folder))
             if self.config["overwrite"]:
                 self.clear()
-        grown = self._compare()
+        grown = self._refuse_another()
         self._check_start()
         result = read_finished(self.folder)
         model = self.folder / MODEL
@@ -117,13 +117,14 @@ class RunFolder:
         files.write_text(self.folder / CONFIG, text, record=True, **self._start)
 
     @property
-    def _has_begun(self) -> bool:
+    def has_begun(self) -> bool:
+        """Whether a run left something here that it could continue from or that is its result."""
         without_model = not self.keys.has_model and read_finished(self.folder) is not None
         return without_model or any((self.folder / name).exists() for name in FIRST)
 
     def _check_start(self) -> None:
         """Warn where the model that the run started from was trained again since; note which one it is."""
-        if not self._has_begun:
+        if not self.has_begun:
             now = _checksum(self.keys.start)
             self._start = {START: now} if now else {}
             return
@@ -138,16 +139,16 @@ class RunFolder:
         """Raise UserError when the images are no longer those that the run began with; note them when it begins."""
         if self.keys.images is None:
             return
-        found = self.keys.images.changes(self.folder, finished) if self._has_begun else ""
+        found = self.keys.images.changes(self.folder, finished) if self.has_begun else ""
         if found:
             raise UserError(
                 f"the images changed since the run in {self.folder} began ({found}); put them back, or keep this run "
                 "and start another one with run_name=NAME, or start this one again with overwrite=true"
             )
         if not finished:
-            self.keys.images.note(self.folder, again=not self._has_begun)
+            self.keys.images.note(self.folder, again=not self.has_begun)
 
-    def without_moves(self, old: Mapping[str, Any], differing: list[str]) -> list[str]:
+    def _without_moves(self, old: Mapping[str, Any], differing: list[str]) -> list[str]:
         """Without keys that say where the images are, when these hold the same images as in the config `old`."""
         images = self.keys.images
         if images is None or not set(differing) & set(images.keys) or not images.are_those_of(self.folder, old):
@@ -167,10 +168,16 @@ class RunFolder:
 
         return relative("", self.config)
 
-    def _compare(self) -> bool:
+    def compare(self, old: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Keys in which a run of the config `old` here is another one, and those with which it would only go on."""
+        differing = self._without_moves(old, differing_keys(old, self.config, self.keys))
+        grown = [key for key in differing if key in self.keys.growing and old[key] < self.config[key]]
+        return [key for key in differing if key not in grown], grown
+
+    def _refuse_another(self) -> bool:
         """Raise ConfigError where the run that is there has another config; returns whether it has grown since."""
         path = self.folder / CONFIG
-        if not path.exists() or not self._has_begun:
+        if not path.exists() or not self.has_begun:
             return False  # a run that kept nothing yet has nothing to lose
         advice = f"delete {CONFIG} to continue with the config given now, or start again with overwrite=true"
         try:
@@ -180,10 +187,7 @@ class RunFolder:
             raise UserError(f"{path} is damaged ({error}); {advice}") from error
         except UserError as error:
             raise UserError(f"{error}; {advice}") from error
-        differing = differing_keys(old, self.config, self.keys)
-        differing = self.without_moves(old, differing)
-        grown = [key for key in differing if key in self.keys.growing and old[key] < self.config[key]]
-        differing = [key for key in differing if key not in grown]
+        differing, grown = self.compare(old)
         if differing:
             raise ConfigError(
                 f"{self.folder} holds a run with another config: {', '.join(differing)} differ"

@@ -21,11 +21,9 @@ from utils.bases import COMMAND_LINE
 from utils.config import check_used, load_config
 from utils.setups import SETUPS
 
-# What may be wrong with a user's path or disk; a file that is missing may be one of this program's own.
-OF_USERS = {
-    getattr(errno, name, errno.EACCES)  # not every system knows all
-    for name in ("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ELOOP", "ENOTDIR", "EISDIR", "EINVAL", "ENOSPC", "EDQUOT")
-} | {errno.EIO, getattr(errno, "ESTALE", errno.EIO)}
+# What may be wrong with a user's path or disk, where the system knows it; a missing file may be this program's own.
+_NAMES = "EACCES EPERM EROFS ENAMETOOLONG ELOOP ENOTDIR EISDIR EINVAL ENOSPC EDQUOT EIO ESTALE"
+OF_USERS = {getattr(errno, name) for name in _NAMES.split(" ") if hasattr(errno, name)}
 
 
 def positive(text: str) -> int:

@@ -33,7 +33,7 @@ def facts_of(p: Any, reading: Reading) -> dict[str, Any]:
         "mean": strategy.mean,
         "std": strategy.std,
         "image": "upright by its EXIF orientation, RGB of 8 bits, transparent parts on white",
-        **({"wide": wide(reading)} if wide(reading) else {}),
+        **({"wide": ranges} if (ranges := wide(reading)) else {}),
         "preparation": preparation(strategy, reading),
     }
 

@@ -101,6 +101,11 @@ def _place(p: EasyDict) -> tuple[EasyDict, Runtime, str, Path, Keys]:
     return p, Runtime.of(p), stage, Path(p[f"{stage}_dir"]), keys_of(p)
 
 
+def start_of(p: EasyDict) -> str | None:
+    """The stage whose model a run begins with, if there is one."""
+    return p.starts_from if p.setup == "selflabel" else SETUPS[p.setup].starts_from
+
+
 def keys_of(p: EasyDict) -> Keys:
     """What is known of the keys of a config, and of the images that it names.
 
@@ -108,7 +113,7 @@ def keys_of(p: EasyDict) -> Keys:
     """
     by_epochs = p.scheduler != "constant" or p.scheduler_kwargs.get("warmup_epochs") or p.setup == "byol"
     growing = ("epochs",) if p.minutes is not None and not by_epochs else ()
-    before = p.starts_from if p.setup == "selflabel" else SETUPS[p.setup].starts_from
+    before = start_of(p)
     start = Path(p[f"{before}_model"]) if before else None
     return replace(KEYS, images=RunImages(p), has_model=SETUPS[p.setup].has_model, start=start, growing=growing)
 

@@ -275,18 +275,6 @@ def test_a_finished_run_says_so_and_changes_nothing(root, capsys, name):
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"} == old
 
 
-def test_a_model_that_was_made_again_is_told_to_the_runs_that_began_with_it(root, capsys):
-    said = "pretext/model.pth.tar, which was made again since; move that folder away to start"
-    assert stage("scan", root) == 0 and said not in capsys.readouterr().err
-    assert stage("pretext", root, "seed=7", "overwrite=true") == 0
-    for _ in range(2):
-        assert stage("scan", root) == 0 and said in capsys.readouterr().err
-    assert stage("scan", root, "overwrite=true") == 0 and said not in capsys.readouterr().err
-    assert stage("scan", root) == 0 and said not in capsys.readouterr().err
-    assert stage("selflabel", root) == 0  # of the scan model before
-    assert "scan/model.pth.tar, which was made again since" in capsys.readouterr().err
-
-
 def test_another_config_is_refused_by_name_and_overwrite_starts_again(reference, root, capsys):
     other = ["epochs=1", "optimizer_kwargs.weight_decay=0.5"]
     assert stage("scan", root, *other) == 2

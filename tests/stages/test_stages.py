@@ -298,15 +298,8 @@ def test_mining_does_not_replace_the_model_of_a_finished_run(tmp_path, capsys, m
     def fail(*_):
         raise UserError("the disk is full")
 
-    words = [
-        "--config_exp",
-        "configs/pretext/simclr_digits.yml",
-        f"root_dir={tmp_path}",
-        "epochs=1",
-        "width=2",
-        "batch_size=32",
-        *FEW,
-    ]
+    tiny = ["epochs=1", "width=2", "batch_size=32", *FEW]
+    words = ["--config_exp", "configs/pretext/simclr_digits.yml", f"root_dir={tmp_path}", *tiny]
     assert command("simclr", *words) == 0
     folder = tmp_path / "digits/pretext"
     before = (folder / "model.pth.tar").read_bytes()

@@ -1,5 +1,4 @@
 import csv
-import hashlib
 import importlib
 import inspect
 import json
@@ -360,6 +359,10 @@ def test_one_slot_per_gpu(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(None)] == ["4", "7"]
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(3)] == ["4", "7", "4"]
+    slot = runner.make_slots(None)[1]
+    assert runner.environment_of(slot, "cuda") == slot
+    named = runner.environment_of(slot, "cuda:0")  # by its number among all
+    assert named == {key: value for key, value in slot.items() if key != "CUDA_VISIBLE_DEVICES"}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(2)] == ["0", "0"]
@@ -367,12 +370,6 @@ def test_one_slot_per_gpu(monkeypatch):
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in runner.make_slots(None)] == ["0"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert len(runner.make_slots(None)) == 1 and "CUDA_VISIBLE_DEVICES" not in runner.make_slots(2)[1]
-
-
-def test_a_run_that_names_its_gpu_sees_all_of_them():
-    slot = {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "1"}
-    assert runner.own_part(slot, "auto") == runner.own_part(slot, "cuda") == slot
-    assert runner.own_part(slot, "cuda:0") == runner.own_part(slot, "cuda:3") == {"OMP_NUM_THREADS": "4"}
 
 
 def test_the_table_is_mean_and_deviation_over_seeds(tmp_path):
@@ -396,12 +393,14 @@ def test_a_whole_sweep_ends_with_tables_and_pictures(env, fake, tmp_path, capsys
     words = ["num_heads=1,2", "epochs=1", "seed=0,1"]
     plan = plan_of(env, *words, stage="scan", exp=SCAN)
     fake(plan.jobs, result=lambda job: {"acc": 0.5 + 0.1 * job.config().seed, "best_loss": -job.config().num_heads})
-    save_weights(Path(plan.jobs[0].config().pretext_model), {"x": torch.zeros(1)})
+    pretext = Path(plan.jobs[0].config().pretext_model)
+    save_weights(pretext, {"x": torch.zeros(1)})
     for job in plan.jobs:  # what the stand-in only touches
         torch.manual_seed(0)
         p = job.config()
         save_weights(p.scan_model, {"model": get_model(p).state_dict(), "head": 0})
-        files.write_text(job.folder() / "config.yml", yaml.safe_dump(to_plain(p)))
+        start = files.recorded_checksum(pretext)
+        files.write_text(job.folder() / "config.yml", yaml.safe_dump(to_plain(p)), record=True, start=start)
         record = {"status": "finished", "seconds": 1.0, "result": {"acc": 0.5 + 0.1 * p.seed, "best_loss": -1.0}}
         files.write_text(job.folder() / "run.json", json.dumps(record))
     assert command("sweep", "scan", "--config_env", env, "--config_exp", SCAN, *words) == 0
@@ -412,6 +411,10 @@ def test_a_whole_sweep_ends_with_tables_and_pictures(env, fake, tmp_path, capsys
         assert (folder / name).read_bytes()[:4] == b"\x89PNG"
     text = (folder / "table.md").read_text(encoding="utf-8")
     assert "over seed" in text and "python sweep.py scan" in text
+    assert "made again" not in capsys.readouterr().err
+    save_weights(pretext, {"x": torch.ones(1)})
+    assert command("sweep", "scan", "--config_env", env, "--config_exp", SCAN, *words) == 0
+    assert "4 of them began with a model that was made again since" in capsys.readouterr().err
 
 
 def test_a_missing_input_and_a_wrong_stage_are_sentences(env, capsys):
@@ -470,6 +473,7 @@ def test_the_label_free_score_of_a_run_is_the_first_that_its_stage_has(result, s
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["confidence_threshold=0.5"], "--scan_config is given, and this sweep does not run scan"),
         (["scan.seed=5", "seed=0,1"], r"give each stage a seed of its own, as in selflabel\.seed=0,1"),
         (["scan.epochs=1", "patience=1,2", "simclr.use_ema=true"], "use_ema has no effect on simclr"),
         (["scan.method_kwargs.x=1"], "method_kwargs"),
@@ -477,17 +481,12 @@ def test_the_label_free_score_of_a_run_is_the_first_that_its_stage_has(result, s
 )
 def test_what_a_run_would_refuse_is_refused_before_any_runs(env, words, said):
     with pytest.raises(ConfigError, match=said):
-        make_plan("selflabel", env, {"selflabel": SELFLABEL}, words)
+        make_plan("selflabel", env, {"selflabel": SELFLABEL, "scan": SCAN}, words)
 
 
 def test_a_seed_of_every_stage(env):
     plan = make_plan("selflabel", env, {"selflabel": SELFLABEL}, ["scan.seed=5", "selflabel.seed=0,1"])
     assert [(job.stage, job.config().seed) for job in plan.jobs] == [("scan", 5), ("selflabel", 0), ("selflabel", 1)]
-
-
-def test_a_config_of_a_stage_that_does_not_run_is_refused(env):
-    with pytest.raises(ConfigError, match="--scan_config is given, and this sweep does not run scan"):
-        make_plan("selflabel", env, {"selflabel": SELFLABEL, "scan": SCAN}, ["confidence_threshold=0.5"])
 
 
 @pytest.mark.parametrize("name", ["kmeans", "candidates", "iic", "number"])
@@ -501,34 +500,15 @@ def test_runs_of_methods_are_known_by_all_their_options(name, env):
         make_plan(name, env, {name: config}, ["method_kwargs.nonsense=1"])
 
 
-def test_runs_of_a_model_that_was_made_again_are_told(env, tmp_path, capsys):
-    (job,) = make_plan("scan", env, {"scan": SCAN}, ["seed=0"]).jobs
-    p = job.config()
-    save_weights(p.pretext_model, {"x": torch.zeros(1)})
-    digest = hashlib.sha256(Path(p.pretext_model).read_bytes()).hexdigest()
-    save_weights(p.scan_model, {"model": get_model(p).state_dict(), "head": 0})
-    files.write_text(job.folder() / "config.yml", yaml.safe_dump(to_plain(p)), record=True, start=digest)
-    record = {"status": "finished", "seconds": 1.0, "result": {"acc": 0.5, "best_loss": -1.0}}
-    files.write_text(job.folder() / "run.json", json.dumps(record))
-    for number, told in ((0, False), (1, True)):
-        save_weights(p.pretext_model, {"x": torch.full((1,), float(number))})
-        runner.Runner([{}], tmp_path / "logs").run([job])
-        assert ("1 of them began with a model that was made again since" in capsys.readouterr().err) is told
-
-
-def test_a_folder_with_a_run_of_another_config_is_named_before_anything_runs(env, tmp_path, capsys):
+def test_a_folder_with_a_run_of_another_config_is_named(env, tmp_path):
     exp = tmp_path / "scan_other.yml"
     exp.write_text(yaml.safe_dump(load_with_bases(Path(SCAN))[0] | {"batch_size": 77}))
-    (job,) = make_plan("scan", env, {"scan": SCAN}, ["seed=0"]).jobs
-    (other,) = make_plan("scan", env, {"scan": str(exp)}, ["seed=0"]).jobs
-    assert job.folder() == other.folder() and runner.others_in(other) == []
-    job.folder().mkdir(parents=True)
-    (job.folder() / "config.yml").write_text(yaml.safe_dump(to_plain(job.config())))
-    assert runner.others_in(other) == []  # a run that kept nothing has nothing to lose
-    (job.folder() / "checkpoint.pth.tar").touch()
-    assert runner.others_in(job) == [] and runner.others_in(other) == ["batch_size"]
-    (Path(job.config().pretext_dir)).mkdir(parents=True)
-    for made in ("pretext_model", "topk_neighbors_train_path", "topk_neighbors_val_path"):
-        Path(job.config()[made]).touch()
-    assert command("sweep", "scan", "--config_env", env, "--config_exp", exp, "seed=0") == 2
-    assert "of other batch_size; move it away, or add the word batch_size=…" in capsys.readouterr().err
+    plan, other = (make_plan("scan", env, {"scan": str(path)}, ["seed=0"]) for path in (SCAN, exp))
+    folder = plan.jobs[0].folder()
+    folder.mkdir(parents=True)
+    (folder / "config.yml").write_text(yaml.safe_dump(to_plain(plan.jobs[0].config())))
+    sweep.check_folders(other)  # a run that kept nothing has nothing to lose
+    (folder / "checkpoint.pth.tar").touch()
+    sweep.check_folders(plan)
+    with pytest.raises(ConfigError, match="of other batch_size; move it away, or add the word batch_size=…"):
+        sweep.check_folders(other)
