@@ -32,7 +32,7 @@ from training.comparison import to_plain
 from utils import baselines, cli, clusters, engines, pretext
 from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
 from utils.config import require
-from utils.readings import recorded_classes, recorded_values
+from utils.readings import read_by, recorded_classes, recorded_values
 from utils.setups import SETUPS
 
 
@@ -67,7 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     advice = "check the path" if args.model else f"train it ({command}), or name a file with --model"
     evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, runtime, advice)
     names = recorded_classes(p, path.parent)
-    dataset = get_val_dataset(p, classes=names) if args.split == "val" else get_train_dataset(p, None)
+    if args.split == "val":
+        dataset = get_val_dataset(p, classes=names, reading=read_by(path.parent))
+    else:
+        dataset = get_train_dataset(p, None)
     if (args.kmeans or args.knn) and not dataset.has_labels:
         raise UserError(f"--kmeans and --knn are scored by labels, and the {args.split} split has none; leave them out")
     say(f"{path} on {len(dataset)} {args.split} images of {dataset.name}")

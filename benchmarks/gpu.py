@@ -31,7 +31,7 @@ from clustering.features import Embedder
 from clustering.mining import mine_neighbors
 from clustering.scores import score
 from clustering.validation import VALIDATION_COLUMNS, validation_loss
-from data.augment import build_evaluation
+from data.augment import Evaluation
 from models import build_backbone
 from system.runtime import Runtime
 from tests.gpu.checks import CHECKS
@@ -89,7 +89,7 @@ Job = tuple[str, Callable[[], Any], int, dict[str, Any]]  # what, how, how many 
 
 def _inference(args: argparse.Namespace, runtime: Runtime) -> Iterator[Job]:
     backbone = runtime.place(build_backbone("resnet50", "imagenet")["backbone"])
-    dataset, strategy = make_images(args.num_inferred, args.crop), build_evaluation(args.crop, NORMALIZE)
+    dataset, strategy = make_images(args.num_inferred, args.crop), Evaluation(args.crop, NORMALIZE)
     for dtype in dict.fromkeys((runtime.inference, runtime.training)):
         call = partial(Embedder(strategy, runtime, args.batch_size).embed, backbone, dataset, dtype=dtype)
         name = f"inference {str(dtype).removeprefix('torch.')}"

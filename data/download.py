@@ -1,6 +1,7 @@
 """Fetch a published archive once, whatever number of processes ask for it, or say in a sentence why not."""
 
 import contextlib
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +51,9 @@ def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: 
     for candidate in (root / folder, root):
         if not missing(candidate):
             return candidate
+    first = f"{folder}/{missing(root / folder)[0]}"
     if _forbidden:
-        raise NotHereError(f"{name} is not in {root} (no {folder}/{missing(root / folder)[0]})")
+        raise NotHereError(f"{name} is not in {root} (no {first})")
     try:
         with locked(root / f".{folder.replace('/', '-')}.lock"):
             lacking = missing(root / folder)
@@ -63,7 +65,7 @@ def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: 
     except Exception as error:  # torchvision lets all through: no network, no room, no permission, a broken archive
         reason = " ".join(str(getattr(error, "reason", None) or error).split())
         raise UserError(
-            f"{name} is not in {root} (no {folder}/{missing(root / folder)[0]}) and cannot be downloaded from {url} "
+            f"{name} is not in {root} (no {first}) and cannot be downloaded from {url} "
             f"({reason}); put {folder} there yourself, or name the directory that holds it: "
             f"data_paths.{name}=DIR (or in env.yml)"
         ) from error
@@ -78,14 +80,39 @@ def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: 
 
 def _download(name: str, root: Path, wanted: dict[str, str]) -> None:
     """Fetch archives, which are unpacked, and packed files, which stay as they are: `{url: md5}`."""
-    from torchvision.datasets.utils import download_and_extract_archive, download_url
+    from torchvision.datasets.utils import download_url
 
     say(f"downloading {name} to {root}")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
         for url, md5 in wanted.items():
-            fetch = download_and_extract_archive if url.endswith(".tar.gz") else download_url
-            fetch(url, str(root), md5=md5)
+            came = root / url.rpartition("/")[2]
+            try:
+                download_url(url, str(root), md5=md5)
+            except RuntimeError as error:  # of a wrong checksum
+                raise UserError(
+                    f"{came} came and is not the published file, by its checksum; a proxy or a login page may have "
+                    "answered, or the connection broke"
+                ) from error
+            if url.endswith(".tar.gz"):
+                _unpack(came, root)
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _unpack(archive: Path, root: Path) -> None:
+    """Unpack an archive next to itself, then move what is missing into place: a file there is whole."""
+    from torchvision.datasets.utils import extract_archive
+
+    made = root / f".{archive.name}.unpacking"  # under the lock: one that is there was left by a process that died
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        extract_archive(str(archive), str(made))
+        for path in sorted(made.rglob("*")):
+            target = root / path.relative_to(made)
+            if path.is_file() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

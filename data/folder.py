@@ -52,8 +52,9 @@ def build(
         classes: names of the classes in the order of their numbers.
         labels: a .csv file with the columns path, relative to the directory, and label; without a row: unknown.
             A run does not notice an edit of it.
-        resize: what the short side is scaled to; by default the crop size, divided by 0.875 where images are streamed.
-        stream: whether images are decoded while training; auto: where they would not fit into memory.
+        resize: what the short side is scaled to; by default the crop size, divided by 0.875 where images are streamed,
+            and in a validation split as in training.
+        stream: whether images are decoded while training; auto: where a split would take more than 8 GB of memory.
         cache_dir: where decoded images are kept between runs.
         values: those by which wide gray was read before; without them the images are looked at.
         on_bad_image: whether an image that cannot be read ends the run or is left out.
@@ -128,8 +129,11 @@ def find_labels(paths: Sequence[str], classes: Sequence[str] | None) -> tuple[li
         return [printable(parts[0]) for parts in folders], ""
     depth = len(_wrappers(paths))
     if not all(len(parts) > depth for parts in folders):
-        alone = depth and not any(len(parts) > depth for parts in folders)
-        return None, " (they are in one folder)" if alone else ""
+        if not any(len(parts) > depth for parts in folders):
+            return None, " (they are in one folder)" if depth else ""
+        above = [path for path, parts in zip(paths, folders, strict=True) if len(parts) <= depth]
+        others = f" and {len(above) - 1:,} more are" if len(above) > 1 else " is"
+        return None, f" ('{shown(above[0])}'{others} in none of the folders)"
     labels = [printable(parts[depth]) for parts in folders]
     if not classes and max(Counter(labels).values()) == 1:
         return None, " (every folder holds one image)"

@@ -110,8 +110,9 @@ class ViewLoader:
     def compile(self) -> None:
         """Have the strategies compiled, where the runtime compiles and views are made here, not in workers."""
         if self.runtime.compiles and self.dataset.images is not None:
+            num_images = (self._own.stop - self._own.start) * min(self.steps_at_once, len(self))
             for strategy in set(self.strategies):
-                strategy.compile(self.runtime.guarded_compile)
+                strategy.compile(num_images * self.strategies.count(strategy), self.runtime.guarded_compile)
 
     def order(self, epoch: int) -> Tensor:
         """The permutation of the images that this epoch goes through, the same on every rank."""

@@ -76,7 +76,7 @@ def build(directory: Path, split: str, size: int, /, *, root: GivenPath | None =
     files = [f"{part}_X.bin" for part in parts] + [f"{part}_y.bin" for part in parts if part in LABELED]
     folder = locate("stl-10", Path(root or directory), FOLDER, files, URL, MD5)
     names = folder / NAMES
-    classes = read_bytes(names).decode("utf-8", "replace").split() if names.is_file() else CLASSES
+    classes = (read_bytes(names).decode("utf-8", "replace").split() if names.is_file() else []) or CLASSES
     counts = [_count_images(folder / f"{part}_X.bin") for part in parts]
     images = torch.empty((sum(counts), 3, SIDE, SIDE), dtype=torch.uint8)
     targets = torch.full((sum(counts),), -1)

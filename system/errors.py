@@ -11,6 +11,8 @@ class UserError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
+        if message.startswith("Caught ") and "in DataLoader worker" in message:  # a worker's, handed on as a traceback
+            message = message.rpartition(f"{type(self).__name__}: ")[2].strip()
         super().__init__(one_line(message))  # file names, keys and words of a command line may hold anything
 
 

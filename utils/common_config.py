@@ -10,17 +10,19 @@ from torch.utils.data import DataLoader
 
 from clustering.features import Embedder
 from data import DATASETS
-from data.augment import AUGMENTATIONS, Strategy, build_augmentation, build_evaluation
+from data.augment import AUGMENTATIONS, Evaluation, Strategy, build_augmentation
 from data.augment.pretrained import Pretrained
 from data.download import NotHereError
 from data.files.listing import NoImagesError
 from data.files.pool import options
+from data.files.reading import Reading
 from data.loaders import NeighborPartner, ViewLoader, WithLabeled
 from data.made_up import make_up
 from losses import CRITERIA, WITH_PRIOR, WITH_THRESHOLD
 from losses.scan import UNIFORM
 from models import build_backbone, loading, takes_stem, weights
 from models.models import ClassifierModel, ClusteringModel, ContrastiveModel, FeatureModel
+from models.plain import is_given
 from models.pretrained import build_pretrained, is_pretrained
 from system.console import say
 from system.errors import ConfigError, UserError
@@ -190,7 +192,7 @@ def get_train_transformations(p: Any) -> Strategy:
 
 def get_val_transformations(p: Any) -> Strategy:
     """The evaluation transform: center crop and normalization; raises ConfigError when the config has none."""
-    build = Pretrained if is_pretrained(p.get("backbone") or "") else build_evaluation
+    build = Pretrained if is_pretrained(p.get("backbone") or "") else Evaluation
     return build(**_evaluation_kwargs(p))
 
 
@@ -199,12 +201,16 @@ def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more
     given = {key: value for key, value in kwargs.items() if value is not None} | more
     known = (known_values(p),) if name == "folder" else ()
     try:
-        return DATASETS[name](Path(root), split, get_crop_size(p), *known, **given)
+        dataset = DATASETS[name](Path(root), split, get_crop_size(p), *known, **given)
     except NotHereError as error:  # in a dry run
         say(f"{error}, and a dry run downloads nothing: made-up images of its shape are used instead")
         return make_up(name, given.get("split") or split)
     except NoImagesError as error:
         raise UserError(f"{error}: {where_key(p, name, 'val' if split == 'val' else 'train')}") from error
+    if not is_given(p.get("backbone") or ""):
+        side = dataset.resize if dataset.images is None else dataset.images.shape[-1]
+        get_val_transformations(p).box({}, side, side)  # images that are too small for it are an error now
+    return dataset
 
 
 def get_train_dataset(p: Any, transform: Callable | None, split: str | None = None) -> Any:
@@ -215,15 +221,21 @@ def get_train_dataset(p: Any, transform: Callable | None, split: str | None = No
     return dataset
 
 
-def get_val_dataset(p: Any, transform: Callable | None = None, classes: list[str] | None = None) -> Any:
+def get_val_dataset(
+    p: Any, transform: Callable | None = None, classes: list[str] | None = None, reading: Reading | None = None
+) -> Any:
     """The validation split; without `val_db_name` it is the training split.
 
-    `classes` are the training split's names, whose numbers a folder's labels then take.
+    `classes` are the training split's names, whose numbers a folder's labels then take, and `reading` is how its images
+    were read: by default a folder's short side becomes as long, so that both splits show as much of an image.
     """
     if not p.get("val_db_name"):
         return get_train_dataset(p, transform)
     kwargs = dict(p.get("val_db_kwargs") or {})
-    more = {"classes": classes} if classes and p["val_db_name"] == "folder" else {}
+    more: dict[str, Any] = {}
+    if p["val_db_name"] == "folder":
+        more |= {"classes": classes} if classes else {}
+        more |= {"resize": reading.side} if reading and not kwargs.get("resize") else {}
     dataset = _build_dataset(p, p["val_db_name"], "val", kwargs, **more)
     dataset.transform = transform
     return dataset
@@ -239,7 +251,8 @@ def get_splits(p: Any, run: Any, split: str | None = None) -> tuple[Any, Any]:
         run.note(images=train.reading.to_record())
     # Where there is no other, the training split is decoded once and serves as both.
     split_differs = split is not None and p["train_db_name"] == "stl-10"
-    val = get_val_dataset(p, classes=train.classes) if p.get("val_db_name") or split_differs else train
+    differs = p.get("val_db_name") or split_differs
+    val = get_val_dataset(p, classes=train.classes, reading=train.reading) if differs else train
     labels = f"{len(train.classes)} classes" if train.has_labels else "no labels"
     say(f"{len(train):,} training and {len(val):,} validation images of {train.name}, {labels}")
     return train, val

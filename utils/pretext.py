@@ -239,7 +239,7 @@ def mine_only(p: EasyDict, path: str | None) -> int:
     advice = "check the path" if path else "name the weights with --model FILE, or train them: leave out --mine_only"
     model = get_model(p, path or next(filter(os.path.exists, own), own[0]), advice)
     train = get_train_dataset(p, None)
-    val = get_val_dataset(p, classes=train.classes)
+    val = get_val_dataset(p, classes=train.classes, reading=train.reading)
     num_to_mine(p, train, val)  # what would fail after files are removed fails before it
     if distributed.is_main():
         with usable(Path(p.pretext_dir), "set root_dir"):

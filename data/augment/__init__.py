@@ -7,7 +7,7 @@ from data.augment.padded import PaddedCrop
 from data.augment.pretrained import Pretrained
 from data.augment.simclr import SimCLR
 from data.augment.standard import Standard
-from data.augment.strategy import Evaluation, Normalize, Strategy, build_evaluation
+from data.augment.strategy import Evaluation, Normalize, Strategy
 from data.augment.strong import Strong
 from system.sections import look_up
 
@@ -22,7 +22,7 @@ AUGMENTATIONS: dict[str, type[Strategy]] = {
     "pretrained": Pretrained,
 }
 
-__all__ = ["AUGMENTATIONS", "Evaluation", "Normalize", "Strategy", "build_augmentation", "build_evaluation"]
+__all__ = ["AUGMENTATIONS", "Evaluation", "Normalize", "Strategy", "build_augmentation"]
 
 
 def build_augmentation(strategy: str, **kwargs: Any) -> Strategy:

@@ -17,6 +17,7 @@ class Pretrained(Strategy):
     `crop_mode: squash` brings both sides to the same length first, so that the crop keeps that share of both. The
     result is that of PIL's resize to `crop_size / crop` (rounded as torchvision and timm do) and torchvision's
     CenterCrop, to one of 256 levels, except where the filter overshoots black or white between its two directions.
+    Streamed images are another matter: workers resize what is cut out bilinearly, whatever the `interpolation`.
 
     Args:
         crop_size: side of the result.

@@ -48,11 +48,11 @@ class Strategy:
         self.size, self.mean, self.std = crop_size, tuple(normalize.mean), tuple(normalize.std)
         self._normalization: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._compiled: Callable[[Tensor, Params], Tensor] | None = None
-        self._compiled_shape: torch.Size | None = None
+        self._compiled_for = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker gets: nothing that lies on a device, and nothing compiled."""
-        return {**vars(self), "_normalization": {}, "_compiled": None, "_compiled_shape": None}
+        return {**vars(self), "_normalization": {}, "_compiled": None}
 
     def __init_subclass__(cls) -> None:
         if "__init__" in vars(cls):
@@ -112,25 +112,28 @@ class Strategy:
         self._constants(device)  # a compiled graph that made them itself would be compiled again once they are there
         if device.type != "cpu":
             return function(images, params)
-        # Chunks of the same size, as far as it goes: a compiled graph holds for one.
-        num_chunks = math.ceil(len(images) * self.size**2 / self.chunk_pixels) or 1
-        chunk = math.ceil(len(images) / num_chunks) or 1
+        chunk = self._chunk(len(images), device)
         views = torch.empty(len(images), 3, self.size, self.size)
         for i in range(0, len(images), chunk):
             part = {name: value[i : i + chunk] for name, value in params.items()}
             views[i : i + chunk] = function(images[i : i + chunk], part)
         return views
 
-    def compile(self, compiler: Callable[..., Any] | None = None) -> None:
-        """Have `run` use torch.compile, or another compiler, for the shape it meets first, and `apply` for others."""
-        self._compiled = (compiler or torch.compile)(self.apply, dynamic=False)
+    def _chunk(self, num_images: int, device: torch.device) -> int:
+        """How many images of a batch are worked on at a time: the same number, as far as it goes."""
+        if device.type != "cpu":
+            return num_images
+        num_chunks = math.ceil(num_images * self.size**2 / self.chunk_pixels) or 1
+        return math.ceil(num_images / num_chunks) or 1
+
+    def compile(self, num_images: int, compiler: Callable[..., Any] | None = None) -> None:
+        """Have `run` use torch.compile, or another compiler, for batches of `num_images`; others are not compiled."""
+        self._compiled, self._compiled_for = (compiler or torch.compile)(self.apply, dynamic=False), num_images
 
     def _apply(self, images: Tensor, params: Params) -> Tensor:
-        if self._compiled is None:
+        if self._compiled is None or len(images) != self._chunk(self._compiled_for, images.device):
             return self.apply(images, params)
-        self._compiled_shape = self._compiled_shape or images.shape
-        function = self._compiled if images.shape == self._compiled_shape else self.apply
-        return function(images, params)
+        return self._compiled(images, params)
 
     def normalize(self, images: Tensor) -> Tensor:
         """(images / 255 - mean) / std, per channel."""
@@ -176,11 +179,6 @@ class Evaluation(Strategy):
             return geometry.crop_resize(images, box.expand(len(images), 4).to(images.device), self.size)
         top, left, side, _ = box[0].tolist()
         return images[:, :, top : top + side, left : left + side].float()
-
-
-def build_evaluation(crop_size: int, normalize: Any, zoom_to: int | None = None) -> Strategy:
-    """The evaluation transform: center crop, resize, normalize; raises ConfigError for other values than it takes."""
-    return Evaluation(crop_size, normalize, zoom_to=zoom_to)
 
 
 def uniform(draws: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:

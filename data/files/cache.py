@@ -1,6 +1,5 @@
 """One pass over many image files, kept: their squares as one memory-mapped file of bytes."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -53,14 +52,14 @@ def open_cache(
     folder, side = Path(expand_path(folder)), read.side
     place = hashlib.sha256(os.fsencode(files.root.resolve())).hexdigest()[:8]
     path = folder / f"{files.name}-{split}-{side}-{place}.bin"
-    if not may_write() and _read_facts(path, files, read) is None:
-        say("a dry run writes no cache: the images that it needs are decoded, which takes longer")
-        return StreamDataset(files, side, on_bad_image, read.values)
     try:
-        with locked(path.with_suffix(".lock")) if may_write() else contextlib.nullcontext():
-            facts = _read_facts(path, files, read)
-            if facts is None:
-                facts = _write(path, files, read, on_bad_image)
+        facts = _read_facts(path, files, read)  # without a lock, as the folder may be one that can only be read
+        if facts is None and not may_write():
+            say("a dry run writes no cache: the images that it needs are decoded, which takes longer")
+            return StreamDataset(files, side, on_bad_image, read.values)
+        if facts is None:
+            with locked(path.with_suffix(".lock")):
+                facts = _read_facts(path, files, read) or _write(path, files, read, on_bad_image)
     except OSError as error:
         raise UserError(f"cache_dir {shown(folder)} cannot be used: {error.strerror or error}") from error
     bad = {i: facts["bad"][name] for i, name in enumerate(files.paths) if name in facts["bad"]}
@@ -93,8 +92,6 @@ def _read_facts(path: Path, files: ImageFiles, read: Reading) -> dict[str, Any] 
         current = current and facts.get("values", {}) == _values_of(read)
     except UserError:
         current = False
-    if not current:
-        say(f"the cache {shown(path)} is not of these images as they are now; it is written again")
     return facts if current else None
 
 
@@ -109,6 +106,8 @@ def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> d
         if written.is_symlink():
             raise UserError(f"{shown(written)} is a link, and nothing is replaced through one; give another cache_dir")
     path.with_suffix(".json").unlink(missing_ok=True)  # never an old record next to a new file
+    if path.exists():
+        say(f"the cache {shown(path)} is not of these images as they are now; it is written again")
     sources = files.fingerprint(times=True)
     bad: dict[int, str] = {}
 
@@ -126,7 +125,8 @@ def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> d
                 raise UserError(
                     f"the cache {shown(path)} needs {num_bytes / 1e9:.3g} GB and cannot be written: {error.strerror}"
                 ) from error
-        leave_out(files, bad, on_bad_image)
+        if on_bad_image != "skip" or len(bad) == len(files):
+            leave_out(files, bad, on_bad_image)  # an error where any is bad
 
     say(f"writing the cache {shown(path)} ({num_bytes / 1e9:.3g} GB), once")
     write_file(path, write, num_bytes=num_bytes, record=False)

@@ -120,7 +120,11 @@ def list_images(root: Path, folders: Sequence[str] | None = None) -> Listing:
         raise NoImagesError(f"{shown(root)} {what}; give the directory that holds the images")
     found = Listing([], Counter(), [], {})
     above = frozenset([_identity(root)])
-    pending = [("", 0, above)] if folders is None else [(f"{folder}/", 0, above) for folder in folders]
+    pending = (
+        [("", 0, above)]
+        if folders is None
+        else [(f"{folder}/", 0, above | {_identity(root / folder)}) for folder in folders]
+    )
     while pending:
         folder, num_links, above = pending.pop()
         try:

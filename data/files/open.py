@@ -37,12 +37,11 @@ def read_into_memory(files: ImageFiles, read: Reading, on_bad_image: str) -> Ima
     side = read.side
     images = torch.empty((len(files), 3, side, side), dtype=torch.uint8)
     bad: dict[int, str] = {}
-    first = 0
+    num_seen = num_good = 0
     for squares, reasons in read_squares(files.full_paths(), side, read.values):
-        images[first : first + len(squares)] = torch.from_numpy(squares)
-        first += len(squares)
+        good_ones = squares[[num_seen + i not in reasons for i in range(len(squares))]]
+        images[num_good : num_good + len(good_ones)] = torch.from_numpy(good_ones)
+        num_seen, num_good = num_seen + len(squares), num_good + len(good_ones)
         bad |= reasons
     good = leave_out(files, bad, on_bad_image)
-    if bad:
-        images = images[[i for i in range(len(files)) if i not in bad]]
-    return ImageDataset(good.name, images, good.targets, good.classes, good.paths, root=good.root)
+    return ImageDataset(good.name, images[:num_good], good.targets, good.classes, good.paths, root=good.root)

@@ -4,6 +4,7 @@ import atexit
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import weakref
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register  # before multiprocessing's own, which waits for processes that its SIGTERM does not reach
 def _end_all() -> None:
-    for process in _started:
-        if process.is_alive():
-            process.kill()
+    alive = [process for process in _started if process.is_alive()]
+    if alive and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise that one was killed
+    for process in alive:
+        process.kill()

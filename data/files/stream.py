@@ -19,10 +19,7 @@ CHECK_SIDE = 8  # JPEGs are checked at an eighth of their size: the whole file i
 
 
 class UnreadableImageError(UserError):
-    """A bad image was asked for. A DataLoader hands on a worker's error as a traceback in a string; this unwraps it."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
+    """A bad image was asked for."""
 
 
 class StreamDataset(LabeledImages):

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from data.augment import build_evaluation
+from data.augment import Evaluation
 from data.bags import BagLoader, Bags
 from data.dataset import ImageDataset
 from system.errors import ConfigError, UserError
@@ -76,7 +76,7 @@ def test_what_makes_no_bags_is_told(name):
 
 def loader(batch_size):
     data = dataset()
-    view = build_evaluation(4, {"mean": [0.5] * 3, "std": [0.5] * 3})
+    view = Evaluation(4, {"mean": [0.5] * 3, "std": [0.5] * 3})
     return BagLoader(bags(data), data, [view], batch_size, Runtime.start("cpu", "fp32"), (0, "ucc"))
 
 

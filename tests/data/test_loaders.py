@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from data.augment import build_augmentation, build_evaluation
+from data.augment import Evaluation, build_augmentation
 from data.dataset import ImageDataset
 from data.loaders import InferenceLoader, NeighborPartner, ViewLoader, count_steps_at_once
 from system.runtime import Runtime
@@ -30,7 +30,7 @@ def dataset():
 def make(dataset, runtime):
     neighbors = torch.randint(0, 45, (45, 4), generator=torch.Generator().manual_seed(1))
     strong = build_augmentation("ours", **STRONG)
-    views = [strong, build_evaluation(8, NORMALIZE), strong, build_augmentation("standard", **STANDARD)]
+    views = [strong, Evaluation(8, NORMALIZE), strong, build_augmentation("standard", **STANDARD)]
     partners = [None, None, NeighborPartner(neighbors, 3), None]
     return ViewLoader(dataset, views, 6, runtime, (0, "test"), partners)
 
@@ -65,7 +65,7 @@ def test_held_images_are_what_load_gives(dataset):
 
 
 def test_inference_goes_through_all_images_in_order(dataset, runtime):
-    loader = InferenceLoader(dataset, build_evaluation(8, NORMALIZE), 10, runtime)
+    loader = InferenceLoader(dataset, Evaluation(8, NORMALIZE), 10, runtime)
     batches = list(loader)
     assert [len(batch) for batch in batches] == [10, 10, 10, 10, 5] and len(loader) == 5
     mean, std = (torch.tensor(NORMALIZE[name])[:, None, None] for name in ("mean", "std"))

@@ -8,18 +8,21 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from easydict import EasyDict
 from PIL import Image
 
 from clustering.features import Embedder
 from data import loaders
-from data.augment import Evaluation, build_augmentation, build_evaluation
+from data.augment import Evaluation, build_augmentation
 from data.folder import build as build_folder
 from data.loaders import InferenceLoader, NeighborPartner, ViewLoader
 from models import build_backbone
 from models.models import ContrastiveModel
+from system.errors import UserError
 from system.files import REPOSITORY
 from system.runtime import Runtime
 from tests.stage import FOLDERS, command
+from utils.common_config import get_train_dataset, get_val_dataset
 
 NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 COLORS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
@@ -44,9 +47,41 @@ def folder(tmp_path_factory):
     return root
 
 
+def test_an_error_of_a_worker_is_the_sentence_alone(folder):
+    dataset = build_folder(folder / "train", "train", 20, stream=True, resize=20)
+    loader = ViewLoader(dataset, [Evaluation(32, NORMALIZE)], 8, Runtime.start("cpu", "fp32"), ("key",), num_workers=1)
+    with pytest.raises(UserError, match=r"^an image of \d+ x \d+ pixels is too small for crop_size 32") as error:
+        list(loader.epoch(0))
+    assert str(error.value).endswith("bring the images to that size")
+
+
 @pytest.fixture(scope="module")
 def dataset(folder):
     return build_folder(folder / "train", "train", 32, stream=True)
+
+
+def test_both_splits_show_as_much_of_an_image(folder, tmp_path):
+    """A split that is streamed and one that is not, of other numbers of images, would have another short side."""
+    splits = {
+        f"{split}_db_kwargs": {"root": str(folder / split), "stream": split == "train"} for split in ("train", "val")
+    }
+    p = EasyDict(splits, train_db_name="folder", val_db_name="folder", backbone="resnet8", setup="simclr")
+    p.transformation_kwargs = {"crop_size": 35, "normalize": NORMALIZE}
+    train = get_train_dataset(p, None)
+    assert train.resize == 40
+    assert get_val_dataset(p, reading=train.reading).images.shape == (12, 3, 40, 40)
+    p.val_db_kwargs.resize = 36
+    assert get_val_dataset(p, reading=train.reading).images.shape == (12, 3, 36, 36)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_images_smaller_than_the_evaluation_crop_are_an_error_at_once(folder, tmp_path, stream, capsys):
+    config = REPOSITORY / "configs/pretext/simclr_digits.yml"
+    data = f"train_db_kwargs={{root: {folder / 'train'}, stream: {stream}, resize: 20}}"
+    words = ["train_db_name=folder", "val_db_name=null", data, "transformation_kwargs.crop_size=32", "epochs=1"]
+    assert command("simclr", "--config_exp", config, *words, f"root_dir={tmp_path}") == 1
+    said = capsys.readouterr()
+    assert "an image of 20 x 20 pixels is too small for crop_size 32" in said.err and "epoch" not in said.out
 
 
 def views(size):
@@ -56,7 +91,7 @@ def views(size):
 def two_sizes(dataset, num_workers=0):
     """Two views of an image and one of a partner, of two sizes."""
     partner = NeighborPartner(torch.arange(24).roll(1)[:, None].repeat(1, 2), 1)
-    strategies = [build_evaluation(32, NORMALIZE), views(24), views(32)]
+    strategies = [Evaluation(32, NORMALIZE), views(24), views(32)]
     runtime = Runtime.start("cpu", "fp32")
     return ViewLoader(dataset, strategies, 6, runtime, (0, "test"), [None, None, partner], num_workers)
 
@@ -93,7 +128,7 @@ def test_streamed_views_are_those_of_images_in_memory(tmp_path):
         rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
         pixels = 255 * np.stack([rows, columns, (rows + columns) / 2], 2)
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.jpg", quality=95)
-    strategy, runtime = build_evaluation(28, NORMALIZE), Runtime.start("cpu", "fp32")
+    strategy, runtime = Evaluation(28, NORMALIZE), Runtime.start("cpu", "fp32")
     streamed, held = (build_folder(tmp_path, "train", 32, resize=32, stream=stream) for stream in (True, False))
     # In memory the square is cut first; of a square, the center crop is the same.
     found, expected = (torch.cat(list(InferenceLoader(data, strategy, 2, runtime))) for data in (streamed, held))
@@ -104,7 +139,7 @@ def test_streamed_views_are_those_of_images_in_memory(tmp_path):
 def test_features_too_many_for_memory_are_mapped_from_a_file(dataset, tmp_path):
     torch.manual_seed(0)
     model = ContrastiveModel(build_backbone("resnet8", "cifar", 4), "mlp", 7).train()
-    embedder = Embedder(build_evaluation(32, NORMALIZE), Runtime.start("cpu", "fp32"), batch_size=5)
+    embedder = Embedder(Evaluation(32, NORMALIZE), Runtime.start("cpu", "fp32"), batch_size=5)
     held = embedder.embed(model, dataset)
     mapped = embedder.embed_to_file(tmp_path / "features.npy", model, dataset)
     assert isinstance(mapped, np.memmap)

@@ -20,7 +20,7 @@ from torch import nn
 
 from clustering.features import Embedder
 from clustering.mining import mine_neighbors
-from data.augment import build_evaluation
+from data.augment import Evaluation
 from data.dataset import ImageDataset
 from losses import CRITERIA
 from models import build_backbone
@@ -134,7 +134,7 @@ def embedding():
     pixels = torch.randint(256, (23, 3, 8, 8), generator=torch.Generator().manual_seed(6), dtype=torch.uint8)
     dataset = ImageDataset("tiny", pixels, torch.zeros(23), ["one"], [str(i) for i in range(23)])
     model = build("simclr", torch.float32)
-    strategy = build_evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3})
+    strategy = Evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3})
     return Embedder(strategy, Runtime.start("cpu", "fp32"), 4).embed(model, dataset)
 
 

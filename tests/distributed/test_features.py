@@ -11,7 +11,7 @@ from torch import nn
 
 from clustering.features import Embedder
 from clustering.parts import Parts
-from data.augment import build_evaluation
+from data.augment import Evaluation
 from data.dataset import ImageDataset
 from system import distributed
 from system.runtime import Runtime
@@ -42,9 +42,7 @@ def interrupted(in_memory):
     """Features of a second call, what it computed on this rank, and the files that are left."""
     pixels = torch.randint(256, (NUM_IMAGES, 3, 8, 8), generator=torch.Generator().manual_seed(6), dtype=torch.uint8)
     dataset = ImageDataset("tiny", pixels, torch.zeros(NUM_IMAGES), ["one"], list(map(str, range(NUM_IMAGES))))
-    embedder = Embedder(
-        build_evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3}), Runtime.start("cpu", "fp32"), BATCH
-    )
+    embedder = Embedder(Evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3}), Runtime.start("cpu", "fp32"), BATCH)
     folder = Path(tempfile.gettempdir()) / f"parts-{os.environ.get('MASTER_PORT', os.getpid())}-{in_memory}"
     path = folder / "features.npy"
     parts = Parts(path, "these")
@@ -78,7 +76,7 @@ def one_image():
     """The features of a single image, which all ranks but the first do without."""
     pixels = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
     dataset = ImageDataset("single", pixels, torch.zeros(1), ["one"], ["0"])
-    strategy = build_evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3})
+    strategy = Evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3})
     return Embedder(strategy, Runtime.start("cpu", "fp32"), BATCH).embed(Mean(1000), dataset)
 
 

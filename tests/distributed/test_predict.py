@@ -15,7 +15,7 @@ from PIL import Image
 
 from clustering.features import Embedder
 from clustering.prediction import predict_files
-from data.augment import build_evaluation
+from data.augment import Evaluation
 from data.files.reading import Reading
 from models import build_backbone
 from models.models import ClusteringModel
@@ -50,7 +50,7 @@ def shared_out(kind):
     """What rank 0 writes of images dealt out two at a time: digests of its files, its counts, its links."""
     torch.manual_seed(0)
     model = ClusteringModel(build_backbone("resnet8", "cifar", width=4), NUM_CLUSTERS).eval()
-    embedder = Embedder(build_evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3}), Runtime.start("cpu", "fp32"))
+    embedder = Embedder(Evaluation(8, {"mean": [0.5] * 3, "std": [0.25] * 3}), Runtime.start("cpu", "fp32"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = draw_images(folder / "images")

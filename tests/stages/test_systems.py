@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 import eval as evaluation
 import predict
 from data import digits
-from data.augment import Normalize, build_evaluation
+from data.augment import Evaluation, Normalize
 from data.bags import BagLoader, Bags
 from methods import ucc
 from system.runtime import Runtime
@@ -132,7 +132,7 @@ class Told(torch.nn.Module):
 def test_counts_of_unseen_bags_are_scored(counts, share, tmp_path):
     runtime = Runtime.start("cpu")
     unseen = digits.build(tmp_path, "val", 16)
-    strategy = build_evaluation(16, Normalize(mean=[0.0] * 3, std=[1.0] * 3))
+    strategy = Evaluation(16, Normalize(mean=[0.0] * 3, std=[1.0] * 3))
     loader = BagLoader(Bags(unseen, 8, 4, ("unseen",)), unseen, [strategy], 64, runtime, ("unseen",), num_workers=0)
     assert ucc.count_accuracy(Told(counts, 4), loader, runtime) == share
 

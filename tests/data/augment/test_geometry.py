@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.augment import build_evaluation, geometry
+from data.augment import Evaluation, geometry
 from system.errors import UserError
 
 
@@ -149,7 +149,7 @@ def test_holes_span_the_center_and_are_clipped():
 def test_the_evaluation_crop_may_be_resized():
     """PIL's bilinear resize of the central crop, in whole levels."""
     images = torch.randint(256, (3, 3, 28, 28), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    strategy = build_evaluation(20, {"mean": [0.0] * 3, "std": [1.0] * 3}, zoom_to=24)
+    strategy = Evaluation(20, {"mean": [0.0] * 3, "std": [1.0] * 3}, zoom_to=24)
     found = strategy(images) * 255
     assert strategy.size == 24
     for image, view in zip(images, found, strict=True):

@@ -75,9 +75,10 @@ def test_class_directories_sort_before_their_files(tmp_path):
     assert list_images(tmp_path)[0] == ["a/0/1.png", "a/1.png", "a b/1.png", "a.c/1.png"]
 
 
-def test_one_image_outside_makes_all_unlabeled(animals):
+def test_one_image_outside_makes_all_unlabeled(animals, capsys):
     save(animals / "stray.png")
     dataset = build(animals, "train", 8)
+    assert "images without labels ('stray.png' is in none of the folders) in" in capsys.readouterr().out
     assert not dataset.has_labels
     assert dataset.classes == []
     assert dataset.paths[0] == "stray.png"

@@ -253,10 +253,20 @@ def test_cache_remembers_bad_images(root, tmp_path, capsys):
     for _ in range(2):
         capsys.readouterr()
         cached = build(root, "train", 28, cache_dir=str(store), on_bad_image="skip")
-        assert "'a/1 bad.png' (not an image); left out" in capsys.readouterr().out
+        assert capsys.readouterr().out.count("'a/1 bad.png' (not an image); left out") == 1
         assert cached.images.equal(build(root, "train", 28, on_bad_image="skip").images)
     with pytest.raises(UserError, match="1 of 7 images"):
         build(root, "train", 28, cache_dir=str(store))
+
+
+def test_a_cache_is_read_where_no_lock_can_be_taken(root, tmp_path):
+    """As in a folder that may only be read, for which the superuser has no such bounds."""
+    store = tmp_path / "cache"
+    build(root, "train", 28, cache_dir=str(store))
+    (lock,) = store.glob("*.lock")
+    lock.unlink()
+    lock.mkdir()
+    assert build(root, "train", 28, cache_dir=str(store)).images.equal(build(root, "train", 28).images)
 
 
 def test_cache_without_room(root, tmp_path, monkeypatch):
@@ -354,6 +364,26 @@ def test_imagenet_subset_with_a_bad_list(imagenet, tmp_path, text, words):
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(UserError, match=words):
         DATASETS["imagenet_50"](imagenet, "train", 224, subset_file=str(tmp_path / "list.txt"))
+
+
+def test_imagenet_is_numbered_by_the_classes_of_training(imagenet):
+    shutil.rmtree(imagenet / "ILSVRC2012_img_val" / WNIDS[0])
+    (imagenet / "ILSVRC2012_img_train" / "empty").mkdir()
+    val = DATASETS["imagenet"](imagenet, "val", 224)
+    assert (val.classes, val.targets.tolist()) == (WNIDS, [1, 1, 2, 2])
+    shutil.rmtree(imagenet / "ILSVRC2012_img_train" / WNIDS[1])
+    with pytest.raises(UserError, match=f"1 classes that are not in training: {WNIDS[1]}"):
+        DATASETS["imagenet"](imagenet, "val", 224)
+    shutil.rmtree(imagenet / "ILSVRC2012_img_train")
+    assert DATASETS["imagenet"](imagenet, "val", 224).targets.tolist() == [0, 0, 1, 1]
+
+
+def test_a_link_from_a_class_to_itself_is_not_followed(imagenet, tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{WNIDS[1]} dog")
+    (imagenet / "ILSVRC2012_img_val" / WNIDS[1] / "loop").symlink_to(".")
+    dataset = DATASETS["imagenet_50"](imagenet, "val", 224, subset_file=str(listed))
+    assert dataset.paths == [f"{WNIDS[1]}/{WNIDS[1]}_{number}.JPEG" for number in range(2)]
 
 
 def test_imagenet_missing_or_flat(tmp_path):
