@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         embedder = get_embedder(p, runtime)
         work = partial(predict_files, model, head, reading=reading, embedder=embedder)
         num_images, num_unreadable = lead(write, work)
-        skipped = f"; {num_unreadable:,} files skipped" if num_unreadable else ""
-        say(f"{num_images:,} images{skipped}")
+        skipped = f"; {num_unreadable:,} file{'' if num_unreadable == 1 else 's'} skipped" if num_unreadable else ""
+        say(f"{num_images:,} image{'' if num_images == 1 else 's'}{skipped}")
     return 0
 
 

@@ -21,6 +21,8 @@ from clustering.validation import Validator, warn_of_collapse
 from data.features import Unchanged
 from data.loaders import NeighborPartner
 from losses.scan import SCANTerms
+from models.finetune import training_mode
+from models.pretrained import is_pretrained
 from models.weights import save_weights
 from system.console import say
 from system.distributed import gather
@@ -73,7 +75,10 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     )
 
     for _ in run.epochs():
-        model.train(not p.update_cluster_head_only)
+        if p.update_cluster_head_only:
+            model.eval()
+        else:
+            training_mode(model, is_pretrained(p.backbone))
         for batch in run.steps(loader):
             total, consistency, entropy = step(forward, criterion, *batch.views)
             run.step(total, consistency=consistency, entropy=entropy)

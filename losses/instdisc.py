@@ -50,7 +50,7 @@ class InstanceNCE(nn.Module):
     loss_i = -log( P(i) / (P(i) + m/N) ) - sum_noise log( (m/N) / (P(j) + m/N) ).
 
     Args:
-        temperature: t, greater than 0.
+        temperature: t, at least 0.02.
         num_noise: m, vectors of the bank drawn for each image, uniformly, with replacement; at most N.
 
     Shape:
@@ -67,7 +67,9 @@ class InstanceNCE(nn.Module):
     """
 
     def __init__(
-        self, temperature: Temperature = 0.07, num_noise: Annotated[int, Field(ge=1, le=2**20)] = 4096
+        self,
+        temperature: Annotated[float, Field(ge=0.02)] = 0.07,  # exp(1 / t) is to be a number of float32
+        num_noise: Annotated[int, Field(ge=1, le=2**20)] = 4096,
     ) -> None:
         super().__init__()
         self.temperature, self.num_noise = temperature, num_noise

@@ -57,9 +57,10 @@ def _checked(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
     num_bytes, limit = 0, SHARED * path.stat().st_size
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
+            what = f"of type {type(value).__name__}, not a tensor" if isinstance(key, str) else "not called by a text"
             raise UserError(
-                f"{path} is not a model's weights: its entry '{shown(key, 80)}' is of type "
-                f"{type(value).__name__}, not a tensor; give a file such as model.pth.tar"
+                f"{path} is not a model's weights: its entry '{shown(key, 80)}' is {what}; give a file such as "
+                "model.pth.tar"
             )
         dense = value.layout is torch.strided and not (value.is_nested or value.is_quantized)
         if not dense or value.device.type != "cpu" or value.dtype not in DTYPES:
@@ -76,8 +77,9 @@ def _checked(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    for wrapper in ("module.", "_orig_mod.", "module."):  # of DataParallel and torch.compile, one in the other
+        if state and all(key.startswith(wrapper) for key in state):
+            state = {key.removeprefix(wrapper): value for key, value in state.items()}
     query = {key.removeprefix("encoder_q."): v for key, v in state.items() if key.startswith("encoder_q.")}
     if query:  # MoCo: its momentum encoder and queue are of no use here
         return {

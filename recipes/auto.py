@@ -22,6 +22,7 @@ from recipes.record import NUMBERS
 from recipes.refining import by_the_clock, stages_of
 from recipes.several import OF_FEATURES, features_of, own_part, thumbnail_of
 from report.compare import Clustering, write_comparison
+from system.console import say
 from system.files import is_own
 from system.runtime import Runtime
 from system.text import shown
@@ -99,10 +100,10 @@ def write_numbers(project: Project, found: Mapping[str, Any]) -> None:
         in_use = found.get("in_use", {}).get(str(number))
         tried.append(Clustering(number, "", members, scores=scores, num_used=in_use))
     title = f"{project.num_images:,} images of {Path(project.request['folder']).name}: every number that was tried"
-    lead = (
-        f"{found['sentence']}. These are quick looks at images drawn at random; the number taken is clustered in full."
-    )
+    sentence = found["sentence"][:1].upper() + found["sentence"][1:]
+    lead = f"{sentence}. These are quick looks at images drawn at random; the number taken is clustered in full."
     write_comparison(project.home / NUMBERS, title, tried, thumbnail_of(project), lead)
+    say(f"every number that was tried: {project.home / NUMBERS}")
 
 
 def take_number(project: Project, look: Look, number: int, args: argparse.Namespace, words: list[str]) -> None:

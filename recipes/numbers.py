@@ -32,5 +32,5 @@ def _parse_part(part: str, text: str) -> range:
     if least > most:
         raise argparse.ArgumentTypeError(f"{part} runs downwards; give {most}-{least}")
     if least < 2:
-        raise argparse.ArgumentTypeError(f"{part} asks for {least} clusters, but grouping needs at least 2 clusters")
+        raise argparse.ArgumentTypeError(f"{part} is too few: grouping needs at least 2 clusters")
     return range(least, min(most, least + MOST) + 1)

@@ -136,7 +136,8 @@ def _holder(text: str) -> str:
 
 def check_held(path: Path) -> None:
     """Raise UserError when a folder that this process had locked, and that holds `path`, was deleted or moved."""
-    for above in path.absolute().parents:
+    folder = path.parent.resolve()  # as it was locked: where links lead
+    for above in (folder, *folder.parents):
         file = _held_folders.get(above / LOCK)
         if file is not None and not _is_at(file, above / LOCK):
             raise UserError(

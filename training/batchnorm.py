@@ -1,6 +1,6 @@
 """BatchNorm whose statistics are those of the global batch, also on the CPU, where PyTorch has none."""
 
-from typing import Any
+import functools
 
 import torch
 from torch import Tensor, nn
@@ -63,31 +63,33 @@ class GlobalBatchNorm1d(_GlobalBatchNorm, nn.BatchNorm1d):
     """Of features `[B, C]`."""
 
 
-KINDS: dict[type[nn.Module], type[_GlobalBatchNorm]] = {
-    nn.BatchNorm2d: GlobalBatchNorm2d,
-    nn.BatchNorm1d: GlobalBatchNorm1d,
-}
+@functools.cache
+def _kinds() -> dict[type[nn.Module], type[_GlobalBatchNorm]]:
+    from timm.layers import BatchNormAct2d  # slow to import
 
+    class GlobalBatchNormAct2d(_GlobalBatchNorm, BatchNormAct2d):
+        """Of images, followed by an activation, as in the networks of timm."""
 
-def _adopt(module: Any) -> _GlobalBatchNorm:
-    # Parameters and buffers are handed over as they are: an optimizer that holds them goes on to work.
-    adopted = KINDS[type(module)](
-        module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
-    )
-    adopted._parameters.update(module._parameters)
-    adopted._buffers.update(module._buffers)
-    return adopted.train(module.training)
+        def forward_global(self, x: Tensor) -> Tensor:
+            return self.act(self.drop(super().forward_global(x)))
+
+    return {
+        nn.BatchNorm2d: GlobalBatchNorm2d,
+        nn.BatchNorm1d: GlobalBatchNorm1d,
+        BatchNormAct2d: GlobalBatchNormAct2d,
+    }
 
 
 def synchronize_batchnorm(model: nn.Module) -> nn.Module:
     """Let every BatchNorm of a model that is on its device share its statistics between the ranks.
 
-    nn.SyncBatchNorm on CUDA, one of KINDS elsewhere; state_dict keys and parameters stay the same. A subclass, such as
-    timm's that also activates, is left as it is: it is part of pretrained backbones alone, which keep their statistics.
+    PyTorch's and timm's own on CUDA, those above elsewhere; state_dict keys and parameters stay the same.
     """
-    if type(model) in KINDS:
-        on_cuda = any(parameter.is_cuda for parameter in model.parameters())
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model) if on_cuda else _adopt(model)
-    for name, child in model.named_children():
-        setattr(model, name, synchronize_batchnorm(child))
+    if any(parameter.is_cuda for parameter in model.parameters()):
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(model)
+    for module in model.modules():
+        if type(module) in _kinds():
+            module.__class__ = _kinds()[type(module)]  # with all that it holds: an optimizer's parameters are the same
     return model

@@ -261,7 +261,12 @@ class Run:
         self.values["ended"] = reason
 
     def improved(self, loss: float) -> bool:
-        """Whether a label-free loss is lower than after every epoch before; the run remembers it and its epoch."""
+        """Whether a label-free loss is lower than after every epoch before; the run remembers it and its epoch.
+
+        Raises UserError for a loss that is not a finite number: nothing of such an epoch is kept.
+        """
+        if not math.isfinite(loss):
+            raise self._diverged("the validation loss is")
         if loss >= self.values.get("best_loss", math.inf):
             return False
         self.values |= {"best_loss": loss, "best_epoch": self.epoch + 1}
@@ -286,13 +291,17 @@ class Run:
     def _check_finite(self) -> None:
         values = [*self.totals.sums.values(), *self.parts.weights]
         if values and not bool(torch.stack([value.isfinite().all() for value in values]).all()):
-            newest = self.folder / checkpoint.NEWEST
-            kept = f"the last good checkpoint is {newest}" if newest.exists() else "no checkpoint was written yet"
-            raise UserError(
-                f"loss or weights are no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch}, learning "
-                f"rate {self.parts.rate:g}; {kept}. Try a lower optimizer_kwargs.lr or precision=fp32, with another "
-                "run_name or overwrite=true"
-            )
+            raise self._diverged("loss or weights are")
+
+    def _diverged(self, what: str) -> UserError:
+        newest = self.folder / checkpoint.NEWEST
+        kept = f"the last good checkpoint is {newest}" if newest.exists() else "no checkpoint was written yet"
+        narrow = " or precision=fp32" if self.config["precision"] != "fp32" else ""
+        return UserError(
+            f"{what} no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch}, learning rate "
+            f"{self.parts.rate:g}; {kept}. Try a lower optimizer_kwargs.lr{narrow}, with another run_name or "
+            "overwrite=true"
+        )
 
     def _goodbye(self) -> str:
         whole = self._stopping.steps_are_taken

@@ -219,7 +219,7 @@ class Config(Section):
 CARRIED_OUT = {
     "overwrite", "num_workers", "eval_batch_size", "device", "precision", "compile", "log_every", "threads",
     "auto_precision", "minutes", "offline", "head_kwargs", "class_names", "checkpoint_every", "tensorboard",
-    "root_dir", "data_root", "data_paths", "neighbors",
+    "root_dir", "run_name", "data_root", "data_paths", "neighbors",
 }  # fmt: skip
 
 DEFAULTS = {

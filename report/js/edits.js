@@ -23,7 +23,11 @@ report.edits = (() => {
   // What each kind of step does to a state.
   const take = {
     name: (now, group, text) => { text ? now.names.set(group, text) : now.names.delete(group); },
-    merge: (now, group, into) => { if (!leads(now, into, group)) now.merged.set(group, into); }, // no group into itself
+    merge: (now, group, into, name) => {
+      if (leads(now, into, group)) return; // no group into itself
+      now.merged.set(group, into);
+      if (name) now.names.set(into, name);
+    },
     reject: (now, group, yes) => { yes ? now.rejected.add(group) : now.rejected.delete(group); },
     move: (now, images, group) => {
       for (const image of images) now.moved.set(image, group);
@@ -207,6 +211,7 @@ report.edits = (() => {
     nameOf,
     title,
     label,
+    since: (image) => (groupOf(image) === facts.clusters[image] ? "" : `, now: ${title(groupOf(image))}`),
     pack: () => pack(state),
     fault,
     isRejected: (group) => state.rejected.has(group),
@@ -221,7 +226,10 @@ report.edits = (() => {
       takeStored();
       if (name !== nameOf(group)) step("name", group, name);
     },
-    merge: (group, into) => step("merge", group, into),
+    merge: (group, into) => {
+      takeStored();
+      step("merge", group, into, nameOf(into) || nameOf(group)); // a name that was given is not lost
+    },
     reject: (group, yes) => step("reject", group, yes),
     move: (images, group) => step("move", images, group),
     moveAll: (pairs) => step("moves", pairs),

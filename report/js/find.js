@@ -3,7 +3,8 @@
 // is exported.
 (() => {
   const { facts, byId, all, cosines, neighbors, perImage, csv } = report;
-  const NUM_OUTLIERS = 100;
+  const MOST_OUTLIERS = 100;
+  const SHARE_OF_OUTLIERS = 0.05;
   const count = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
 
   // Groups of images that are connected by pairs of an image and one of its neighbors, above a cosine.
@@ -30,7 +31,8 @@
   function outliers() {
     const mean = (image) => cosines.subarray(image * perImage, (image + 1) * perImage).reduce((sum, one) => sum + one, 0);
     const closeness = facts.paths.map((_, image) => mean(image));
-    return facts.paths.map((_, image) => image).sort((a, b) => closeness[a] - closeness[b]).slice(0, NUM_OUTLIERS);
+    const num = Math.min(MOST_OUTLIERS, Math.ceil(SHARE_OF_OUTLIERS * facts.paths.length));
+    return facts.paths.map((_, image) => image).sort((a, b) => closeness[a] - closeness[b]).slice(0, num);
   }
 
   const lists = {

@@ -3,6 +3,7 @@
 (() => {
   const { facts, byId, all, edits, sheet } = report;
   const choose = byId("group");
+  let listed = ""; // what the images from elsewhere are, while the sheet shows such
   const count = (number) => number.toLocaleString("en");
 
   function option(value, text) {
@@ -39,20 +40,21 @@
   function update() {
     const groups = edits.groups();
     const out = edits.membersOf(edits.OUT).length ? [edits.OUT] : [];
-    fill(choose, [...groups, ...out]);
+    const isList = sheet.group() === null;
+    fill(choose, [...groups, ...out], isList ? `– ${listed} –` : "");
+    if (isList) choose.value = "";
     const there = new Set([...groups, ...out]);
     for (const button of all(".label-it")) {
       button.disabled = !there.has(edits.groupOfCluster(Number(button.dataset.cluster)));
       button.title = button.disabled ? "All its images were moved away" : "";
     }
-    const group = Number(choose.value);
+    const group = isList ? null : Number(choose.value);
     fill(byId("merge-into"), groups.filter((other) => other !== group), "merge into …");
-    // Images from elsewhere on the page may belong in any group, this one too.
-    fill(byId("move-to"), groups.filter((other) => sheet.group() === null || other !== group), "move to …");
-    const isGroup = group !== edits.OUT;
+    fill(byId("move-to"), groups.filter((other) => other !== group), "move to …");
+    const isGroup = !isList && group !== edits.OUT;
     byId("group-name").value = isGroup ? edits.nameOf(group) : "";
-    for (const field of [byId("group-name"), byId("merge-into"), byId("reject")]) field.disabled = !isGroup;
-    byId("reject").setAttribute("aria-pressed", edits.isRejected(group));
+    for (const field of ["group-name", "merge-into", "merge", "reject"]) byId(field).disabled = !isGroup;
+    byId("reject").setAttribute("aria-pressed", isGroup && edits.isRejected(group));
     byId("undo").disabled = !edits.canUndo();
     byId("redo").disabled = !edits.canRedo();
     for (const card of all(".card")) {
@@ -60,7 +62,7 @@
       card.querySelector(".given").textContent = given ? ` – ${given}` : "";
     }
     say();
-    if (sheet.group() !== null && sheet.group() !== group) sheet.open(group);
+    if (sheet.group() !== group) sheet.open(group);
     else sheet.refresh();
   }
 
@@ -73,6 +75,7 @@
 
   // Groups of images from elsewhere on the page, to be looked at and moved.
   function openImages(lists, title) {
+    listed = title;
     byId("shown-from").textContent = title + (lists.length > 1 ? ": every other group has frames" : "");
     sheet.open(lists);
     update();
@@ -85,18 +88,31 @@
     if (at >= 0 && at < choose.options.length) openGroup(Number(choose.options[at].value));
   }
 
-  const move = (group) => edits.move(sheet.selected(), group);
-  choose.addEventListener("change", () => openGroup(Number(choose.value)));
+  const shownGroup = () => Number(choose.value);
+
+  // What was moved is no longer selected: the next move is of what is selected after it.
+  function move(group) {
+    edits.move(sheet.selected(), group);
+    sheet.clear();
+    byId("sheet").focus({ preventScroll: true });
+  }
+
+  function rename() {
+    if (!byId("group-name").disabled) edits.rename(shownGroup(), byId("group-name").value);
+  }
+
+  choose.addEventListener("change", () => { if (choose.value !== "") openGroup(shownGroup()); });
   byId("previous-group").addEventListener("click", () => turn(-1));
   byId("next-group").addEventListener("click", () => turn(1));
-  byId("group-name").addEventListener("change", (event) => edits.rename(Number(choose.value), event.target.value));
-  byId("merge-into").addEventListener("change", (event) => {
-    const [group, into] = [Number(choose.value), Number(event.target.value)];
-    if (event.target.value === "") return;
-    edits.merge(group, into);
-    openGroup(into);
+  byId("group-name").addEventListener("change", rename);
+  addEventListener("pagehide", rename); // a name that was typed and not yet left
+  byId("merge").addEventListener("click", () => {
+    if (byId("merge-into").value === "") return byId("merge-into").focus();
+    const into = Number(byId("merge-into").value);
+    edits.merge(shownGroup(), into);
+    return openGroup(into);
   });
-  byId("reject").addEventListener("click", () => edits.reject(Number(choose.value), !edits.isRejected(Number(choose.value))));
+  byId("reject").addEventListener("click", () => edits.reject(shownGroup(), !edits.isRejected(shownGroup())));
   byId("move").addEventListener("click", () => {
     if (byId("move-to").value !== "") move(Number(byId("move-to").value));
     else byId("move-to").focus();
@@ -113,7 +129,8 @@
   byId("undo").addEventListener("click", edits.undo);
   byId("redo").addEventListener("click", edits.redo);
   document.addEventListener("keydown", (event) => {
-    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || event.target.matches("input, select")) return;
+    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
+    if (event.target.matches("input:not([type=range], [type=file])")) return; // a text field has an undo of its own
     event.preventDefault();
     event.shiftKey ? edits.redo() : edits.undo();
   });
@@ -125,6 +142,5 @@
   }
   edits.onChange(update);
   report.openImages = openImages;
-  update();
-  openGroup(Number(choose.value));
+  openGroup(edits.groups()[0] ?? edits.OUT);
 })();

@@ -17,7 +17,7 @@ report.map = (() => {
     const image = facts.map[point];
     const note = byId("tip");
     paint(note.firstElementChild, image);
-    note.lastElementChild.textContent = `${facts.paths[image]} · ${report.clusterOf(image)} · ${percent(facts.confidence[image])}`;
+    note.lastElementChild.textContent = `${facts.paths[image]} · ${report.clusterOf(image)} · ${percent(facts.confidence[image])}${edits.since(image)}`;
     note.hidden = false;
     const right = box.x1 + 10 + note.offsetWidth < plot.clientWidth;
     note.style.left = `${Math.max(4, right ? box.x1 + 10 : box.x0 - 10 - note.offsetWidth)}px`;
@@ -50,7 +50,7 @@ report.map = (() => {
     const { left, top } = plot.getBoundingClientRect();
     tip(point, { x0: ring.left - left, x1: ring.right - left, y0: ring.top - top });
     const image = facts.map[point];
-    byId("map-status").textContent = `${facts.paths[image]}, ${report.clusterOf(image)}, ${percent(facts.confidence[image])}`;
+    byId("map-status").textContent = `${facts.paths[image]}, ${report.clusterOf(image)}, ${percent(facts.confidence[image])}${edits.since(image)}`;
   }
 
   function zoom(factor, center) {

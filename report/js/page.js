@@ -55,7 +55,10 @@
 
   whenNear(all(".chart"), draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach(draw));
-  window.addEventListener("beforeprint", () => all(".chart").forEach((chart) => drawn.has(chart) || draw(chart)));
+  window.addEventListener("beforeprint", () => {
+    all(".card, .sheet.mistakes, #tree").forEach(paintAll);
+    all(".chart").forEach((chart) => drawn.has(chart) || draw(chart));
+  });
 
   // ---- One picture larger.
   const viewer = byId("viewer");
@@ -68,7 +71,7 @@
     paint(viewer.querySelector(".picture"), image);
     byId("viewer-path").firstElementChild.textContent = facts.paths[image];
     const target = facts.targets ? facts.targets[image] : -1;
-    byId("viewer-facts").textContent = `${clusterOf(image)}, confidence ${percent(facts.confidence[image])}` +
+    byId("viewer-facts").textContent = `${clusterOf(image)}, confidence ${percent(facts.confidence[image])}${report.edits.since(image)}` +
       (target >= 0 ? `, labeled ${facts.classes[target]}` : "");
     viewer.querySelector('[data-step="-1"]').disabled = current <= 0;
     viewer.querySelector('[data-step="1"]').disabled = current >= among.length - 1;
@@ -159,12 +162,9 @@
     card.focus({ preventScroll: true });
   }
 
-  byId("go-cluster").addEventListener("change", (event) => {
-    if (event.target.value !== "") goTo(event.target.value);
-    event.target.value = "";
-  });
+  byId("go").addEventListener("click", () => goTo(byId("go-cluster").value));
   byId("cards").addEventListener("click", (event) => {
-    const cluster = event.target.dataset?.cluster;
+    const cluster = event.target.closest(".show")?.dataset.cluster;
     if (cluster === undefined) return;
     filter.reset();
     filter.elements.cluster.value = cluster;

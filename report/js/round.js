@@ -6,7 +6,18 @@
     document.querySelector("#sheet-order [value=unsure]").remove();
     return;
   }
-  const nameOf = (image) => round.classes[round.likely[image]];
+  const hadName = new Map(); // the groups that had a name when the classifier learned it
+  for (const [group, name] of Object.entries(round.edits.names)) {
+    hadName.has(name) ? hadName.get(name).push(Number(group)) : hadName.set(name, [Number(group)]);
+  }
+
+  // What the classifier says of an image; where its groups have all been given another name since, by that.
+  function nameOf(image) {
+    const name = round.classes[round.likely[image]];
+    const [now, ...others] = new Set((hadName.get(name) ?? []).map((group) => edits.nameOf(edits.groupOfCluster(group))));
+    return now && !others.length ? now : name;
+  }
+
   const isNone = (image) => edits.groupOf(image) === edits.OUT || edits.isRejected(edits.groupOf(image));
   const differs = (image) => !isNone(image) && edits.label(image) !== nameOf(image);
 
@@ -34,11 +45,16 @@
   function take() {
     const groups = new Map(edits.groups().filter((group) => !edits.isRejected(group)).map((group) => [edits.nameOf(group), group]));
     const pairs = new Map();
-    for (const image of sheet.selected().filter((image) => groups.has(nameOf(image)))) {
+    const [selected, nameless] = [sheet.selected(), []];
+    for (const image of selected) {
       const group = groups.get(nameOf(image));
-      pairs.has(group) ? pairs.get(group).push(image) : pairs.set(group, [image]);
+      if (group === undefined) nameless.push(image);
+      else pairs.has(group) ? pairs.get(group).push(image) : pairs.set(group, [image]);
     }
     if (pairs.size) edits.moveAll([...pairs].map(([group, images]) => [images, group]));
+    if (nameless.length) byId("round-count").textContent += ` No group is called ${nameOf(nameless[0])}: what it says so of stayed.`;
+    sheet.clear();
+    byId("sheet").focus({ preventScroll: true });
   }
 
   byId("round-note").hidden = false;

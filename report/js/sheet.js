@@ -85,7 +85,7 @@ report.sheet = (() => {
 
   function place(cell, position) {
     const image = images[position];
-    const said = report.says?.(image) ?? "";
+    const said = report.says?.(image) ?? (group === null ? edits.title(edits.groupOf(image)) : "");
     cell.id = `cell-${position}`;
     cell.dataset.position = position;
     cell.style.cssText = `left:${(position % columns) * side}px;top:${Math.floor(position / columns) * side}px;width:${side - 2}px;height:${side - 2}px`;
@@ -111,6 +111,11 @@ report.sheet = (() => {
     for (const button of [byId("move"), byId("take-out"), byId("new-group")]) button.disabled = selected.size === 0;
     byId("similar").disabled = !report.perImage || !images.length;
     for (const act of listeners) act(selected.size);
+  }
+
+  function clear() {
+    selected.clear();
+    mark();
   }
 
   // The images again, as they are in the group now; the place in the sheet is kept.
@@ -205,7 +210,7 @@ report.sheet = (() => {
   byId("sheet-order").addEventListener("change", refresh);
   byId("sheet-size").addEventListener("change", layout);
   byId("select-all").addEventListener("click", () => { selected = new Set(images); mark(); });
-  byId("select-none").addEventListener("click", () => { selected.clear(); mark(); });
+  byId("select-none").addEventListener("click", clear);
 
-  return { open, refresh, selected: () => [...selected], at: () => images[current], group: () => group, onSelect: (act) => listeners.push(act) };
+  return { open, refresh, clear, selected: () => [...selected], at: () => images[current], group: () => group, onSelect: (act) => listeners.push(act) };
 })();

@@ -93,6 +93,7 @@ def test_from_clusters_to_names_for_new_images(browser, page):
     name(browser, 0, "  red   one ")
     Select(one(browser, "#group")).select_by_value("2")
     Select(one(browser, "#merge-into")).select_by_value("1")
+    press(browser, "merge")
     assert num_images(browser) == 40
     name(browser, 1, EVIL)
     select_first(browser, 30)
@@ -202,6 +203,51 @@ def test_two_tabs_that_merge_crosswise(browser, page):
     assert one(browser, "#named").text.startswith("0 of 2")
 
 
+def test_a_card_leads_to_its_group_and_leaves_the_filter(browser, page):
+    browser.execute_script("document.querySelector('.label-it[data-cluster=\"2\"]').click()")
+    assert Select(one(browser, "#group")).first_selected_option.get_attribute("value") == "2"
+    assert browser.execute_script("return document.querySelector('#filter').elements.cluster.value") == ""
+    top = "return Math.abs(document.querySelector('#label').getBoundingClientRect().top)"
+    wait(browser, lambda: browser.execute_script(top) < 50)
+
+
+def test_what_was_moved_from_a_list_is_not_moved_again(browser, page):
+    browser.execute_script("document.querySelector('[data-list=near][data-act=show]').click()")
+    chosen = Select(one(browser, "#group")).first_selected_option
+    assert chosen.text == "– Near duplicates –"
+    assert not any(one(browser, f"#{part}").is_enabled() for part in ("group-name", "merge-into", "merge", "reject"))
+    first, second = (cell.get_attribute("title").partition(":")[0] for cell in cells(browser)[:2])
+    for position, group in enumerate(("1", "2")):
+        cells(browser)[position].click()
+        Select(one(browser, "#move-to")).select_by_value(group)
+        press(browser, "move")
+        assert one(browser, "#num-selected").text == "0 selected"
+        assert browser.switch_to.active_element == one(browser, "#sheet")
+    said = {path: said for path, _, said in (cell.get_attribute("title").partition(": ") for cell in cells(browser))}
+    assert (said[first], said[second]) == ("Cluster 1", "Cluster 2")
+    Select(one(browser, "#group")).select_by_value("0")
+    assert one(browser, "#group-name").is_enabled() and one(browser, "#shown-from").text == ""
+
+
+def test_merging_waits_for_its_button_and_keeps_a_name(browser, page):
+    name(browser, 1, "cat")
+    into = one(browser, "#merge-into")
+    into.send_keys(Keys.ARROW_DOWN)
+    assert len(Select(one(browser, "#group")).options) == 3
+    Select(into).select_by_value("2")
+    press(browser, "merge")
+    assert num_images(browser) == 40 and one(browser, "#group-name").get_attribute("value") == "cat"
+    into.send_keys(Keys.CONTROL + "z")  # one step back, from wherever it is pressed but a field of text
+    assert len(Select(one(browser, "#group")).options) == 3
+    assert one(browser, "#named").text == "1 of 3 groups are named or set aside; 20 of 60 images have a label."
+
+
+def test_a_name_that_is_typed_is_kept_when_the_page_is_left(browser, page):
+    one(browser, "#group-name").send_keys("cat")
+    open_page(browser, (page / "out" / "report.html").as_uri())
+    assert one(browser, "#named").text.startswith("1 of 3")
+
+
 def test_the_sheet_by_keyboard(browser, page):
     Select(one(browser, "#group")).select_by_value("1")
     sheet = one(browser, "#sheet")
@@ -301,7 +347,8 @@ def test_duplicates_and_outliers_open_in_the_sheet_and_are_exported(browser, pag
     paths = read_clusters(page / "out" / "clusters.csv").paths
     assert sorted(row["path"].removeprefix("./") for row in told) == sorted(paths)
     groups = {row["path"].removeprefix("./"): row["group"] for row in told}
-    framed = {cell.get_attribute("title"): "framed" in cell.get_attribute("class") for cell in cells(browser)}
+    shown = {cell.get_attribute("title").partition(":")[0]: cell.get_attribute("class") for cell in cells(browser)}
+    framed = {path: "framed" in words for path, words in shown.items()}
     assert framed == {path: int(group) % 2 == 1 for path, group in groups.items() if path in framed}
     assert set(framed.values()) == {False, True}
     clusters = dict(zip(paths, read_clusters(page / "out" / "clusters.csv").clusters, strict=True))
@@ -351,6 +398,12 @@ def test_another_round_begins_with_what_the_classifier_doubts(browser, page):
     assert [row["label"] for row in told] == [likely[i] if i in order[:4] else labels[i] for i in range(60)]
     by_hand = {i for i, row in enumerate(told) if row["by_hand"] == "true"}
     assert by_hand == moved | set(order[:4])
+
+    open_page(browser, report.as_uri())
+    other_names = int(one(browser, "#round-count").text.split("another name for ")[1].split()[0])
+    name(browser, Select(one(browser, "#group")).options[1].get_attribute("value"), "kitten")
+    assert f"another name for {other_names} image" in one(browser, "#round-count").text  # a name that is spelled anew
+    press(browser, "undo", "undo")  # the field was emptied first
 
     # Edits accumulate: the page goes on from what it was given, and from what was done in it since.
     waiting = len({0, 9} - set(order[:4])) > 0

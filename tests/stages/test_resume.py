@@ -477,6 +477,18 @@ def test_weights_that_blow_up_between_two_looks_are_never_saved(root, capsys):
     assert not list((root / "digits/scan/x").glob("*.pth.tar"))
 
 
+def test_a_validation_loss_that_is_not_finite_leaves_the_model_that_was_best(reference, root, capsys):
+    folder = root / "digits/scan/x"
+    real = Run.improved
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "improved", lambda run, loss: real(run, float("nan") if run.epoch == 1 else loss))
+        assert stage("scan", root, "run_name=x") == 1
+    assert "the validation loss is no longer finite at epoch 2, step" in capsys.readouterr().err
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
+    files.verify_file(folder / "model.pth.tar")
+    assert_ends_the_same(reference, root)
+
+
 def test_an_epoch_without_a_confident_sample_says_where_they_would_appear(root, capsys):
     """Also when the highest confidence was seen before an interruption."""
     never = "confidence_threshold=1.0"

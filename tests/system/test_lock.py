@@ -50,6 +50,19 @@ def test_who_holds_a_folder(tmp_path, holder):
     lock.lock_folder(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["real/run", "link/run", "real/../real/run"])
+def test_a_folder_that_was_moved_away_is_noticed_however_it_is_called(tmp_path, name):
+    (tmp_path / "real" / "run").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    folder = tmp_path / name
+    lock.lock_folder(folder)
+    lock.check_held(folder / "model")
+    (tmp_path / "real" / "run").rename(tmp_path / "real" / "elsewhere")
+    folder.mkdir()
+    with pytest.raises(UserError, match="was deleted, moved or replaced while this run was at work"):
+        lock.check_held(folder / "model")
+
+
 @pytest.mark.slow
 def test_a_lock_file_without_a_name(tmp_path, holder):
     (tmp_path / ".lock").write_text("")

@@ -1,6 +1,9 @@
+import copy
+
 import pytest
 import torch
 import torch.multiprocessing as mp
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from models import build_backbone
@@ -78,6 +81,14 @@ def test_synchronize_replaces_and_keeps():
     assert all(a is b for a, b in zip(synchronized.parameters(), parameters, strict=True))
     assert not synchronized.bn1.training
     assert synchronized.layer1[0].bn1.training
+
+
+def test_timms_batchnorm_activates_after_it():
+    norm = BatchNormAct2d(4, act_layer=nn.SiLU).double()
+    same = synchronize_batchnorm(nn.Sequential(copy.deepcopy(norm)))[0]
+    torch.testing.assert_close(same.forward_global(batch()), norm(batch()))
+    torch.testing.assert_close(same.state_dict(), norm.state_dict())
+    torch.testing.assert_close(same.eval()(batch()), norm.eval()(batch()))
 
 
 def on_one_rank(rank, folder):
