@@ -38,7 +38,7 @@ from typing import Any
 import system.waiting  # noqa: F401  # before anything that loads PyTorch
 from recipes.auto import Auto, read_number, take_number, write_number_config, write_numbers
 from recipes.configs import NUMBER
-from recipes.features import SCRATCH, identity
+from recipes.features import SCRATCH, check_features, identity
 from recipes.links import find_sorter, link
 from recipes.look import Look
 from recipes.opening import find_look, open_project
@@ -82,9 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     project = Project(output, request)
 
-    look = find_look(root, max(numbers, default=2))
-    limits = auto.within(look.num_images) if auto else None
+    check_features(args.features)
     with project.hold():
+        look = find_look(root, max(numbers, default=2))
+        limits = auto.within(look.num_images) if auto else None
         began, number = recorded_number(project.folder)
         if began and not again:
             request["num_clusters"] = number

@@ -28,6 +28,7 @@ from system.distributed import is_main
 from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.runtime import Runtime
+from system.text import quoted
 from training.comparison import to_plain
 from utils import baselines, cli, clusters, engines, pretext
 from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = Path(args.model or p[f"{stage}_model"])
     p.image_values = recorded_values(path.parent)
     Targets({"--json": args.json}, [], [path, Path(args.config_exp)])  # what is in the way is said before it is scored
-    command = f"python {SETUPS[p.setup].script} --config_exp {args.config_exp}"
+    command = quoted(["python", *SETUPS[p.setup].script.split(), "--config_exp", args.config_exp, *args.overrides])
     advice = "check the path" if args.model else f"train it ({command}), or name a file with --model"
     evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, runtime, advice)
     names = recorded_classes(p, path.parent)
@@ -133,9 +134,14 @@ class ClusterEvaluation:
     def scores(self, dataset: Any, runtime: Runtime, places: Places, args: Any) -> dict[str, Any]:
         """Print and return the scores; draw them, and what else is asked for, at `places`."""
         prediction = clusters.predict_split(self.p, self.model, self.head, dataset, runtime)
+        found = prediction.probabilities.shape[1]
+        if found != self.p.num_classes:
+            say(
+                f"{self.path} has {found} clusters, which count, and not num_classes={self.p.num_classes} of the config"
+            )
         scores = clusters.score_prediction(prediction, dataset)
         if scores:
-            say(clusters.words(scores, prediction.probabilities.shape[1]), "green")
+            say(clusters.words(scores, found), "green")
             if is_main() and clusters.draw_confusion(places("confusion_matrix.png"), scores, dataset):
                 say(f"confusion matrix: {places('confusion_matrix.png')}")
         else:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clustering.validation import Validator, warn_of_collapse, warn_of_lost_confidence
+from clustering.validation import HeadScores, Validator, warn_of_collapse, warn_of_lost_confidence
 from losses.fixmatch import FixMatch
 from losses.selflabel import ConfidenceBasedCE, Labels
 from models.finetune import train_last, training_mode
@@ -106,10 +106,10 @@ def train(p: Any, run: Run) -> dict[str, Any]:
         scores = validator.best_head(run.model)
         if run.improved(scores.loss):
             save_weights(Path(p.selflabel_dir) / "model-best.pth.tar", run.model.state_dict(), setup="selflabel")
-        run.values["last_loss"] = scores.loss
+        run.values |= {"last_loss": scores.loss, "emptied": num_used(start) - num_used(scores)}
         if p.patience:
             losses = [start.loss, *(line["val_loss"] for line in run.metrics), scores.loss]
-            if (scores.cluster_sizes > 0).sum() < (start.cluster_sizes > 0).sum():
+            if run.values["emptied"] > 0:
                 run.end("clusters emptied")
             elif len(losses) - 1 - losses.index(min(losses)) >= p.patience:
                 run.end(f"no lower validation loss for {p.patience} epochs")
@@ -119,6 +119,11 @@ def train(p: Any, run: Run) -> dict[str, Any]:
 
     save_weights(p.selflabel_model, run.model.state_dict(), setup="selflabel")
     return clusters.final_scores(p, p.selflabel_model, val_set, run.runtime) | run.values
+
+
+def num_used(scores: HeadScores) -> int:
+    """How many clusters hold a validation image."""
+    return int((scores.cluster_sizes > 0).sum())
 
 
 def nothing_confident(threshold: float, epoch: int, highest: float) -> str:

@@ -25,6 +25,7 @@ from sweeps import figures, summary
 from sweeps.plan import Plan, make_plan
 from sweeps.runner import Runner, make_slots, others_in
 from system import owned
+from system.bounded import map_array
 from system.console import say, say_block, warn
 from system.errors import ConfigError, UserError
 from system.paths import usable
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"the stage must be one of {', '.join(SETUPS)}, not '{shown(' '.join(stages))}'")
     given = {"pretext": args.pretext_config, "scan": args.scan_config, stage: args.config_exp}
     plan = make_plan(stage, args.config_env, given, [word for word in words if "=" in word])
+    check_neighbors(plan)
     if args.dry_run:
         for job in plan.jobs:
             say(f"{job.stage}/{job.name}: {quoted(job.arguments)}")
@@ -112,6 +114,27 @@ def check_folders(plan: Plan) -> None:
             raise ConfigError(
                 f"{job.folder()} holds a run of another config, of other {', '.join(differing)}; move it away, or add "
                 f"the word {differing[0]}=…, which the names of the new runs then hold"
+            )
+
+
+def check_neighbors(plan: Plan) -> None:
+    """Raise ConfigError where SCAN asks for more neighbors than the pretext run has, or will have, mined."""
+    for job in plan.jobs:
+        p = job.config()
+        if p.setup != "scan":
+            continue
+        path = Path(p.topk_neighbors_train_path)
+        if job.before:
+            earlier = job.before.config()
+            num = earlier.num_mined_train or SETUPS[earlier.setup].num_mined
+        elif path.exists():
+            num = map_array(path).shape[1] - 1
+        else:
+            continue  # whether it may be missing is another matter
+        if p.num_neighbors > num:
+            raise ConfigError(
+                f"num_neighbors is {p.num_neighbors}, but only {num} of each image are mined by the pretext run that "
+                f"{job.stage}/{job.name} starts from; ask for at most {num}, or mine more with num_mined_train"
             )
 
 

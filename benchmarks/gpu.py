@@ -31,12 +31,12 @@ from clustering.features import Embedder
 from clustering.mining import mine_neighbors
 from clustering.scores import score
 from clustering.validation import VALIDATION_COLUMNS, validation_loss
-from data.augment import Evaluation
+from data.augment import Evaluation, Normalize
 from models import build_backbone
 from system.runtime import Runtime
 from tests.gpu.checks import CHECKS
 
-NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+NORMALIZE = Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 
 def smoke(args: argparse.Namespace, runtime: Runtime) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def augmentation(runtime: Runtime, quick: bool) -> dict[str, Any]:
         new = _batches(strategy, images)
         results[name] = compare("view", old, new, repeats, torch.device("cpu"), num)
         if name == "SimCLR views" and can_compile(torch.device("cpu")) and not quick:
-            strategy.compile(runtime.guarded_compile)
+            strategy.compile(num, runtime.guarded_compile)
             results[f"{name}, compiled"] = compare("view", old, new, repeats, torch.device("cpu"), num)
     torch.set_num_threads(threads)
     return results

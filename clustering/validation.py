@@ -117,7 +117,7 @@ def warn_of_collapse(sizes: Tensor, num_clusters: int, cluster_prior: str | Sequ
             "higher criterion_kwargs.entropy_weight, a lower learning rate or a longer pretext task usually helps"
         )
     elif used < num_clusters and num_clusters <= int(sizes.sum()):
-        warn(f"{num_clusters - used} of {num_clusters} clusters are empty; early on this often passes")
+        warn(f"{num_clusters - used} of {num_clusters} clusters are empty; early in training this often passes")
     elif entropy_ratio < 0.5:
         warn(
             "clusters are of very unequal size; if your classes are not, raise criterion_kwargs.entropy_weight; "

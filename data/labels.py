@@ -15,13 +15,18 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")  # what no XML may ho
 
 
 def read_rows(path: Path, columns: list[str], advice: str) -> list[dict[str, str]]:
-    """The rows of a CSV file that has these columns, perhaps among others; raises UserError for any other file."""
+    """The rows of a CSV file that has these columns, perhaps among others; raises UserError for any other file.
+
+    Cells end in a comma, or in what some spreadsheets write in its place: a semicolon or a tab.
+    """
     try:
         data = read_bytes(path, MAX_BYTES)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; {advice}") from error
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")  # as spreadsheets begin their files
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    heads = {cell: next(csv.reader([text.partition("\n")[0]], delimiter=cell), []) for cell in ",;\t"}
+    delimiter = next((cell for cell, head in heads.items() if set(columns) <= {*map(str.strip, head)}), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
     try:
         found = list(reader)
     except csv.Error as error:

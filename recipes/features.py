@@ -68,9 +68,18 @@ def read_own(file: Path, look: Look) -> Features:
     return Features(f"{GIVEN}{table.dim}", why, file.resolve())
 
 
+def check_features(wanted: str) -> None:
+    """Raise ConfigError for a word of --features that stands for nothing."""
+    if not (wanted in ("auto", "embedded", SCRATCH) or is_pretrained(wanted) or is_file(wanted)):
+        raise ConfigError(
+            f"--features is '{wanted}'; it is auto, embedded, dinov2, scratch, timm/NAME, or a .npy or .parquet file"
+        )
+
+
 def choose_features(wanted: str, look: Look, quick: bool, offline: bool) -> Features:
-    """Turn `--features` into a backbone's name or `scratch`; raises ConfigError for a name that does not exist, and
-    UserError for a file that does not hold features of these images.
+    """Turn `--features` into a backbone's name or `scratch`.
+
+    Raises UserError for a file that does not hold features of these images.
 
     auto takes scratch for small gray images, else dinov2 where its weights are here or can be downloaded, else the
     embedded network.
@@ -82,10 +91,6 @@ def choose_features(wanted: str, look: Look, quick: bool, offline: bool) -> Feat
         return Features(wanted, "as asked")
     if is_file(wanted):
         return read_own(Path(expand_path(wanted)), look)
-    if wanted != "auto":
-        raise ConfigError(
-            f"--features is '{wanted}'; it is auto, embedded, dinov2, scratch, timm/NAME, or a .npy or .parquet file"
-        )
     if look.gray and look.short_side <= SIGNS_SIDE:
         return Features(SCRATCH, "small gray images: a network trained on them knows them best")
     if is_at_hand(WITHOUT_LABELS):
@@ -95,7 +100,8 @@ def choose_features(wanted: str, look: Look, quick: bool, offline: bool) -> Feat
     try:
         fetch_pretrained(WITHOUT_LABELS)
     except UserError as error:
-        return Features(embedded, f"its weights are installed; {WITHOUT_LABELS} cannot be had ({error})")
+        reason = str(error).partition("; ")[0]  # what to do about it is done here
+        return Features(embedded, f"its weights are installed; {WITHOUT_LABELS} cannot be had ({reason})")
     return Features(WITHOUT_LABELS, "its weights were trained without labels")
 
 

@@ -62,7 +62,7 @@ def open_project(project: Project, look: Look, args: Any, words: list[str], agai
         take_minutes(project, None if args.dry_run else minutes)
         take_leave_out(project, None if args.dry_run else share)
         return not project.finished
-    if again and args.dry_run and (project.folder / RECORD).exists():
+    if again and args.dry_run and project.has_run and (project.folder / RECORD).exists():
         raise ConfigError(
             f"a dry run starts nothing again, and {project.folder} is there; leave out overwrite=true, or give --output"
         )

@@ -140,11 +140,18 @@ class Project:
         )
 
     @property
+    def has_run(self) -> bool:
+        """Whether anything ran here; after a dry run there are but configs."""
+        return (self.home / ALIAS).exists()
+
+    @property
     def _what_overwrite_does(self) -> str:
         if self.rival:
             return "move it away to have a network trained there"
         if self.shared:
             return f"overwrite=true starts everything in {self.shared.folder} again, not only this number of clusters"
+        if not self.has_run:
+            return "nothing ran there yet; overwrite=true writes its configs anew"
         return "overwrite=true removes the runs here and starts again"
 
     def check_unchanged(self, files: ImageFiles) -> None:

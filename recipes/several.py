@@ -34,12 +34,12 @@ OF_FEATURES = ("train_db_kwargs", "backbone", "stem", "width", "transformation_k
 
 
 def recorded_number(output: Path) -> tuple[bool, int | None]:
-    """Whether a clustering began in a folder, and the number of clusters whose results are in the folder itself."""
+    """Whether a clustering ran in a folder, and the number of clusters whose results are in the folder itself."""
     try:
         request = read_json(output / RECORD, ProjectRecord)["request"]
     except (FileNotFoundError, UserError):  # what is wrong with it is said when it is opened
         return False, None
-    return True, request.get("num_clusters")
+    return (output / ALIAS).exists(), request.get("num_clusters")
 
 
 def project_of(shared: Project, number: int, numbers: Collection[int]) -> Project:

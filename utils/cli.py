@@ -6,7 +6,7 @@ import difflib
 import errno
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from easydict import EasyDict
@@ -17,6 +17,7 @@ from system.errors import ConfigError, UserError, out_of_memory
 from system.paths import expand_path
 from system.streams import prepare_streams, put, silence
 from system.text import WORD, one_line, shown
+from utils import schema
 from utils.bases import COMMAND_LINE
 from utils.config import check_used, load_config
 from utils.setups import SETUPS
@@ -113,10 +114,16 @@ class Parser(argparse.ArgumentParser):
         if not any(option == name or (option.startswith(name) and name.startswith("--")) for option in options):
             hint = "a name that begins with - goes after --"
             if word.startswith("--"):
-                long = [option for option in options if option.startswith("--")]
-                hint = f"did you mean {difflib.get_close_matches(name[:WORD], long, n=1, cutoff=0)[0]}?"
-            self.error(f"unknown option {shown(word.partition('=')[0])}; {hint}")
+                hint = self._hint(name[:WORD], options)
+            self.error(f"unknown option {shown(word.partition('=')[0])}{hint and f'; {hint}'}")
         return name + sign + value
+
+    def _hint(self, name: str, options: Iterable[str]) -> str:
+        key = name.removeprefix("--").partition(".")[0]
+        if key in schema.Config.model_fields and any(action.dest == "overrides" for action in self._actions):
+            return f"keys of the config are given without dashes, as in {name.removeprefix('--')}=…"
+        near = difflib.get_close_matches(name, [option for option in options if option.startswith("--")], n=1)
+        return f"did you mean {near[0]}?" if near else ""
 
     def error(self, message: str) -> NoReturn:
         """Say in one sentence what is wrong with the command line, and end the program with exit code 2."""

@@ -242,7 +242,12 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
             f"{result['scan_loss']:.4f}, best "
             f"{result['best_loss']:.4f} (epoch {result['best_epoch']}), last {result['last_loss']:.4f}"
         )
-        if result["last_loss"] > result["scan_loss"] and p.starts_from == "scan":
+        if (emptied := result.get("emptied", 0)) > 0:
+            warn(
+                f"self-labeling emptied {emptied} cluster{'' if emptied == 1 else 's'}; model-best.pth.tar or the "
+                "model that it started from may serve better: compare them with eval.py --report --model FILE"
+            )
+        elif result["last_loss"] > result["scan_loss"] and p.starts_from == "scan":
             say(
                 "the validation loss rose, as it often does while clusters get better; to compare the models, run "
                 "eval.py --report --model FILE on each"

@@ -77,5 +77,5 @@ class Strong(Strategy):
         holes = geometry.hole_mask(params["length"], params["centers"], self.size)
         return self.normalize(images.float()).masked_fill_(holes, 0)
 
-    def compile(self, compiler: Callable[..., Any] | None = None) -> None:
+    def compile(self, num_images: int, compiler: Callable[..., Any] | None = None) -> None:
         """Nothing: the groups change size with every batch, and a graph would be compiled again each time."""

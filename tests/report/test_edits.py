@@ -86,6 +86,12 @@ def test_two_columns_suffice_and_every_row_is_by_hand(tmp_path):
     assert labels.by_hand == [True, True, False, True, True]
 
 
+@pytest.mark.parametrize("cell", [b";", b"\t"])
+def test_what_spreadsheets_write_in_a_commas_place(tmp_path, cell):
+    labels = table(tmp_path, b"path,label\r\na.jpg,big cat\r\n./=b.jpg,dog\r\n".replace(b",", cell))
+    assert labels.names == ["big cat", "dog", "", "", ""]
+
+
 @pytest.mark.parametrize(
     "data, said",
     [

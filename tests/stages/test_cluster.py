@@ -387,6 +387,11 @@ def test_a_dry_run_writes_the_configs_and_runs_nothing(tmp_path, capsys):
     assert "learning features 1 epochs" in capsys.readouterr().out
     assert sorted(path.stem for path in (tmp_path / "out/configs").glob("s*.yml")) == sorted(STAGES)
     assert not (tmp_path / "out/runs").exists()
+    for words in (["--num_clusters", 4], ["--num_clusters", 3, "--no_flip"]):
+        words = [tmp_path / "images", *words, "--output", tmp_path / "out", "--dry_run", *FAST]
+        assert run(*words) == 2
+        assert "nothing ran there yet; overwrite=true writes its configs anew" in capsys.readouterr().err
+        assert run(*words, "overwrite=true") == 0 and not (tmp_path / "out" / "k04").exists()
 
 
 @pytest.mark.slow

@@ -193,12 +193,14 @@ def test_the_purity_of_a_pretext_model(site, tmp_path, name):
 
 
 @pytest.mark.parametrize("num_clusters", [1, 3, 4, 13])
-def test_as_many_clusters_as_one_likes(site, tmp_path, num_clusters):
+def test_as_many_clusters_as_one_likes(site, tmp_path, num_clusters, capsys):
     _, images, labels = site
     model = clustering(num_clusters, seed=5)
     torch.save(scan_file(model.state_dict(), 0), tmp_path / "model.pth.tar")
     code, scores = evaluate(site, tmp_path, tmp_path / "model.pth.tar", f"num_classes={num_clusters}")
-    assert code == 0
+    assert code == 0 and "which count" not in capsys.readouterr().out
+    assert evaluate(site, tmp_path, tmp_path / "model.pth.tar", "num_classes=5") == (0, scores)
+    assert f"has {num_clusters} clusters, which count, and not num_classes=5" in capsys.readouterr().out
     assert len(scores["matching"]) == min(num_clusters, 10)
     logits = published.outputs(model, images)[0]
     wanted = expected(logits, labels)
@@ -374,6 +376,6 @@ def test_a_missing_model_names_the_command_that_trains_it(site, tmp_path, capsys
     config = published.write_config(tmp_path, published.SCAN)
     words = ["--config_env", site[0] / "env.yml", "--config_exp", config, "width=4"]
     assert command("eval", *words) == 1
-    assert f"train it (python scan.py --config_exp {config})" in capsys.readouterr().err
+    assert f"train it (python scan.py --config_exp {config} width=4)" in capsys.readouterr().err
     assert command("eval", *words, "--model", tmp_path) == 1
     assert "is a folder; give a model file" in capsys.readouterr().err

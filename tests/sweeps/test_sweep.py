@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -238,6 +239,21 @@ def test_a_missing_input_and_a_wrong_stage_are_sentences(env, capsys):
     assert "scan.seed=0" in capsys.readouterr().err
     assert command("sweep", "cluster", "--config_env", env, "--config_exp", SELFLABEL) == 2
     assert command("sweep", "selflabel", "--config_env", env, "--config_exp", SELFLABEL, "--jobs", 0) == 2
+
+
+def test_more_neighbors_than_are_mined_are_refused_before_anything_runs(env, capsys):
+    words = ["scan", "--config_env", env, "--config_exp", SCAN, "--dry_run"]
+    assert command("sweep", *words, "pretext.num_mined_train=30", "num_neighbors=5,40") == 2
+    assert "num_neighbors is 40, but only 30 of each image are mined" in capsys.readouterr().err
+    assert command("sweep", *words, "pretext.epochs=1", "num_neighbors=5,40") == 2
+    assert "only 20 of each image are mined" in capsys.readouterr().err
+    assert command("sweep", *words, "num_neighbors=5,40") == 0  # nothing was mined yet
+    path = Path(plan_of(env, stage="scan", exp=SCAN).jobs[0].config().topk_neighbors_train_path)
+    path.parent.mkdir(parents=True)
+    np.save(path, np.zeros((3, 31), dtype=np.int64))
+    assert command("sweep", *words, "num_neighbors=5,30") == 0
+    assert command("sweep", *words, "num_neighbors=5,31") == 2
+    assert "only 30 of each image are mined" in capsys.readouterr().err
 
 
 def test_a_dry_run_lists_the_runs(env, capsys):

@@ -54,7 +54,13 @@ def test_any_word_may_stand_after_two_dashes(words):
     [
         (["photos", "--numclusters", "3"], "unknown option --numclusters; did you mean --num_clusters?"),
         (["photos", "--num-cluster=3", "--ouput=x"], "unknown option --ouput; did you mean --output?"),
-        (["photos", "--\x1b[31mred"], r"unknown option --\x1b[31mred; did you mean"),
+        (["photos", "--\x1b[31mred"], r"unknown option --\x1b[31mred (see"),
+        (
+            ["photos", "--epochs", "3"],
+            "unknown option --epochs; keys of the config are given without dashes, as in epochs=",
+        ),
+        (["photos", "--optimizer_kwargs.lr=1"], "without dashes, as in optimizer_kwargs.lr=…"),
+        (["photos", "--x"], "unknown option --x (see"),
         (["-x.png"], "unknown option -x.png; a name that begins with - goes after --"),
         (["photos", "--num_clusters", "\x1b[2J"], r"\x1b[2J"),
         ([], "are required: FOLDER"),
