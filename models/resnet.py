@@ -2,11 +2,13 @@
 
 from typing import Any, Literal
 
-import torchvision
 from torch import nn
 
 
-def _describe(network: torchvision.models.ResNet) -> dict[str, Any]:
+def _build(name: str) -> dict[str, Any]:
+    from torchvision import models  # slow to import
+
+    network = getattr(models, name)(weights=None)
     dim = network.fc.in_features
     network.fc = nn.Identity()
     return {"backbone": network, "dim": dim}
@@ -14,7 +16,7 @@ def _describe(network: torchvision.models.ResNet) -> dict[str, Any]:
 
 def resnet18() -> dict[str, Any]:
     """ResNet-18 of torchvision, untrained: `{'backbone', 'dim'}`, dim = 512."""
-    return _describe(torchvision.models.resnet18(weights=None))
+    return _build("resnet18")
 
 
 def resnet50(stem: Literal["imagenet"] = "imagenet") -> dict[str, Any]:
@@ -23,4 +25,4 @@ def resnet50(stem: Literal["imagenet"] = "imagenet") -> dict[str, Any]:
     Args:
         stem: 7x7 with stride 2, and a pool.
     """
-    return _describe(torchvision.models.resnet50(weights=None))
+    return _build("resnet50")

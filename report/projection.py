@@ -1,8 +1,6 @@
 """The map: features brought to two dimensions."""
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 MAX_POINTS = 5000
 NUM_COMPONENTS = 50
@@ -23,6 +21,9 @@ def project(features: np.ndarray, seed: int) -> np.ndarray:
 
     Few points, or points that are all the same, are projected by PCA alone.
     """
+    from sklearn.decomposition import PCA  # slow to import
+    from sklearn.manifold import TSNE
+
     x = np.nan_to_num(np.asarray(features, dtype=np.float64))
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     x = x - x.mean(axis=0)
