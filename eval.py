@@ -136,9 +136,7 @@ class ClusterEvaluation:
         prediction = clusters.predict_split(self.p, self.model, self.head, dataset, runtime)
         found = prediction.probabilities.shape[1]
         if found != self.p.num_classes:
-            say(
-                f"{self.path} has {found} clusters, which count, and not num_classes={self.p.num_classes} of the config"
-            )
+            say(f"{self.path} has {found} clusters; num_classes={self.p.num_classes} of the config is ignored")
         scores = clusters.score_prediction(prediction, dataset)
         if scores:
             say(clusters.words(scores, found), "green")

@@ -1,5 +1,6 @@
 """Watching a clustering stage without labels: the SCAN validation loss of every head, and what is warned of."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,7 @@ class Validator:
             losses.append(validation_loss(probabilities, self.neighbors, cluster_prior=self.cluster_prior).total.item())
             clusters.append(probabilities.argmax(1))
             num_clusters = probabilities.shape[1]
-        head = losses.index(min(losses))
+        head = min(range(len(losses)), key=lambda i: (math.isnan(losses[i]), losses[i]))
         sizes = torch.bincount(clusters[head], minlength=num_clusters).cpu()
         best = HeadScores(head, losses[head], sizes, {})
         if self.val.has_labels:

@@ -61,7 +61,7 @@ def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: 
                 wanted = {f"{url}{key}": md5[key] for file in lacking if (key := f"{file}.gz") in md5}
                 _download(name, root / folder, wanted)
             elif lacking:
-                _download(name, root, {url: md5})
+                _download(name, root, {url: md5}, root / folder)
     except Exception as error:  # torchvision lets all through: no network, no room, no permission, a broken archive
         reason = " ".join(str(getattr(error, "reason", None) or error).split())
         raise UserError(
@@ -78,8 +78,8 @@ def locate(name: str, root: Path, folder: str, files: list[str], url: str, md5: 
     return root / folder
 
 
-def _download(name: str, root: Path, wanted: dict[str, str]) -> None:
-    """Fetch archives, which are unpacked, and packed files, which stay as they are: `{url: md5}`."""
+def _download(name: str, root: Path, wanted: dict[str, str], unpacked: Path | None = None) -> None:
+    """Fetch packed files, which stay as they are, or an archive to be `unpacked`: `{url: md5}`."""
     from torchvision.datasets.utils import download_url
 
     say(f"downloading {name} to {root}")
@@ -90,24 +90,27 @@ def _download(name: str, root: Path, wanted: dict[str, str]) -> None:
             came = root / url.rpartition("/")[2]
             try:
                 download_url(url, str(root), md5=md5)
-            except RuntimeError as error:  # of a wrong checksum
+            except RuntimeError as error:
+                if isinstance(error, RecursionError):  # too many redirections
+                    raise
                 raise UserError(
-                    f"{came} came and is not the published file, by its checksum; a proxy or a login page may have "
-                    "answered, or the connection broke"
+                    f"{came} was downloaded, but its checksum is not that of the published file: a proxy or a login "
+                    "page may have answered, or the connection broke"
                 ) from error
-            if url.endswith(".tar.gz"):
-                _unpack(came, root)
+            if unpacked:
+                _unpack(came, root, unpacked)
     finally:
         socket.setdefaulttimeout(before)
 
 
-def _unpack(archive: Path, root: Path) -> None:
-    """Unpack an archive next to itself, then move what is missing into place: a file there is whole."""
+def _unpack(archive: Path, root: Path, folder: Path) -> None:
+    """Unpack an archive of one `folder`, then move what is missing there into place; files that are there are kept."""
     from torchvision.datasets.utils import extract_archive
 
-    made = root / f".{archive.name}.unpacking"  # under the lock: one that is there was left by a process that died
+    made = folder / ".unpacking"  # under the lock: one that is there was left by a process that died
     shutil.rmtree(made, ignore_errors=True)
     try:
+        made.mkdir(parents=True)
         extract_archive(str(archive), str(made))
         for path in sorted(made.rglob("*")):
             target = root / path.relative_to(made)
@@ -116,3 +119,5 @@ def _unpack(archive: Path, root: Path) -> None:
                 path.replace(target)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+        with contextlib.suppress(OSError):  # where nothing came of it
+            folder.rmdir()

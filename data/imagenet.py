@@ -1,14 +1,13 @@
 """ImageNet (ILSVRC 2012) and the subsets of its classes, streamed from its class folders."""
 
 import functools
-import os
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from data.dataset import ImageDataset
-from data.files.listing import ImageFiles, first_level, list_images
+from data.files.listing import ImageFiles, first_level, list_classes, list_images
 from data.files.open import open_files
 from data.files.reading import Reading
 from data.files.stream import StreamDataset
@@ -71,26 +70,19 @@ def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None
     if not paths or not all(found):
         what = "images outside class folders" if paths else "no images"
         raise UserError(f"{shown(folder)} has {what}; it must hold <wnid>/*.JPEG for every class")
-    names = subset or {wnid: wnid for wnid in _classes(root / "ILSVRC2012_img_train") or _classes(folder)}
+    training = root / "ILSVRC2012_img_train"
+    known = list_classes(training) if split != "train" and training.is_dir() else []
+    names = subset or {wnid: wnid for wnid in known or sorted(set(found))}
     unknown = sorted(set(found) - names.keys())
     if unknown:
         raise UserError(
-            f"{shown(folder)} has {len(unknown)} classes that are not in training: {', '.join(unknown[:5])}; add their "
-            "folders to ILSVRC2012_img_train, or move them away"
+            f"{shown(folder)} has classes that are not in training: {', '.join(unknown[:5])} ({len(unknown)}); add "
+            "their folders to ILSVRC2012_img_train, or move them away"
         )
     numbers = {wnid: number for number, wnid in enumerate(names)}
     others = f"; {listing.words}" if listing.words else ""
     say(f"{split}: {len(paths):,} images of {len(names):,} classes in {shown(folder)}{others}")
     return ImageFiles(name, folder, paths, torch.tensor([numbers[wnid] for wnid in found]), list(names.values()))
-
-
-def _classes(folder: Path) -> list[str]:
-    """The class folders of a split that are not empty: those of training number the classes of both splits."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    return [name for name in folders if any((folder / name).iterdir())]
 
 
 def build(

@@ -24,8 +24,8 @@ def read_rows(path: Path, columns: list[str], advice: str) -> list[dict[str, str
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; {advice}") from error
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")  # as spreadsheets begin their files
-    heads = {cell: next(csv.reader([text.partition("\n")[0]], delimiter=cell), []) for cell in ",;\t"}
-    delimiter = next((cell for cell, head in heads.items() if set(columns) <= {*map(str.strip, head)}), ",")
+    head = next(iter(text.splitlines()), "")
+    delimiter = next((end for end in ",;\t" if set(columns) <= {cell.strip('"') for cell in head.split(end)}), ",")
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
     try:
         found = list(reader)

@@ -50,7 +50,7 @@ class InstanceNCE(nn.Module):
     loss_i = -log( P(i) / (P(i) + m/N) ) - sum_noise log( (m/N) / (P(j) + m/N) ).
 
     Args:
-        temperature: t, at least 0.02.
+        temperature: t, at least 0.012.
         num_noise: m, vectors of the bank drawn for each image, uniformly, with replacement; at most N.
 
     Shape:
@@ -68,7 +68,7 @@ class InstanceNCE(nn.Module):
 
     def __init__(
         self,
-        temperature: Annotated[float, Field(ge=0.02)] = 0.07,  # exp(1 / t) is to be a number of float32
+        temperature: Annotated[float, Field(ge=0.012)] = 0.07,  # exp(1 / t) is to be a number of float32
         num_noise: Annotated[int, Field(ge=1, le=2**20)] = 4096,
     ) -> None:
         super().__init__()

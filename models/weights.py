@@ -57,9 +57,13 @@ def _checked(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
     num_bytes, limit = 0, SHARED * path.stat().st_size
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            what = f"of type {type(value).__name__}, not a tensor" if isinstance(key, str) else "not called by a text"
+            what = (
+                f"is of type {type(value).__name__}, not a tensor"
+                if isinstance(key, str)
+                else "has no text as its name"
+            )
             raise UserError(
-                f"{path} is not a model's weights: its entry '{shown(key, 80)}' is {what}; give a file such as "
+                f"{path} is not a model's weights: its entry '{shown(key, 80)}' {what}; give a file such as "
                 "model.pth.tar"
             )
         dense = value.layout is torch.strided and not (value.is_nested or value.is_quantized)

@@ -23,6 +23,7 @@ from recipes.record import (
     WRITTEN,
     adopt,
     asked_before,
+    has_run,
     read_record,
     result_of,
 )
@@ -142,7 +143,7 @@ class Project:
     @property
     def has_run(self) -> bool:
         """Whether anything ran here; after a dry run there are but configs."""
-        return (self.home / ALIAS).exists()
+        return has_run(self.home)
 
     @property
     def _what_overwrite_does(self) -> str:

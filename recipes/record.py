@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from recipes.choose import STAGES
-from recipes.configs import CONFIGS
+from recipes.configs import ALIAS, CONFIGS
 from system import owned
 from system.bounded import read_json
 from system.errors import UserError
@@ -87,6 +87,11 @@ def result_of(record: dict[str, Any]) -> dict[str, Any] | None:
     """The result of a record, its model relative to the folder; earlier versions wrote where that was."""
     result = record["result"]
     return result and {**result, "model": "/".join(Path(result["model"]).parts[-3:])}
+
+
+def has_run(folder: Path) -> bool:
+    """Whether anything ran in an output folder; after a dry run there are but configs."""
+    return any((folder / name).exists() for name in (ALIAS, *RESULTS, *DELIVERED))
 
 
 def adopt(folder: Path, configs: Path) -> None:

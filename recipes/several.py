@@ -19,7 +19,7 @@ from recipes.choose import Recipe
 from recipes.configs import ALIAS
 from recipes.features import SCRATCH, Features
 from recipes.project import Project
-from recipes.record import INDEX, RECORD, ProjectRecord, asked_before
+from recipes.record import INDEX, RECORD, ProjectRecord, asked_before, has_run
 from report.compare import SIDE, Clustering, write_comparison
 from report.edits import read_clusters
 from system.bounded import read_json
@@ -39,7 +39,7 @@ def recorded_number(output: Path) -> tuple[bool, int | None]:
         request = read_json(output / RECORD, ProjectRecord)["request"]
     except (FileNotFoundError, UserError):  # what is wrong with it is said when it is opened
         return False, None
-    return (output / ALIAS).exists(), request.get("num_clusters")
+    return has_run(output), request.get("num_clusters")
 
 
 def project_of(shared: Project, number: int, numbers: Collection[int]) -> Project:

@@ -20,7 +20,8 @@ def report(project: Project) -> None:
         say(f"how far to trust it: {verdict['trust']}")
     if result["scores"]:
         say("labels only score: " + clusters.words(result["scores"], project.request["num_clusters"]), "green")
-        say("the labels are the names of the folders that the images are in; where those are no classes, ignore this")
+        if not project.load(project.stages[0]).train_db_kwargs.get("labels"):
+            say("the labels are the names of the images' folders; where those are no classes, ignore these scores")
         if project.facts["leave_out"]:
             say("in these scores an image that is left out counts in the cluster that it would be in")
     unreadable = project.folder / UNREADABLE

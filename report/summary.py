@@ -70,7 +70,7 @@ class Labels:
 
 
 def _sheets(members: np.ndarray, num: int, generator: np.random.Generator) -> list[tuple[str, list[int]]]:
-    """Cut a cluster's members, the most confident first, into sheets; a cluster that fills no three is shown whole."""
+    """Cut a cluster's members, the most confident first, into sheets; one of at most three sheets is shown whole."""
     if len(members) <= 3 * num:
         return [("All members, most confident first", members.tolist())]
     return [

@@ -17,6 +17,7 @@ from system.runtime import Runtime
 from system.text import shown
 from utils import clusters
 from utils.common_config import get_val_dataset
+from utils.readings import read_by
 
 MAX_CLUSTERS = 40  # prototypes of one row
 SHOWN = ("acc", "nmi", "ari", "purity@5", "num_clusters")
@@ -64,7 +65,9 @@ def draw_clusters(folder: Path, plan: Plan) -> list[Path]:
             continue
         p = run.config()
         key = repr((p.train_db_name, p.val_db_name, p.train_db_kwargs, p.val_db_kwargs, p.transformation_kwargs))
-        dataset = datasets.get(key) or datasets.setdefault(key, get_val_dataset(p))
+        if key not in datasets:
+            datasets[key] = get_val_dataset(p, reading=read_by(run.folder()))
+        dataset = datasets[key]
         runtime = Runtime.of(p)
         model, head = clusters.load_for_prediction(p, p[f"{plan.stage}_model"], runtime)
         prediction = clusters.predict_split(p, model, head, dataset, runtime)

@@ -263,7 +263,7 @@ class Run:
     def improved(self, loss: float) -> bool:
         """Whether a label-free loss is lower than after every epoch before; the run remembers it and its epoch.
 
-        Raises UserError for a loss that is not a finite number: nothing of such an epoch is kept.
+        Raises UserError for a loss that is not a finite number: weights with such a loss are not saved as the best.
         """
         if not math.isfinite(loss):
             raise self._diverged("the validation loss is")
@@ -296,7 +296,7 @@ class Run:
     def _diverged(self, what: str) -> UserError:
         newest = self.folder / checkpoint.NEWEST
         kept = f"the last good checkpoint is {newest}" if newest.exists() else "no checkpoint was written yet"
-        narrow = " or precision=fp32" if self.config["precision"] != "fp32" else ""
+        narrow = "" if self.runtime.training == torch.float32 else " or precision=fp32"
         return UserError(
             f"{what} no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch}, learning rate "
             f"{self.parts.rate:g}; {kept}. Try a lower optimizer_kwargs.lr{narrow}, with another run_name or "

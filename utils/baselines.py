@@ -31,7 +31,7 @@ def kmeans_scores(
 def knn_accuracy(p: EasyDict, module: nn.Module, train: Any, dataset: Any, runtime: Runtime) -> float:
     """Print and return how often the weighted vote of the nearest training images names an image's class."""
     if train.classes != dataset.classes:  # a folder that lacks a class numbers the others differently
-        dataset = get_val_dataset(p, classes=train.classes)
+        dataset = get_val_dataset(p, classes=train.classes, reading=train.reading)
     accuracy = pretext.knn_accuracy(p, module, train, dataset, runtime)
     say(f"weighted k-NN accuracy: {100 * accuracy:.2f} %")
     return accuracy

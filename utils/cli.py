@@ -119,11 +119,12 @@ class Parser(argparse.ArgumentParser):
         return name + sign + value
 
     def _hint(self, name: str, options: Iterable[str]) -> str:
-        key = name.removeprefix("--").partition(".")[0]
+        key = name.removeprefix("--").partition(".")[0].lower()
         if key in schema.Config.model_fields and any(action.dest == "overrides" for action in self._actions):
-            return f"keys of the config are given without dashes, as in {name.removeprefix('--')}=…"
-        near = difflib.get_close_matches(name, [option for option in options if option.startswith("--")], n=1)
-        return f"did you mean {near[0]}?" if near else ""
+            return f"keys of the config are given without dashes, as in {key}{name.removeprefix('--')[len(key) :]}=…"
+        long = [option.removeprefix("--") for option in options if option.startswith("--")]
+        near = difflib.get_close_matches(name.removeprefix("--"), long, n=1)
+        return f"did you mean --{near[0]}?" if near else ""
 
     def error(self, message: str) -> NoReturn:
         """Say in one sentence what is wrong with the command line, and end the program with exit code 2."""

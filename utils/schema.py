@@ -186,7 +186,7 @@ class Config(Section):
 
     # The run
     run_name: RunName | None = None
-    """Keeps a run in a folder of its own."""
+    """Keeps a run in a folder of its own; a folder may be renamed, and then is the run of its new name."""
     pretext_run: RunName | None = None
     """The run_name of the pretext run to start from."""
     scan_run: RunName | None = None

@@ -126,7 +126,7 @@ def _write(path: Path, files: ImageFiles, read: Reading, on_bad_image: str) -> d
                     f"the cache {shown(path)} needs {num_bytes / 1e9:.3g} GB and cannot be written: {error.strerror}"
                 ) from error
         if on_bad_image != "skip" or len(bad) == len(files):
-            leave_out(files, bad, on_bad_image)  # an error where any is bad
+            leave_out(files, bad, on_bad_image)  # which raises an error
 
     say(f"writing the cache {shown(path)} ({num_bytes / 1e9:.3g} GB), once")
     write_file(path, write, num_bytes=num_bytes, record=False)

@@ -1,5 +1,6 @@
 """Directories of image files: what is in them, in an order that never changes."""
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -151,6 +152,18 @@ def list_images(root: Path, folders: Sequence[str] | None = None) -> Listing:
     found.paths.sort(key=lambda path: (first_level(path), path))
     found.systems.sort()
     return found._replace(unreadable=dict(sorted(found.unreadable.items())))
+
+
+def list_classes(root: Path) -> list[str]:
+    """The directories right below one that hold an image, sorted: those of `list_images`, found sooner."""
+    found = []
+    for entry in _scan(str(root)):
+        if entry.name.startswith(".") or entry.name.lower() in SYSTEMS or not _is_directory(entry):
+            continue
+        with contextlib.suppress(OSError):  # as there, what cannot be read counts as empty
+            if any(map(_is_image, _scan(entry.path))) or list_images(root, [entry.name]).paths:
+                found.append(entry.name)
+    return sorted(found)
 
 
 def _add_file(found: Listing, entry: os.DirEntry[str], path: str) -> None:

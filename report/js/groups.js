@@ -4,6 +4,7 @@
   const { facts, byId, all, edits, sheet } = report;
   const choose = byId("group");
   let listed = ""; // what the images from elsewhere are, while the sheet shows such
+  let last = 0; // the group that was shown last
   const count = (number) => number.toLocaleString("en");
 
   function option(value, text) {
@@ -40,18 +41,18 @@
   function update() {
     const groups = edits.groups();
     const out = edits.membersOf(edits.OUT).length ? [edits.OUT] : [];
-    const isList = sheet.group() === null;
-    fill(choose, [...groups, ...out], isList ? `– ${listed} –` : "");
-    if (isList) choose.value = "";
+    fill(choose, [...groups, ...out], sheet.group() === null ? `– ${listed} –` : "");
+    if (sheet.group() === null) choose.value = "";
     const there = new Set([...groups, ...out]);
     for (const button of all(".label-it")) {
       button.disabled = !there.has(edits.groupOfCluster(Number(button.dataset.cluster)));
       button.title = button.disabled ? "All its images were moved away" : "";
     }
-    const group = isList ? null : Number(choose.value);
+    const group = choose.value === "" ? null : Number(choose.value);
+    last = group ?? last;
     fill(byId("merge-into"), groups.filter((other) => other !== group), "merge into …");
     fill(byId("move-to"), groups.filter((other) => other !== group), "move to …");
-    const isGroup = !isList && group !== edits.OUT;
+    const isGroup = group !== null && group !== edits.OUT;
     byId("group-name").value = isGroup ? edits.nameOf(group) : "";
     for (const field of ["group-name", "merge-into", "merge", "reject"]) byId(field).disabled = !isGroup;
     byId("reject").setAttribute("aria-pressed", isGroup && edits.isRejected(group));
@@ -84,8 +85,9 @@
   }
 
   function turn(by) {
-    const at = choose.selectedIndex + by;
-    if (at >= 0 && at < choose.options.length) openGroup(Number(choose.options[at].value));
+    const groups = [...choose.options].map((one) => one.value).filter(Boolean).map(Number);
+    const to = groups[Math.max(0, groups.indexOf(last)) + (sheet.group() === null ? 0 : by)]; // from a list, back to where one was
+    if (to !== undefined) openGroup(to);
   }
 
   const shownGroup = () => Number(choose.value);

@@ -8,6 +8,7 @@
   }
   const hadName = new Map(); // the groups that had a name when the classifier learned it
   for (const [group, name] of Object.entries(round.edits.names)) {
+    if (group in round.edits.merged || round.edits.rejected.includes(Number(group))) continue;
     hadName.has(name) ? hadName.get(name).push(Number(group)) : hadName.set(name, [Number(group)]);
   }
 
@@ -52,7 +53,11 @@
       else pairs.has(group) ? pairs.get(group).push(image) : pairs.set(group, [image]);
     }
     if (pairs.size) edits.moveAll([...pairs].map(([group, images]) => [images, group]));
-    if (nameless.length) byId("round-count").textContent += ` No group is called ${nameOf(nameless[0])}: what it says so of stayed.`;
+    if (nameless.length) {
+      say();
+      const names = [...new Set(nameless.map(nameOf))].join(", ");
+      byId("round-count").textContent += ` ${nameless.length.toLocaleString("en")} of the selected were not moved, as no group is called ${names}.`;
+    }
     sheet.clear();
     byId("sheet").focus({ preventScroll: true });
   }

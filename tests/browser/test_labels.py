@@ -225,8 +225,12 @@ def test_what_was_moved_from_a_list_is_not_moved_again(browser, page):
         assert browser.switch_to.active_element == one(browser, "#sheet")
     said = {path: said for path, _, said in (cell.get_attribute("title").partition(": ") for cell in cells(browser))}
     assert (said[first], said[second]) == ("Cluster 1", "Cluster 2")
-    Select(one(browser, "#group")).select_by_value("0")
+    Select(one(browser, "#group")).select_by_value("1")
     assert one(browser, "#group-name").is_enabled() and one(browser, "#shown-from").text == ""
+    press(browser, "similar", "next-group")  # back to where one was
+    assert Select(one(browser, "#group")).first_selected_option.get_attribute("value") == "1"
+    press(browser, "next-group")
+    assert Select(one(browser, "#group")).first_selected_option.get_attribute("value") == "2"
 
 
 def test_merging_waits_for_its_button_and_keeps_a_name(browser, page):

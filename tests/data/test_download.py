@@ -71,10 +71,20 @@ def test_an_archive_that_breaks_off_leaves_no_file_in_place(server, tmp_path, fi
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [".set.lock", "things.tar.gz"]
 
 
+def test_a_folder_that_is_a_link_is_filled_where_it_leads(server, tmp_path):
+    served, address = server
+    md5 = write_archive(served / "things.tar.gz")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "set").symlink_to(tmp_path / "elsewhere")
+    find(tmp_path / "data", address, md5)
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == FILES
+
+
 def test_what_a_login_page_answers_is_named(server, tmp_path):
     served, address = server
     (served / "things.tar.gz").write_text("<html>Log in first</html>")
-    with pytest.raises(UserError, match=r"data/things.tar.gz came and is not the published file, by its checksum"):
+    with pytest.raises(UserError, match=r"data/things.tar.gz was downloaded, but its checksum is not that of"):
         find(tmp_path / "data", address, "0" * 32)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from system.errors import UserError
 from system.files import REPOSITORY
 from system.runtime import Runtime
 from tests.stage import FOLDERS, command
-from utils.common_config import get_train_dataset, get_val_dataset
+from utils.common_config import get_splits, get_val_dataset
 
 NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 COLORS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
@@ -67,9 +68,10 @@ def test_both_splits_show_as_much_of_an_image(folder, tmp_path):
     }
     p = EasyDict(splits, train_db_name="folder", val_db_name="folder", backbone="resnet8", setup="simclr")
     p.transformation_kwargs = {"crop_size": 35, "normalize": NORMALIZE}
-    train = get_train_dataset(p, None)
-    assert train.resize == 40
-    assert get_val_dataset(p, reading=train.reading).images.shape == (12, 3, 40, 40)
+    noted = {}
+    train, val = get_splits(p, SimpleNamespace(note=noted.update))
+    assert (train.resize, noted["images"]["side"]) == (40, 40)
+    assert val.images.shape == (12, 3, 40, 40)
     p.val_db_kwargs.resize = 36
     assert get_val_dataset(p, reading=train.reading).images.shape == (12, 3, 36, 36)
 

@@ -346,7 +346,7 @@ def test_flipped_bits_of_an_own_file_are_an_error(tmp_path):
 @pytest.mark.parametrize(("content", "words"), [
     ([1, 2], "holds a list"), (torch.zeros(3), "holds a Tensor"), ({}, "holds no weights"),
     ({"model": {}}, "holds no weights"), ({"backbone.a": 3}, "its entry 'backbone.a' is of type int"),
-    ({"model": {4: torch.zeros(1)}}, "its entry '4' is not called by a text"),
+    ({"model": {4: torch.zeros(1)}}, "its entry '4' has no text as its name"),
     ({"a": torch.zeros(2, dtype=torch.complex64)}, "complex64"), ({"a": torch.eye(2).to_sparse()}, "sparse"),
     ({"a": torch.zeros(2, device="meta")}, "on meta"),
 ])  # fmt: skip

@@ -86,9 +86,9 @@ def test_two_columns_suffice_and_every_row_is_by_hand(tmp_path):
     assert labels.by_hand == [True, True, False, True, True]
 
 
-@pytest.mark.parametrize("cell", [b";", b"\t"])
-def test_what_spreadsheets_write_in_a_commas_place(tmp_path, cell):
-    labels = table(tmp_path, b"path,label\r\na.jpg,big cat\r\n./=b.jpg,dog\r\n".replace(b",", cell))
+@pytest.mark.parametrize(("cell", "line"), [(b";", b"\r\n"), (b"\t", b"\n"), (b",", b"\r")])
+def test_what_spreadsheets_write(tmp_path, cell, line):
+    labels = table(tmp_path, b"path,label|a.jpg,big cat|./=b.jpg,dog|".replace(b",", cell).replace(b"|", line))
     assert labels.names == ["big cat", "dog", "", "", ""]
 
 
@@ -96,6 +96,7 @@ def test_what_spreadsheets_write_in_a_commas_place(tmp_path, cell):
     "data, said",
     [
         (b"path,name\na.jpg,cat\n", "no column label"),
+        (b'{"a": "' + 200_000 * b"x" + b'"}', "is not a CSV file"),
         (b"path,label\nz.jpg,cat\n", "line 2: z.jpg is not in clusters.csv"),
         (b"path,label\na.jpg,cat\na.jpg,dog\n", "line 3: a.jpg has a row already"),
         (b"path,label,by_hand\na.jpg,cat,maybe\n", "by_hand is maybe"),

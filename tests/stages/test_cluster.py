@@ -394,6 +394,15 @@ def test_a_dry_run_writes_the_configs_and_runs_nothing(tmp_path, capsys):
         assert run(*words, "overwrite=true") == 0 and not (tmp_path / "out" / "k04").exists()
 
 
+def test_a_dry_run_starts_nothing_again_where_results_are_but_no_runs(tmp_path, capsys):
+    fill(tmp_path / "images")
+    words = [tmp_path / "images", "--num_clusters", 3, "--output", tmp_path / "out", "--dry_run", *FAST]
+    assert run(*words) == 0
+    (tmp_path / "out" / "clusters.csv").touch()
+    assert run(*words, "overwrite=true") == 2
+    assert "a dry run starts nothing again" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_names_that_are_no_text_and_no_markup(tmp_path, capsys):
     """A folder and classes whose names are not UTF-8, look like formulas, or would be obeyed by a terminal."""

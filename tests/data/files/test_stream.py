@@ -368,11 +368,13 @@ def test_imagenet_subset_with_a_bad_list(imagenet, tmp_path, text, words):
 
 def test_imagenet_is_numbered_by_the_classes_of_training(imagenet):
     shutil.rmtree(imagenet / "ILSVRC2012_img_val" / WNIDS[0])
-    (imagenet / "ILSVRC2012_img_train" / "empty").mkdir()
+    for folder, file in {"empty": "a.txt", "@eaDir": "a.JPEG", ".hidden": "a.JPEG"}.items():
+        (imagenet / "ILSVRC2012_img_train" / folder).mkdir()
+        (imagenet / "ILSVRC2012_img_train" / folder / file).touch()
     val = DATASETS["imagenet"](imagenet, "val", 224)
     assert (val.classes, val.targets.tolist()) == (WNIDS, [1, 1, 2, 2])
     shutil.rmtree(imagenet / "ILSVRC2012_img_train" / WNIDS[1])
-    with pytest.raises(UserError, match=f"1 classes that are not in training: {WNIDS[1]}"):
+    with pytest.raises(UserError, match=f"has classes that are not in training: {WNIDS[1]} "):
         DATASETS["imagenet"](imagenet, "val", 224)
     shutil.rmtree(imagenet / "ILSVRC2012_img_train")
     assert DATASETS["imagenet"](imagenet, "val", 224).targets.tolist() == [0, 0, 1, 1]
