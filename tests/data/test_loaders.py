@@ -50,6 +50,25 @@ def test_steps_made_together_are_steps_made_alone(dataset, runtime, num, first_s
             torch.testing.assert_close(made, view)
 
 
+@pytest.mark.parametrize("first_step", [0, 6])
+def test_what_is_compiled_are_the_batches_of_whole_groups_wherever_one_begins(dataset, monkeypatch, first_step):
+    """Of seven steps in groups of three the last is a group of its own: an epoch resumed there compiles nothing else."""
+    sizes = []
+
+    def compiler(runtime, function, **kwargs):
+        return lambda images, params: sizes.append(len(images)) or function(images, params)
+
+    monkeypatch.setattr(Runtime, "guarded_compile", compiler)
+    runtime = Runtime(torch.device("cpu"), torch.float32, torch.float32, compiles=True)
+    twice = build_augmentation("standard", **STANDARD)
+    loader = ViewLoader(dataset, [twice, Evaluation(8, NORMALIZE), twice], 6, runtime, (0, "test"))
+    loader.steps_at_once = 3
+    loader.compile()
+    list(loader.epoch(2, first_step))
+    list(loader.epoch(3))
+    assert sizes == [2 * 18, 18] * (2 if first_step else 4)  # of two steps' groups an epoch
+
+
 def test_number_of_steps_made_together(dataset, runtime):
     assert make(dataset, runtime).steps_at_once == 1  # a processor's cache is small
     gpu = torch.device("meta")

@@ -22,6 +22,7 @@ from models.models import ContrastiveModel
 from system.errors import UserError
 from system.files import REPOSITORY
 from system.runtime import Runtime
+from tests import processes
 from tests.stage import FOLDERS, command
 from utils.common_config import get_splits, get_val_dataset
 
@@ -54,6 +55,32 @@ def test_an_error_of_a_worker_is_the_sentence_alone(folder):
     with pytest.raises(UserError, match=r"^an image of \d+ x \d+ pixels is too small for crop_size 32") as error:
         list(loader.epoch(0))
     assert str(error.value).endswith("bring the images to that size")
+
+
+LEAVES_EARLY = """
+import sys, time
+from torch.utils.data import DataLoader
+from data.files import pool
+
+class Slow:
+    def __getitem__(self, i):
+        time.sleep(0.01 * i)
+        return i
+
+    def __len__(self):
+        return 1000
+
+items = pool.start(DataLoader(Slow(), batch_size=None, **pool.options(2)))
+next(items)
+sys.exit(3)
+"""
+
+
+@pytest.mark.slow
+def test_workers_that_are_alive_at_the_end_are_ended_without_a_word():
+    for _ in range(2):  # without care each has a traceback more often than not
+        code, said = processes.finish(LEAVES_EARLY)
+        assert code == 3 and "Traceback" not in said
 
 
 @pytest.fixture(scope="module")

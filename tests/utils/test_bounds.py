@@ -218,6 +218,8 @@ def test_a_validation_loss_that_rose_is_a_warning_only_where_features_stay(start
     captured = capsys.readouterr()
     told = captured.out + captured.err
     assert words in told and f"{start} -2.0000, best -1.9000 (epoch 1), last -1.5000" in told
-    assert clusters.report(p, losses | {"last_loss": -2.1}) == 0
+    assert clusters.report(p, losses | {"emptied": 2}) == 0
+    assert "warning: self-labeling emptied 2 clusters; model-best.pth.tar or the model" in capsys.readouterr().err
+    assert clusters.report(p, losses | {"last_loss": -2.1, "emptied": 0}) == 0
     captured = capsys.readouterr()
     assert words not in captured.out + captured.err
