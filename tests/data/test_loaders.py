@@ -52,7 +52,7 @@ def test_steps_made_together_are_steps_made_alone(dataset, runtime, num, first_s
 
 @pytest.mark.parametrize("first_step", [0, 6])
 def test_what_is_compiled_are_the_batches_of_whole_groups_wherever_one_begins(dataset, monkeypatch, first_step):
-    """Of seven steps in groups of three the last is a group of its own: an epoch resumed there compiles nothing else."""
+    """Of seven steps in groups of three the last is alone: an epoch that is resumed there compiles nothing else."""
     sizes = []
 
     def compiler(runtime, function, **kwargs):
