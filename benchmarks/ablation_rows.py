@@ -159,10 +159,7 @@ HALF_CHANGES = {
     "scan-longer": Change("three times the epochs of SCAN", scan=("epochs=24",)),
     "average-scan": Change("average of weights in SCAN", scan=AVERAGED),
     "longer": Change("twice the epochs of self-labeling", last_words=("epochs=40",)),
-    "fixmatch-alone": Change("FixMatch, no average", last="fixmatch", last_words=("average_decay=null",)),
     "fixmatch": Change("FixMatch, average of weights", last="fixmatch"),
-    "fixmatch-less": Change("FixMatch, a quarter is reliable", last="fixmatch", last_words=("reliable_share=0.25",)),
-    "fixmatch-longer": Change("FixMatch, twice the epochs", last="fixmatch", last_words=("epochs=36",)),
 }
 """After half the epochs of the pretext task, with one seed."""
 SEEDS = (0, 1, 2)

@@ -18,7 +18,8 @@ class StepProfiler:
     def __init__(self, num_steps: int, path: Path) -> None:
         activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
         self.path, self._left = path, num_steps + WARM_UP
-        self._profiler = profile(activities=activities, schedule=schedule(wait=0, warmup=WARM_UP, active=num_steps))
+        steps = schedule(wait=0, warmup=WARM_UP, active=num_steps)
+        self._profiler = profile(activities=activities, schedule=steps, acc_events=True)
 
     def __enter__(self) -> None:
         """Begin with the step that comes next."""
