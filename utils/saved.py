@@ -57,6 +57,12 @@ def find_model(given: Path, classifier: bool = False) -> Path:
     for place in (CLASSIFIER, *WITHIN) if classifier else WITHIN:
         if (given / place / MODEL).is_file():
             return given / place / MODEL
+    several = sorted(path.parent.name for path in given.glob(f"k[0-9]*/{MODEL}"))
+    if several:
+        raise UserError(
+            f"{given} holds clusterings of several numbers of clusters; give one of them: {given / several[0]}"
+            f"{f' to {several[-1]}' if len(several) > 1 else ''}"
+        )
     begun = " yet (its training has begun; the same command continues it)" if (given / CONFIG).is_file() else ""
     raise UserError(
         f"{given} holds no {MODEL}{begun}; give a run folder (such as results/digits/scan), the output folder of "

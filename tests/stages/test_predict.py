@@ -245,6 +245,11 @@ def test_a_run_an_output_folder_and_a_file_name_the_model(tmp_path):
         assert saved.find_model(given) == run_folder / "model.pth.tar"
     with pytest.raises(UserError, match=r"holds no model\.pth\.tar"):
         saved.find_model(tmp_path / "runs")
+    for name in ("k04", "k12"):
+        (tmp_path / "several" / name).mkdir(parents=True)
+        (tmp_path / "several" / name / "model.pth.tar").touch()
+    with pytest.raises(UserError, match=r"several numbers of clusters; give one of them: \S+/several/k04 to k12$"):
+        saved.find_model(tmp_path / "several")
 
 
 def test_a_model_without_config_needs_one_named(base, capfd):
