@@ -18,7 +18,7 @@ from typing import Any
 from easydict import EasyDict
 
 from clustering.neighbors import mine_over_ranks, purity
-from clustering.scores import score_classes
+from clustering.scores import score_classes, without_matrix
 from models.models import FeatureModel
 from models.plain import is_given
 from report.places import Places
@@ -67,22 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = quoted(["python", *SETUPS[p.setup].script.split(), "--config_exp", args.config_exp, *args.overrides])
     advice = "check the path" if args.model else f"train it ({command}), or name a file with --model"
     evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, runtime, advice)
-    names = recorded_classes(p, path.parent)
-    if args.split == "val":
-        dataset = get_val_dataset(p, classes=names, reading=read_by(path.parent))
-    else:
-        dataset = get_train_dataset(p, None)
+    trained: dict[str, Any] = {"classes": recorded_classes(p, path.parent), "reading": read_by(path.parent)}
+    dataset = get_val_dataset(p, **trained) if args.split == "val" else get_train_dataset(p, None)
     if (args.kmeans or args.knn) and not dataset.has_labels:
         raise UserError(f"--kmeans and --knn are scored by labels, and the {args.split} split has none; leave them out")
     say(f"{path} on {len(dataset)} {args.split} images of {dataset.name}")
     scores = evaluation.scores(dataset, runtime, Places(path, args.split, args.out), args)
-    if args.kmeans or args.knn:
-        train = dataset if args.split == "train" or not p.get("val_db_name") else get_train_dataset(p, None)
-        given = (p, evaluation.module, train, dataset, runtime)
-        if args.kmeans:
-            scores["kmeans"] = baselines.kmeans_scores(*given, args.kmeans_runs)
-        if args.knn:
-            scores["knn_acc"] = baselines.knn_accuracy(*given)
+    scores |= baselines.compare(p, evaluation.module, dataset, runtime, args)
     if args.json and is_main():
         write_text(args.json, json.dumps(to_plain(scores), indent=1) + "\n")
     return 0
@@ -150,7 +141,7 @@ class ClusterEvaluation:
         if args.report and is_main():
             clusters.write_report(places("report.html"), self.p, self.path, dataset, prediction, scores)
             say(f"report: {places('report.html')}")
-        return {key: value for key, value in scores.items() if key != "confusion"}
+        return without_matrix(scores)
 
 
 if __name__ == "__main__":

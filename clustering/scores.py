@@ -107,6 +107,11 @@ def row_blocks(num_rows: int, bytes_per_row: int, device: torch.device, block_by
     return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
 
 
+def without_matrix(scores: dict[str, Any]) -> dict[str, Any]:
+    """What `score` gives but the confusion matrix, for a record."""
+    return {name: value for name, value in scores.items() if name != "confusion"}
+
+
 def count_classes(dataset: Any) -> int:
     """Number of classes that a data set's labels speak of."""
     return max(len(dataset.classes), int(dataset.targets.max()) + 1)

@@ -25,7 +25,7 @@ from clustering.judge import VOTE, judge, with_most_agreeing_heads
 from clustering.mining import mine_neighbors
 from clustering.neighbors import limit_neighbors
 from clustering.prediction import Prediction
-from clustering.scores import count_classes, score_clusters
+from clustering.scores import count_classes, score_clusters, without_matrix
 from clustering.vote import vote
 from losses.scan import UNIFORM
 from methods import kmeans_heads, scan_heads, spectral, temi, turtle
@@ -137,8 +137,7 @@ def train(p: Any, run: Run, temi_beta: Annotated[float, Field(gt=0, le=1)] = EVE
             row["acc_from_labels"] = round(scores["acc"], 4)
     told = {"chosen": verdict.table[verdict.chosen].name, "reason": verdict.reason, "trust": verdict.trust}
     val_features = features if val_set is train_set else mined.load_features(p, "val", val_set)
-    scores = score_prediction(Prediction(val_features, predict(head, val_features)), val_set)
-    scores.pop("confusion", None)
+    scores = without_matrix(score_prediction(Prediction(val_features, predict(head, val_features)), val_set))
     return {**told, "consensus": round(verdict.consensus, 4), "candidates": table, **scores}
 
 

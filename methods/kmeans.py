@@ -21,6 +21,7 @@ from torch import Tensor
 from clustering.candidate import predict
 from clustering.kmeans import NUM_STARTS, Fit, fit_kmeans
 from clustering.prediction import Prediction
+from clustering.scores import without_matrix
 from data.given import KINDS, FeatureTable
 from models.heads import describe_head
 from models.loading import load_backbone
@@ -120,9 +121,7 @@ def train(
     prediction = Prediction(points, predict(fit.head, points))
     if is_main():
         write_clusters(folder / TABLE, train_set.paths, prediction)
-    scores = clusters.score_prediction(prediction, train_set)
-    scores.pop("confusion", None)
-    return found | scores
+    return found | without_matrix(clusters.score_prediction(prediction, train_set))
 
 
 def describe(fit: Fit, points: Tensor, folder: Path) -> dict[str, Any]:

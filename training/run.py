@@ -261,12 +261,8 @@ class Run:
         self.values["ended"] = reason
 
     def improved(self, loss: float) -> bool:
-        """Whether a label-free loss is lower than after every epoch before; the run remembers it and its epoch.
-
-        Raises UserError for a loss that is not a finite number: weights with such a loss are not saved as the best.
-        """
-        if not math.isfinite(loss):
-            raise self._diverged("the validation loss is")
+        """Whether a label-free loss, which must be finite, is lower than after every epoch before; it is remembered."""
+        self._check_finite(loss)
         if loss >= self.values.get("best_loss", math.inf):
             return False
         self.values |= {"best_loss": loss, "best_epoch": self.epoch + 1}
@@ -288,20 +284,18 @@ class Run:
 
     # What can go wrong
 
-    def _check_finite(self) -> None:
+    def _check_finite(self, validation_loss: float = 0.0) -> None:
         values = [*self.totals.sums.values(), *self.parts.weights]
-        if values and not bool(torch.stack([value.isfinite().all() for value in values]).all()):
-            raise self._diverged("loss or weights are")
-
-    def _diverged(self, what: str) -> UserError:
-        newest = self.folder / checkpoint.NEWEST
-        kept = f"the last good checkpoint is {newest}" if newest.exists() else "no checkpoint was written yet"
-        narrow = "" if self.runtime.training == torch.float32 else " or precision=fp32"
-        return UserError(
-            f"{what} no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch}, learning rate "
-            f"{self.parts.rate:g}; {kept}. Try a lower optimizer_kwargs.lr{narrow}, with another run_name or "
-            "overwrite=true"
-        )
+        finite = not values or bool(torch.stack([value.isfinite().all() for value in values]).all())
+        if not (finite and math.isfinite(validation_loss)):
+            newest = self.folder / checkpoint.NEWEST
+            kept = f"the last good checkpoint is {newest}" if newest.exists() else "no checkpoint was written yet"
+            narrow = "" if self.runtime.training == torch.float32 else " or precision=fp32"
+            raise UserError(
+                f"loss or weights are no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch}, learning "
+                f"rate {self.parts.rate:g}; {kept}. Try a lower optimizer_kwargs.lr{narrow}, with another run_name or "
+                "overwrite=true"
+            )
 
     def _goodbye(self) -> str:
         whole = self._stopping.steps_are_taken

@@ -10,7 +10,21 @@ from clustering.scores import count_classes
 from system.console import say
 from system.runtime import Runtime
 from utils import pretext
-from utils.common_config import get_embedder, get_val_dataset
+from utils.common_config import get_embedder, get_train_dataset, get_val_dataset
+
+
+def compare(p: EasyDict, module: nn.Module, dataset: Any, runtime: Runtime, args: Any) -> dict[str, Any]:
+    """Print and return what the command line of eval.py asks for: `kmeans` and `knn_acc`, as its JSON has them."""
+    if not (args.kmeans or args.knn):
+        return {}
+    train = dataset if args.split == "train" or not p.get("val_db_name") else get_train_dataset(p, None)
+    given = (p, module, train, dataset, runtime)
+    found: dict[str, Any] = {}
+    if args.kmeans:
+        found["kmeans"] = kmeans_scores(*given, args.kmeans_runs)
+    if args.knn:
+        found["knn_acc"] = knn_accuracy(*given)
+    return found
 
 
 def kmeans_scores(

@@ -16,7 +16,7 @@ from clustering.mining import mine_neighbors
 from clustering.neighbors import load_neighbors, mine_over_ranks
 from clustering.prediction import Prediction, find_prototypes, predict, predict_features
 from clustering.reliable import choose_reliable, local_agreement
-from clustering.scores import count_classes, score
+from clustering.scores import count_classes, score, without_matrix
 from data.given import FeatureTable
 from models import loading, weights
 from models.heads import build_head
@@ -166,7 +166,7 @@ def final_scores(p: EasyDict, path: str, val: Any, runtime: Runtime) -> dict[str
         board = Board(Path(path).parent, p.tensorboard, p.epochs)
         board.images("prototypes", val.load(torch.tensor(list(chosen.values())), "cpu"), p.epochs)
         board.close()
-    return {key: value for key, value in scores.items() if key != "confusion"}
+    return without_matrix(scores)
 
 
 def write_report(

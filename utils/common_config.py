@@ -196,29 +196,28 @@ def get_val_transformations(p: Any) -> Strategy:
     return build(**_evaluation_kwargs(p))
 
 
-def _build_dataset(p: Any, name: str, split: str, kwargs: dict[str, Any], **more: Any) -> Any:
+def _build_dataset(p: Any, name: str, split: str, kwargs: Mapping[str, Any], transform: Callable | None) -> Any:
     root = (p.get("data_paths") or {}).get(name) or p.get("data_root") or "datasets"
-    given = {key: value for key, value in kwargs.items() if value is not None} | more
+    given = {key: value for key, value in kwargs.items() if value is not None}
     known = (known_values(p),) if name == "folder" else ()
     try:
         dataset = DATASETS[name](Path(root), split, get_crop_size(p), *known, **given)
     except NotHereError as error:  # in a dry run
         say(f"{error}, and a dry run downloads nothing: made-up images of its shape are used instead")
-        return make_up(name, given.get("split") or split)
+        dataset = make_up(name, given.get("split") or split)
     except NoImagesError as error:
         raise UserError(f"{error}: {where_key(p, name, 'val' if split == 'val' else 'train')}") from error
     if not is_given(p.get("backbone") or ""):
         side = dataset.resize if dataset.images is None else dataset.images.shape[-1]
         get_val_transformations(p).box({}, side, side)  # images that are too small for it are an error now
+    dataset.transform = transform
     return dataset
 
 
 def get_train_dataset(p: Any, transform: Callable | None, split: str | None = None) -> Any:
     """The training split, as items under `transform`; `split` is `train+unlabeled` for STL-10's pretext task."""
-    name, kwargs = p["train_db_name"], dict(p.get("train_db_kwargs") or {})
-    dataset = _build_dataset(p, name, split if split and name == "stl-10" else "train", kwargs)
-    dataset.transform = transform
-    return dataset
+    name, kwargs = p["train_db_name"], p.get("train_db_kwargs") or {}
+    return _build_dataset(p, name, split if split and name == "stl-10" else "train", kwargs, transform)
 
 
 def get_val_dataset(
@@ -232,13 +231,10 @@ def get_val_dataset(
     if not p.get("val_db_name"):
         return get_train_dataset(p, transform)
     kwargs = dict(p.get("val_db_kwargs") or {})
-    more: dict[str, Any] = {}
     if p["val_db_name"] == "folder":
-        more |= {"classes": classes} if classes else {}
-        more |= {"resize": reading.side} if reading and not kwargs.get("resize") else {}
-    dataset = _build_dataset(p, p["val_db_name"], "val", kwargs, **more)
-    dataset.transform = transform
-    return dataset
+        kwargs["classes"] = classes or kwargs.get("classes")
+        kwargs["resize"] = kwargs.get("resize") or (reading and reading.side)
+    return _build_dataset(p, p["val_db_name"], "val", kwargs, transform)
 
 
 def get_splits(p: Any, run: Any, split: str | None = None) -> tuple[Any, Any]:
@@ -250,8 +246,7 @@ def get_splits(p: Any, run: Any, split: str | None = None) -> tuple[Any, Any]:
     if train.reading is not None:
         run.note(images=train.reading.to_record())
     # Where there is no other, the training split is decoded once and serves as both.
-    split_differs = split is not None and p["train_db_name"] == "stl-10"
-    differs = p.get("val_db_name") or split_differs
+    differs = p.get("val_db_name") or (split is not None and p["train_db_name"] == "stl-10")
     val = get_val_dataset(p, classes=train.classes, reading=train.reading) if differs else train
     labels = f"{len(train.classes)} classes" if train.has_labels else "no labels"
     say(f"{len(train):,} training and {len(val):,} validation images of {train.name}, {labels}")

@@ -45,7 +45,8 @@ class Strategy:
 
     @checked
     def __init__(self, crop_size: Side, normalize: Normalize):
-        self.size, self.mean, self.std = crop_size, tuple(normalize.mean), tuple(normalize.std)
+        self.size = self.cut = crop_size
+        self.mean, self.std = tuple(normalize.mean), tuple(normalize.std)
         self._normalization: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._compiled: Callable[[Tensor, Params], Tensor] | None = None
         self._compiled_for = 0
@@ -71,10 +72,10 @@ class Strategy:
         return {}
 
     def box(self, params: Params, height: int, width: int) -> Tensor:
-        """Int64 [B, 4]: top, left, height, width of what is cut out of each image; here one row, for all."""
-        geometry.require_room(height, width, self.size)
-        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        return torch.tensor([[top, left, self.size, self.size]])
+        """Int64 [B, 4]: top, left, height, width of what is cut out of each image; here the central square, for all."""
+        geometry.require_room(height, width, self.cut)
+        top, left = round((height - self.cut) / 2), round((width - self.cut) / 2)
+        return torch.tensor([[top, left, self.cut, self.cut]])
 
     def crop(self, images: Tensor, params: Params) -> Tensor:
         """Uint8 [B, 3, H, W] to whole levels in float32 [B, 3, size, size]."""
@@ -161,12 +162,6 @@ class Evaluation(Strategy):
         super().__init__(zoom_to or crop_size, normalize)
         self.cut = crop_size
 
-    def box(self, params: Params, height: int, width: int) -> Tensor:
-        """The central square, one row for all images."""
-        geometry.require_room(height, width, self.cut)
-        top, left = round((height - self.cut) / 2), round((width - self.cut) / 2)
-        return torch.tensor([[top, left, self.cut, self.cut]])
-
     def steps(self) -> list[dict[str, Any]]:
         """What becomes of a square image before it is normalized, one step after the other, for other programs."""
         resized = {"resize": self.size, "interpolation": "bilinear"}
@@ -174,11 +169,10 @@ class Evaluation(Strategy):
 
     def crop(self, images: Tensor, params: Params) -> Tensor:
         """The central square, resized where it is asked for, in whole levels."""
-        box = self.box(params, *images.shape[-2:])
-        if self.cut != self.size:
-            return geometry.crop_resize(images, box.expand(len(images), 4).to(images.device), self.size)
-        top, left, side, _ = box[0].tolist()
-        return images[:, :, top : top + side, left : left + side].float()
+        if self.cut == self.size:
+            return super().crop(images, params)
+        box = self.box(params, *images.shape[-2:]).expand(len(images), 4)
+        return geometry.crop_resize(images, box.to(images.device), self.size)
 
 
 def uniform(draws: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:

@@ -451,12 +451,16 @@ def test_a_checkpoint_that_does_not_fit_is_refused(root, killed, capsys, changes
 # Numbers that go wrong
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_good_checkpoint(reference, root, capsys):
-    """Step 5 is the second of epoch 2; with log_every=2 it is noticed after step 6."""
-    real = Run.step
+@pytest.mark.parametrize("kind", ["training", "validation"])
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_what_was_good(reference, root, capsys, kind):
+    """Step 5 is the second of epoch 2; with log_every=2 it is noticed after step 6, as that epoch's validation is."""
+    step, improved, nan = Run.step, Run.improved, float("nan")
     with pytest.MonkeyPatch.context() as patch:
-        broken = {4: float("nan")}
-        patch.setattr(Run, "step", lambda run, loss, **more: real(run, loss * broken.get(run.num_steps, 1), **more))
+        if kind == "training":
+            factor = {4: nan}
+            patch.setattr(Run, "step", lambda run, loss, **more: step(run, loss * factor.get(run.num_steps, 1), **more))
+        else:
+            patch.setattr(Run, "improved", lambda run, loss: improved(run, nan if run.epoch == 1 else loss))
         assert stage("scan", root, "run_name=x") == 1
     folder = root / "digits/scan/x"
     said = capsys.readouterr().err
@@ -475,18 +479,6 @@ def test_weights_that_blow_up_between_two_looks_are_never_saved(root, capsys):
     assert stage("scan", root, "run_name=x", "optimizer_kwargs.lr=1e30", "log_every=1000") == 1
     assert "no longer finite at epoch 1, step 3" in capsys.readouterr().err
     assert not list((root / "digits/scan/x").glob("*.pth.tar"))
-
-
-def test_a_validation_loss_that_is_not_finite_leaves_the_model_that_was_best(reference, root, capsys):
-    folder = root / "digits/scan/x"
-    real = Run.improved
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "improved", lambda run, loss: real(run, float("nan") if run.epoch == 1 else loss))
-        assert stage("scan", root, "run_name=x") == 1
-    assert "the validation loss is no longer finite at epoch 2, step" in capsys.readouterr().err
-    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
-    files.verify_file(folder / "model.pth.tar")
-    assert_ends_the_same(reference, root)
 
 
 def test_an_epoch_without_a_confident_sample_says_where_they_would_appear(root, capsys):
