@@ -39,7 +39,8 @@ from system.paths import expand_path
 from system.sections import GivenPath, Positive
 from training.run import Run
 from utils import cli, clusters, engines
-from utils.common_config import get_backbone, get_crop_size, get_embedder, get_splits, how_to_run
+from utils.common_config import get_backbone, get_crop_size, get_embedder, get_splits
+from utils.setups import how_to_run
 from utils.stage import run_stage
 
 PICTURE, TABLE = "explained_variance.png", "clusters.csv"

@@ -36,8 +36,8 @@ from training.comparison import to_plain
 from training.folder import CONFIG, MODEL
 from training.record import read_finished
 from utils import engines, mined
-from utils.common_config import get_backbone, get_embedder, get_model, get_train_dataset, how_to_run
-from utils.setups import SETUPS, STAGES
+from utils.common_config import get_backbone, get_embedder, get_model, get_train_dataset
+from utils.setups import SETUPS, STAGES, how_to_run
 
 
 def load_clustering(p: EasyDict, path: str | Path, advice: str = "check the path") -> tuple[Any, int]:

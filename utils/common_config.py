@@ -32,7 +32,7 @@ from training.optimizers import OPTIMIZERS
 from utils.images import where_key
 from utils.overrides import merge
 from utils.readings import known_values
-from utils.setups import SETUPS
+from utils.setups import SETUPS, how_to_run
 
 STEMS = {"cifar-10": "cifar", "cifar-20": "cifar", "digits": "cifar", "mnist": "cifar", "stl-10": "stl"}
 
@@ -122,17 +122,6 @@ def _build_pretext(p: Any, backbone: dict[str, Any]) -> nn.Module:
         if not num_outputs:
             raise ConfigError("the number of classes is missing: add num_classes")
     return ClassifierModel(backbone, num_outputs)
-
-
-def how_to_run(stage: str) -> str:
-    """What to do where a stage's files are missing: the command, and the key that names another run of it."""
-    first, *others = (setup.script for setup in SETUPS.values() if setup.stage == stage)
-    shown = [script for script in others if not script.startswith("-m")]
-    more = f" (or {', '.join(shown)})" if shown else ""
-    return (
-        f"run the {stage} stage first: python {first} --config_exp FILE{more}; a run of another name is given with "
-        f"{stage}_run=NAME"
-    )
 
 
 def get_criterion(p: Any) -> Any:

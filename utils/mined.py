@@ -15,7 +15,8 @@ from system.bounded import map_array
 from system.console import say
 from system.errors import UserError
 from system.runtime import Runtime
-from utils.common_config import get_embedder, how_to_run
+from utils.common_config import get_embedder
+from utils.setups import how_to_run
 
 
 def load_features(p: EasyDict, split: str, dataset: Any, dim: int | None = None) -> Tensor:

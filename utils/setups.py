@@ -114,3 +114,14 @@ def stages_until(stage: str) -> tuple[str, ...]:
         return STAGES[: STAGES.index(stage) + 1]
     before = next(setup.starts_from for setup in SETUPS.values() if setup.stage == stage)
     return (*stages_until(before), stage) if before else (stage,)
+
+
+def how_to_run(stage: str) -> str:
+    """What to do where a stage's files are missing: the command, and the key that names another run of it."""
+    first, *others = (setup.script for setup in SETUPS.values() if setup.stage == stage)
+    shown = [script for script in others if not script.startswith("-m")]
+    more = f" (or {', '.join(shown)})" if shown else ""
+    return (
+        f"run the {stage} stage first: python {first} --config_exp FILE{more}; a run of another name is given with "
+        f"{stage}_run=NAME"
+    )

@@ -12,9 +12,9 @@ from system.files import may_write, nothing_written, write_text
 from training.folder import is_run
 from training.record import read_finished, read_record
 from utils import cli, clusters, saved
-from utils.common_config import get_criterion, get_model, how_to_run
+from utils.common_config import get_criterion, get_model
 from utils.config import REPOSITORY, load_config
-from utils.setups import SETUPS
+from utils.setups import SETUPS, how_to_run
 
 CONFIGS = REPOSITORY / "configs"
 ENV = CONFIGS / "env.yml"
