@@ -14,9 +14,9 @@
     python cluster.py photos --num_clusters 10 --link_to sorted         # links to the images, one folder per cluster
 
 Takes features from pretrained networks, clusters them by several methods, refines one clustering where that takes
-minutes at most (not with --quick; for several numbers only with --minutes), and hands out the one that label-free
-scores prefer. From --minutes 6 on, for the number that DIR begins with, a network that is trained on these images
-alone, in DIR/scratch, competes with them.
+minutes at most (not with --quick; for several numbers only with --minutes), and keeps the one that label-free scores
+prefer. With --minutes 6 or more, a network trained on these images alone, in DIR/scratch, competes with them, for the
+number of clusters that DIR began with.
 --features: auto (small gray images: scratch; else dinov2 where its weights are here or can be downloaded, else
 embedded), embedded (installed with the project), dinov2, timm/NAME, scratch, which trains a network on these images
 alone with simclr.py, scan.py and selflabel.py, or a file with features of your own: a .npy, a row per image in the
@@ -24,8 +24,8 @@ order of the paths in clusters.csv, or a .parquet with the columns path (relativ
 embedding or vector. No image leaves this machine. The configs lie in DIR/configs, to go on with by hand; the result is
 DIR/report.html, DIR/clusters.csv and DIR/model.pth.tar. The same command continues where it was interrupted; when all
 is done it says where the results are. Of several numbers of clusters, each has its results in DIR/k05 and so on, and
-DIR/index.html compares them; another number later takes the features that are there. `key=value` words change the
-configs, of one stage when they begin with its name; overwrite=true starts again. If every image lies in a
+DIR/index.html compares them; another number later reuses the features. `key=value` overrides change the configs, of one
+stage when they begin with its name; overwrite=true starts again. If every image lies in a
 sub-directory, the first level is taken for its class, which only scores the result.
 """
 

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif (folder / saved.FINETUNED).is_dir():
         say(f"{folder / saved.FINETUNED}, of an earlier --finetune, stays; only that uses it, with the same labels")
     say(f"logistic regression, cross-validated: accuracy {told}, against the labels as they are")
-    say("that tells how well it repeats them: an image that a group holds by mistake has the wrong label here, too")
+    say("this is how well it repeats your labels; an image in the wrong group counts with its wrong label")
     say(f"names for new images: python predict.py --model {output} new_images")
     write_round(page, clustering, begun, labels.classes, *look_again(found, features, labels.names))
     hand_out(task, places, sorter)
@@ -117,7 +117,7 @@ def parse(argv: Sequence[str] | None) -> Any:
         "--export_to", type=cli.path, metavar="DIR", help="where the export goes (default: OUTPUT-FORMAT)"
     )
     parser.add_argument(
-        "--finetune", action="store_true", help="also train the network with the labels, and keep what is better"
+        "--finetune", action="store_true", help="also train the network with the labels, and keep the better classifier"
     )
     parser.add_argument("--images", type=cli.path, metavar="DIR", help="where the images are, if they were moved")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")

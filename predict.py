@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         if args.min_confidence and not p.class_names:
             named = saved.find_model(Path(args.model), classifier=True) != file
-            advice = "leave out --clusters" if named else "name its clusters by label.py"
+            advice = "leave out --clusters" if named else "name its clusters with label.py"
             raise ConfigError(f"--min_confidence goes with names, and {file} has none; {advice}")
         p.eval_batch_size = args.batch_size or p.eval_batch_size
         runtime = Runtime.start(args.device, p.precision, deterministic=p.deterministic)

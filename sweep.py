@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--jobs", type=cli.positive, metavar="N", help="runs at a time (default: one per GPU, or one)")
     parser.add_argument(
-        "--name", type=check_name, metavar="NAME", help="name of the results' folder (default: by the words)"
+        "--name", type=check_name, metavar="NAME", help="name of the results folder (default: made from the overrides)"
     )
     parser.add_argument("--dry_run", action="store_true", help="check all combinations and list them; run nothing")
     args = parser.parse_intermixed_args(argv)

@@ -49,7 +49,7 @@ def _table(result: dict[str, Any], table: str, columns: dict[str, str], first: s
         rows.append([row.title, *cells, row.printed])
     if any("≤" in minutes for *_, minutes, _ in rows):
         note += " ≤: at the end of the row the machine did other work."
-    head = [first, *columns.values(), "minutes", "in print"]
+    head = [first, *columns.values(), "minutes", "published"]
     return markdown(head, rows) + f"\n{note}{_machines(there)}\n"
 
 
@@ -66,7 +66,7 @@ def pretext(read: Read) -> str:
                 losses.append(f"{row.title}: {found['scores']['scan_loss']:.2f}")
     note = (
         f"One seed. Minutes of the pretext task, {'; '.join(minutes)}. "
-        "SimCLR by SGD is given half the epochs of its config for two cores. What is in print is of other "
+        "SimCLR by SGD is given half the epochs of its config for two cores. What is published is of other "
         "networks and hundreds of epochs: the order is what to compare. SCAN's validation loss, which needs no labels "
         f"and is of the neighbors of each pretext task itself, {'; '.join(losses) or UNRUN}.{FITS}"
     )
@@ -163,4 +163,4 @@ def sweeps(read: Read) -> str:
         rows.append([row.title, cells, row.printed])
     note = f"Means over the seeds; a dot in the pictures is one run.{_machines(there)}"
     pictures = "".join(f"\n![{ROWS[name].title}](../benchmarks/results/{name}.png)\n" for name in there)
-    return markdown(["sweep", "ACC, %, by value", "in print"], rows) + f"\n{note}\n{pictures}"
+    return markdown(["sweep", "ACC, %, by value", "published"], rows) + f"\n{note}\n{pictures}"

@@ -40,7 +40,7 @@ def refining(read: Read) -> str:
                     "yes" if refined["handed_out"] else "no",
                 ]
             )
-    return markdown(["folder", "neighbors before", "after", "ACC before, %", "after, %", "handed out"], rows)
+    return markdown(["folder", "neighbors before", "after", "ACC before, %", "after, %", "kept"], rows)
 
 
 def judge(read: Read) -> str:
@@ -85,7 +85,7 @@ def rivals(read: Read) -> str:
     found = [f"{name} {one['regret']:.1f} ({one['right']} right)" for name, one in result["rules"].items()]
     held_out = [f"{one['data']} {one['regret']:.1f}" for one in result["held_out"]]
     return (
-        markdown([*head, "handed out", "seconds"], rows)
+        markdown([*head, "kept", "seconds"], rows)
         + f"\nPoints lost by each rule over {len(rows)} cases: {'; '.join(found)}. By the rule that is best on the "
         f"other data sets: {', '.join(held_out)}. {_machines(result['cases'])}.\n"
     )

@@ -55,7 +55,7 @@ class Embedder:
                 rows = slice(rows.start + len(part), rows.stop)
             num_left = sum(distributed.gather_objects(rows.stop - rows.start))
             if num_left < len(dataset):
-                say(f"{desc} of {len(dataset) - num_left:,} images are there from before, {num_left:,} are left")
+                say(f"{desc} of {len(dataset) - num_left:,} images were computed before, {num_left:,} are left")
         loader = InferenceLoader(dataset, self.strategy, self.batch_size, self.runtime, self.num_workers, rows)
         batches = (
             self.runtime.forward(module, images, dtype or self.runtime.inference)

@@ -22,7 +22,7 @@ BLOCK_BYTES = 64 << 20  # of similarities at once
 MAX_COLUMNS = 10_001
 AGAIN = (
     "mine again, with the script and the config of that pretext run: python simclr.py --config_exp FILE --mine_only, "
-    "python -m methods.NAME likewise, or moco.py"
+    "python -m methods.NAME with the same options, or moco.py"
 )
 ABSENT = 0.05  # share of rows that more duplicates than there are columns may have pushed out of a published file
 

@@ -66,8 +66,8 @@ def check_range(low: int, high: int | None, num_images: int, name: str) -> tuple
         raise ConfigError(f"{name} begins at {low}, but grouping needs at least {SMALLEST} clusters")
     if num_images < SMALLEST * FEWEST_PER_CLUSTER:
         raise ConfigError(
-            f"{num_images} images are too few to look for a number of clusters in; {SMALLEST * FEWEST_PER_CLUSTER} are "
-            "the least"
+            f"{num_images} images are too few to estimate a number of clusters; at least "
+            f"{SMALLEST * FEWEST_PER_CLUSTER} are needed"
         )
     if high is None:
         if low >= LARGEST:
@@ -186,7 +186,7 @@ def in_words(choice: Choice) -> str:
     """Return a choice as a sentence."""
     if choice.sure:
         others = f"; any from {choice.low} to {choice.high} is nearly as good" if choice.low < choice.high else ""
-        text = f"{choice.num_clusters} clusters: images form groups that are apart{others}"
+        text = f"{choice.num_clusters} clusters: the images form well-separated groups{others}"
     else:
         where = f"between {choice.low} and {choice.high}" if choice.low < choice.high else f"about {choice.low}"
         text = f"not sure: {where}; {choice.num_clusters} is taken"

@@ -121,10 +121,10 @@ def warn_of_no_information(information: float, num_clusters: int, epoch: int) ->
     """Say when an epoch's mutual information stayed near that of unrelated views, and what usually is the cause."""
     if information < LITTLE * math.log(num_clusters):
         warn(
-            f"in epoch {epoch + 1} the views told {max(information, 0):.4f} of {math.log(num_clusters):.2f} nats about "
-            "each other's cluster beyond chance, as good as nothing; if that stays so, likely causes are the learning "
-            "rate, views that have too little in common (augmentation_kwargs), batches that are small for so many "
-            "clusters, or colors that give the images away (backbone=sobel/NAME)"
+            f"in epoch {epoch + 1} the views said almost nothing about each other's cluster "
+            f"({max(information, 0):.4f} of {math.log(num_clusters):.2f} nats beyond chance); if that continues, "
+            "likely causes are the learning rate, views that have too little in common (augmentation_kwargs), batches "
+            "too small for this many clusters, or colors that give the images away (backbone=sobel/NAME)"
         )
 
 

@@ -14,7 +14,7 @@ from system.sections import section_of
 STAGES = ("simclr", "scan", "selflabel")
 FEATURE_STAGES = ("pretrained", "candidates")
 CACHE_BYTES = 20e9  # decoded images kept on disk between the stages; more are decoded while training
-SIDES_SEEN = "mirror images can be told from the images; --flip flips views all the same"
+SIDES_SEEN = "images can be distinguished from their mirror images; --flip flips views anyway"
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 
 
@@ -113,14 +113,14 @@ def choose(look: Look, num_clusters: int, device: str, quick: bool = False, flip
     signs = _row(SIGNS, look.short_side) if look.gray else None
     if signs is not None:
         kind, network = "signs", signs
-        why = "gray and small, so taken for signs: views are warped, never flipped"
+        why = "gray and small, so treated as signs: views are warped, never flipped"
     else:
         kind = "gpu" if device == "cuda" else "cpu"
         found = _row({"gpu": ON_GPU, "cpu": QUICK if quick else ON_CPU}[kind], look.short_side)
         assert found is not None  # these tables end with a row for every size
         changes = "cropped, flipped, and changed in color" if flip else "cropped and changed in color, never flipped"
         changes += f" ({SIDES_SEEN})" if look.has_sides and not flip else ""
-        network, why = found, f"taken for pictures of things: views are {changes}"
+        network, why = found, f"treated as pictures of things: views are {changes}"
     shape = f"{network.backbone} ({network.stem} stem) on {network.side}×{network.side}"
     common = _common(look, num_clusters, network, kind)
     build = _sign_stages if kind == "signs" else _picture_stages

@@ -40,8 +40,8 @@ def find_features(p: Any, model: Path, paths: Sequence[str], device: str) -> Ten
     gone = [path for path in paths if path not in places]
     if gone:
         raise UserError(
-            f"{p.train_db_kwargs.root} lacks or cannot read {shown(gone[0])}, which was clustered ({len(gone):,} such "
-            "images); put them back, or cluster what is there"
+            f"{shown(gone[0])} was clustered, but is missing or unreadable in {p.train_db_kwargs.root} ({len(gone):,} "
+            "such images); put them back, or cluster what is there"
         )
     if p.setup == "candidates":
         _require_unchanged(p, dataset)
@@ -60,7 +60,7 @@ def _require_unchanged(p: Any, dataset: Any) -> None:
     if facts.get("fingerprint", dataset.fingerprint()) != dataset.fingerprint():
         raise UserError(
             f"the images in {p.train_db_kwargs.root} changed since they were clustered; put back those that were there "
-            "then, or cluster them anew"
+            "then, or cluster them again"
         )
 
 

@@ -92,7 +92,7 @@ def choose_features(wanted: str, look: Look, quick: bool, offline: bool) -> Feat
     if is_file(wanted):
         return read_own(Path(expand_path(wanted)), look)
     if look.gray and look.short_side <= SIGNS_SIDE:
-        return Features(SCRATCH, "small gray images: a network trained on them knows them best")
+        return Features(SCRATCH, "small gray images: a network trained on them represents them best")
     if is_at_hand(WITHOUT_LABELS):
         return Features(WITHOUT_LABELS, "its weights, trained without labels, are on this machine")
     if offline:
@@ -101,7 +101,7 @@ def choose_features(wanted: str, look: Look, quick: bool, offline: bool) -> Feat
         fetch_pretrained(WITHOUT_LABELS)
     except UserError as error:
         reason = str(error).partition("; ")[0]  # what to do about it is done here
-        return Features(embedded, f"its weights are installed; {WITHOUT_LABELS} cannot be had ({reason})")
+        return Features(embedded, f"its weights are installed; {WITHOUT_LABELS} is not available ({reason})")
     return Features(WITHOUT_LABELS, "its weights were trained without labels")
 
 

@@ -103,7 +103,7 @@ def sort(sorter: Sorter, task: Labeling) -> None:
     say(f"sorted: {sorter.folder}")
     changed = [name for name, folder in zip(numbers, sorter.groups, strict=True) if name != folder]
     if changed:
-        say(f"labels that cannot be the name of a folder have another there: {listed(changed)}")
+        say(f"labels that cannot be folder names are changed there: {listed(changed)}")
     if left_out := len(task.labels.names) - len(names):
         say(f"{left_out:,} images without a label are left out")
 

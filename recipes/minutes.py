@@ -43,7 +43,7 @@ def take_minutes(project: Project, minutes: float | None) -> None:
     competes = may_train and not _has_trained(project.folder / RIVAL)
     if not (competes or _can_refine(project)):
         if may_train:
-            say("the network from scratch is trained, and nothing else is: more minutes change nothing")
+            say("the network from scratch has finished training, and nothing else trains: more minutes change nothing")
             return
         raise ConfigError(f"--minutes is for refining, and nothing in {project.folder} can be refined; leave it out")
     if project.request["num_clusters"] and _can_refine(project):

@@ -152,7 +152,7 @@ class Project:
         if self.shared:
             return f"overwrite=true starts everything in {self.shared.folder} again, not only this number of clusters"
         if not self.has_run:
-            return "nothing ran there yet; overwrite=true writes its configs anew"
+            return "nothing ran there yet; overwrite=true writes its configs again"
         return "overwrite=true removes the runs here and starts again"
 
     def check_unchanged(self, files: ImageFiles) -> None:

@@ -106,7 +106,7 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
     waits = is_rival(project) and not has_models(project)
     if waits and (seconds := seconds_of(works)) > (left := seconds_to_train(project)):
         display.end(works)
-        takes = f"it takes about {duration(seconds)}, and of the minutes about {duration(left)} are left"
+        takes = f"it takes about {duration(seconds)}, and about {duration(left)} of --minutes are left"
         warn(f"no network from scratch competes: {takes}")
         return
     for number, (stage, work) in enumerate(zip(stages, works, strict=True), num_done + 1):
@@ -117,10 +117,10 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
         if ended:
             display.end(works)
             if is_rival(project):
-                competes = "what there is competes" if has_models(project) else "it found no clusters yet"
+                competes = "the result so far competes" if has_models(project) else "it found no clusters yet"
                 warn(f"training from scratch ended early, and {competes}: {ended}")
             else:
-                warn(f"refining ended early, and what there is competes: {ended}")
+                warn(f"refining ended early, and the result so far competes: {ended}")
             return
         seconds = read_record(work.folder).get("seconds", 0.0)
         display.line(f"{number}/{total} {work.title}: done, {duration(seconds)}")
@@ -130,7 +130,7 @@ def run_stage(project: Project, stage: str, work: Work) -> str:
     """Run a stage; returns why it ended early, where something else may be handed out, empty where it did not."""
     has_clusters = is_rival(project) or (stage == REFINING and "candidates" in project.stages)
     if has_clusters and comes_too_late(project, stage):
-        return "it did not begin, as nothing is left of the minutes"
+        return "it did not begin, as no time is left of --minutes"
     try:
         main_of(stage)([*project.configs.arguments(stage), *time_words(project, stage)])
     except UserError as error:

@@ -21,7 +21,7 @@ def report(project: Project) -> None:
     if result["scores"]:
         say("labels only score: " + clusters.words(result["scores"], project.request["num_clusters"]), "green")
         if not project.load(project.stages[0]).train_db_kwargs.get("labels"):
-            say("the labels are the names of the images' folders; where those are no classes, ignore these scores")
+            say("the labels are the names of the images' folders; if those are not classes, ignore these scores")
         if project.facts["leave_out"]:
             say("in these scores an image that is left out counts in the cluster that it would be in")
     unreadable = project.folder / UNREADABLE

@@ -43,7 +43,7 @@ def _parser(doc: str) -> cli.Parser:
         type=parse_number_words,
         required=True,
         metavar="K",
-        help="how many groups to find; 5,8,10-14; or auto or auto:LO-HI, which looks for the number",
+        help="how many clusters to find: 10, or 5,8,10-14, or auto or auto:LO-HI to estimate the number",
     )
     parser.add_argument(
         "--output", type=cli.path, metavar="DIR", help="where everything goes (default: results/NAME OF THE FOLDER)"
@@ -60,14 +60,14 @@ def _parser(doc: str) -> cli.Parser:
         help="auto, embedded, dinov2, timm/NAME, scratch, or a .npy or .parquet file (default: auto)",
     )
     parser.add_argument(
-        "--link_to", type=cli.path, metavar="DIR", help="also sort the images into one folder per cluster, by links"
+        "--link_to", type=cli.path, metavar="DIR", help="also link the images into one folder per cluster"
     )
     parser.add_argument(
         "--minutes",
         type=cli.minutes,
         metavar="M",
-        help="of computing for all stages together; refining gets what is left, while the validation loss falls; "
-        "from 6 on also train a network on these images alone, which competes; more minutes later continue",
+        help="computing time of all stages together; refining gets what is left, while the validation loss falls; "
+        "with 6 or more, also train a network on these images alone, which competes; a larger M later continues",
     )
     parser.add_argument(
         "--leave_out",
@@ -77,7 +77,7 @@ def _parser(doc: str) -> cli.Parser:
     )
     flip = parser.add_mutually_exclusive_group()
     flip.add_argument("--no_flip", action="store_true", help="never mirror images: for signs, text, left and right")
-    flip.add_argument("--flip", action="store_true", help="mirror them even if left and right seem to matter")
+    flip.add_argument("--flip", action="store_true", help="mirror images even if left and right seem to matter")
     parser.add_argument("--offline", action="store_true", help="download nothing")
     parser.add_argument("--dry_run", action="store_true", help="write configs and images.png, run nothing")
     return parser

@@ -40,7 +40,7 @@ def write_round(
     if likely is not None and sure is not None:
         content |= {"likely": likely.tolist(), "sure": np.round(10_000 * sure).astype(int).tolist()}
     if _put(page, str(to_json(content)), clustering.fingerprint):
-        say(f"for another round, what is doubtful first: {page}")
+        say(f"for another round, with the doubtful images first: {page}")
     else:
         warn(f"{page} is of an earlier version, or of another clustering: it does not show what is doubtful")
 

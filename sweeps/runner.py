@@ -107,8 +107,8 @@ class Runner:
         say(f"{len(jobs)} runs, {len(done)} of them finished before; {self.num_slots} at a time")
         if stale := [job for job in done if began_with_another(job.folder(), keys_of(job.config()).start)]:
             warn(
-                f"{len(stale)} of them began with a model that was made again since, such as {stale[0].folder()}; move "
-                "their folders away to run them again"
+                f"{len(stale)} of them began with a model that has changed since, such as {stale[0].folder()}; "
+                "move their folders away to run them again"
             )
         self.logs.mkdir(parents=True, exist_ok=True)
         running: dict[Future[int], Job] = {}

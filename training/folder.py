@@ -75,7 +75,7 @@ def _noted_start(folder: Path) -> dict[str, Any]:
 
 
 def began_with_another(folder: Path, start: Path | None) -> bool:
-    """Whether the model that the run in a folder started from, now at `start`, was made again since."""
+    """Whether the model that the run in a folder started from, now at `start`, has changed since."""
     noted, now = _noted_start(folder).get(START), _checksum(start)
     return None not in (noted, now) and noted != now
 
@@ -131,8 +131,8 @@ class RunFolder:
         self._start = _noted_start(self.folder)
         if began_with_another(self.folder, self.keys.start):
             warn(
-                f"the run in {self.folder} began with another {self.keys.start}, which was made again since; move that "
-                "folder away to start the run again"
+                f"{self.keys.start} has changed since the run in {self.folder} began with it; move that folder away to "
+                "start the run again"
             )
 
     def _check_images(self, finished: bool) -> None:

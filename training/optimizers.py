@@ -85,7 +85,7 @@ def muon(
     Args:
         lr: learning rate at the start, of matrices as a share of their length.
         momentum: share of the last step that the next one keeps.
-        vector_factor: the learning rate of biases and of normalization is so many times as high.
+        vector_factor: the learning rate of biases and of normalization is this many times as high.
     """
     given: Any = parameters if isinstance(parameters[0], dict) else [{"params": parameters}]
     groups: list[dict[str, Any]] = []

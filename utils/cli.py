@@ -232,7 +232,7 @@ def _run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None
         if error.errno not in OF_USERS or error.filename is None:
             raise
         reason = (error.strerror or str(error)).lower()
-        return _complain(f"cannot use {error.filename}: {reason}; check the path, its rights and the disk", 1)
+        return _complain(f"cannot use {error.filename}: {reason}; check the path, its permissions and the disk", 1)
     except KeyboardInterrupt:
         return 130
 

@@ -262,7 +262,7 @@ def report(p: EasyDict, result: dict[str, Any], again: bool = False) -> int:
         if (Path(folder) / "confusion_matrix.png").exists():
             say(f"confusion matrix: {Path(folder) / 'confusion_matrix.png'}")
     else:
-        say("there are no labels to score with; what stands above is all that says how good the clusters are")
+        say("there are no labels to score with; only the lines above say how good the clusters are")
     return 0
 
 

@@ -64,9 +64,9 @@ class CheckpointEvery(Section):
     """How often a resumable checkpoint is written, besides at the end and when a signal stops the run."""
 
     epochs: Positive = 1
-    """After so many epochs."""
+    """Epochs between two checkpoints."""
     minutes: PositiveRate = 10
-    """After so many minutes within an epoch."""
+    """Minutes between two checkpoints within an epoch."""
 
 
 class Config(Section):
@@ -93,7 +93,7 @@ class Config(Section):
     backbone: str = "resnet18"
     """The network whose features are learned."""
     weights: str | None = None
-    """Of a pretrained backbone: a .safetensors or PyTorch file, in the place of its own."""
+    """Of a pretrained backbone: a .safetensors or PyTorch file, instead of its own."""
     features_file: str | None = None
     """Of a backbone given/D: the .npy or .parquet file with the features of the images."""
     offline: bool = False
@@ -137,16 +137,16 @@ class Config(Section):
     reliable_share: Share = 0.5
     """Of `criterion: fixmatch`: the share of each cluster's images whose clusters serve as labels from the start on."""
     reliable_neighbors: NumReliable = 100
-    """Of `criterion: fixmatch`: an image's cluster is compared with those of so many nearest images, itself included;
+    """Of `criterion: fixmatch`: an image's cluster is compared with those of this many nearest images, itself included;
     the images with the most agreement are the reliable ones."""
     reliable_batch_size: Batch = 64
     """Of `criterion: fixmatch`: reliable images in every step, besides the batch_size images of all."""
     trained_layers: Positive | None = None
     """Of a pretrained backbone that is trained on: its last groups of layers that change; by default all."""
     patience: Positive | None = None
-    """Self-labeling ends after so many epochs without a lower validation loss, or with fewer clusters in use."""
+    """Self-labeling ends after this many epochs without a lower validation loss, or with fewer clusters in use."""
     minutes: PositiveRate | None = None
-    """Training stops at a checkpoint after so many minutes, and may be continued; by default never."""
+    """Training stops at a checkpoint after this many minutes, and may be continued; by default never."""
     use_ema: bool = False
     """In self-labeling: after every step the weights become their running average."""
     ema_alpha: Fraction = 0.999

@@ -90,7 +90,7 @@ class Listing(NamedTuple):
             more = ", …" if len(self.others) > NUM_SHOWN else ""
             parts.append(f"{num_others:,} other files ignored ({kinds}{more})")
         if self.systems:
-            parts.append(f"folders of systems left out: {_some(self.systems)}")
+            parts.append(f"system folders left out: {_some(self.systems)}")
         return "; ".join(parts)
 
     def check_unreadable(self, root: Path, on_bad_image: str) -> None:

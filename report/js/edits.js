@@ -159,7 +159,7 @@ report.edits = (() => {
     const whole = (value) => Number.isInteger(value) && value >= OUT && value < most;
     const mapping = (value, end, fits) => value !== null && typeof value === "object" && !Array.isArray(value) &&
       Object.entries(value).every(([key, item]) => /^\d{1,9}$/.test(key) && Number(key) < end && fits(item));
-    if (file?.format !== FORMAT) return "This is not a file of edits.";
+    if (file?.format !== FORMAT) return "This is not an edits.json file.";
     if (file.fingerprint !== facts.fingerprint) return "These are the edits of another clustering.";
     const fits = mapping(file.names, most, (name) => typeof name === "string") && mapping(file.merged, most, whole) &&
       Array.isArray(file.rejected) && file.rejected.every(whole) && mapping(file.moved, facts.paths.length, whole);

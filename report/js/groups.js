@@ -77,7 +77,7 @@
   // Groups of images from elsewhere on the page, to be looked at and moved.
   function openImages(lists, title) {
     listed = title;
-    byId("shown-from").textContent = title + (lists.length > 1 ? ": every other group has frames" : "");
+    byId("shown-from").textContent = title + (lists.length > 1 ? ": every second group is framed" : "");
     sheet.open(lists);
     update();
     byId("label").scrollIntoView();

@@ -113,7 +113,7 @@ report.map = (() => {
     const images = event.points.filter((point) => point.curveNumber === 0).map((point) => facts.map[point.pointNumber]);
     frame(false);
     Plotly.restyle(plot, { selectedpoints: [null] }, [0]);
-    if (images.some((image) => visible.has(image))) report.openImages([images.filter((image) => visible.has(image))], "Framed on the map");
+    if (images.some((image) => visible.has(image))) report.openImages([images.filter((image) => visible.has(image))], "Selected on the map");
   }
 
   function drawn(element, first) {

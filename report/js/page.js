@@ -98,7 +98,7 @@
     };
     file.onerror = () => {
       if (!stillShown()) return;
-      note.textContent = "The file is not where this page expects it, or no picture that a browser can show; this is its thumbnail.";
+      note.textContent = "The file is not where this page expects it, or the browser cannot show it; this is its thumbnail.";
       byId("viewer-link").hidden = true;
     };
     file.src = address;

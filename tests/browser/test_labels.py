@@ -143,7 +143,7 @@ def test_edits_come_in_again_and_others_do_not(browser, page):
         ({"moved": {"60": 0}}, "damaged"),
         ({"moved": {"1": 900_000_000}}, "damaged"),
         ({"names": {"900000000": "x"}}, "damaged"),
-        ({"format": "x"}, "not a file of edits"),
+        ({"format": "x"}, "not an edits.json file"),
         ({"rejected": [0, 5]}, "Imported"),
     ]:
         path = page / "given.json"
@@ -330,7 +330,7 @@ def test_the_map_is_colored_by_names_and_framed_images_go_to_the_sheet(browser, 
     actions = ActionChains(browser).move_to_element_with_offset(chart, -width, -height).click_and_hold()
     actions.move_by_offset(width, height).move_by_offset(width, height).release().perform()
     wait(browser, lambda: num_images(browser) == 60)
-    assert one(browser, "#shown-from").text == "Framed on the map"
+    assert one(browser, "#shown-from").text == "Selected on the map"
     assert one(browser, "#frame").get_attribute("aria-pressed") == "false"
 
 

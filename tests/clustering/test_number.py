@@ -60,8 +60,8 @@ def test_the_best_peak_is_chosen_and_others_are_told():
     assert (found.num_clusters, found.runner_up, found.sure) == (4, 7, True)
     assert (found.low, found.high) == (4, 5) and found.peaks == [4, 7, 9]
     assert found.sentence == (
-        "4 clusters: images form groups that are apart; any from 4 to 5 is nearly as good; the next best number is 7; "
-        "there are groups within groups, also at 9"
+        "4 clusters: the images form well-separated groups; any from 4 to 5 is nearly as good; the next best "
+        "number is 7; there are groups within groups, also at 9"
     )
 
 
@@ -87,7 +87,7 @@ def test_where_no_peak_stands_out_the_answer_is_not_sure(points, num_clusters):
 def test_a_far_peak_is_not_named_as_the_next_best():
     found = choose(curve([0.3, 0.2, 0.6, 0.2, 0.4, 0.2]), 2, 7, SURE)
     assert (found.num_clusters, found.runner_up, found.peaks) == (4, 6, [4])
-    assert found.sentence == "4 clusters: images form groups that are apart"
+    assert found.sentence == "4 clusters: the images form well-separated groups"
 
 
 def test_two_are_taken_where_they_are_far_better_than_every_other_number():

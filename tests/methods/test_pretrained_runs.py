@@ -148,7 +148,7 @@ def test_an_interrupted_call_goes_on_with_the_same_bits(tmp_path, capsys, monkey
     seen.clear()
     stops.clear()
     assert command("methods.pretrained", *words) == 0
-    assert "of 32 images are there from before, 58 are left" in capsys.readouterr().out
+    assert "of 32 images were computed before, 58 are left" in capsys.readouterr().out
     assert sum(seen) == NUM_IMAGES - 32
     for name in ("features-train.npy", "topk-train-neighbors.npy", "topk-val-neighbors.npy"):
         assert (folder / name).read_bytes() == (folder / "whole" / name).read_bytes()
@@ -182,7 +182,7 @@ def test_parts_of_other_weights_and_damaged_ones_are_computed_again(tmp_path, ca
     save_file(timm.create_model(NETWORK, pretrained=False).state_dict(), tmp_path / "network.safetensors")
     limit[0] = 1000
     assert command("methods.pretrained", *words) == 0
-    assert "there from before" not in capsys.readouterr().out
+    assert "computed before" not in capsys.readouterr().out
     assert not list(folder.glob("*.partial"))
 
 

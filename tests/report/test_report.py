@@ -462,7 +462,7 @@ def test_what_is_left_out_has_a_card_of_its_own_and_is_in_no_cluster():
 
 def test_a_tree_of_clusters_is_lists_that_fold():
     page = Page(build.render(make_data(num_images=60, num_clusters=6)))
-    assert "Tree: clusters that are alike, together" in page.texts["tree"]
+    assert "Tree of similar clusters" in page.texts["tree"]
     assert all(f"Cluster {cluster}" in page.texts["tree"] for cluster in range(6))
     assert "tree" not in Page(build.render(make_data(num_images=10, num_clusters=3))).texts
 

@@ -390,7 +390,7 @@ def test_a_dry_run_writes_the_configs_and_runs_nothing(tmp_path, capsys):
     for words in (["--num_clusters", 4], ["--num_clusters", 3, "--no_flip"]):
         words = [tmp_path / "images", *words, "--output", tmp_path / "out", "--dry_run", *FAST]
         assert run(*words) == 2
-        assert "nothing ran there yet; overwrite=true writes its configs anew" in capsys.readouterr().err
+        assert "nothing ran there yet; overwrite=true writes its configs again" in capsys.readouterr().err
         assert run(*words, "overwrite=true") == 0 and not (tmp_path / "out" / "k04").exists()
 
 

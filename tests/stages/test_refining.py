@@ -71,7 +71,10 @@ def test_clusters_of_features_are_refined_while_there_are_minutes(tmp_path, caps
     words += ["selflabel.optimizer_kwargs.lr=1e-12", "selflabel.epochs=9", "selflabel.patience=2"]
     assert command("cluster", *words, "--minutes", "0.001") == 0
     shown = capsys.readouterr()
-    assert "refining ended early, and what there is competes: it did not begin, as nothing is left" in shown.err
+    assert (
+        "refining ended early, and the result so far competes: it did not begin, as no time is left of --minutes"
+        in shown.err
+    )
     names = [row["name"] for row in verdict(tmp_path)["candidates"]]
     assert names[-1] == "vote" and not (tmp_path / "out/runs/selflabel/run.json").exists()
     before = read(tmp_path / "out/clusters.csv")
@@ -104,7 +107,7 @@ def test_refining_that_fails_leaves_the_other_clusterings(tmp_path, capsys):
     words += ["selflabel.optimizer=sgd", "selflabel.optimizer_kwargs={lr: 1000, weight_decay: 1000}"]  # · -10⁶ a step
     assert command("cluster", tmp_path / "images", *words, "selflabel.batch_size=4") == 0
     shown = capsys.readouterr()
-    assert "refining ended early, and what there is competes" in shown.err and "no longer finite" in shown.err
+    assert "refining ended early, and the result so far competes" in shown.err and "no longer finite" in shown.err
     assert read(tmp_path / "out/clusters.csv") and (tmp_path / "out/report.html").exists()
 
 

@@ -228,10 +228,10 @@ def test_a_whole_sweep_ends_with_tables_and_pictures(env, fake, tmp_path, capsys
         assert (folder / name).read_bytes()[:4] == b"\x89PNG"
     text = (folder / "table.md").read_text(encoding="utf-8")
     assert "over seed" in text and "python sweep.py scan" in text
-    assert "made again" not in capsys.readouterr().err
+    assert "changed since" not in capsys.readouterr().err
     save_weights(pretext, {"x": torch.ones(1)})
     assert command("sweep", "scan", "--config_env", env, "--config_exp", SCAN, *words) == 0
-    assert "4 of them began with a model that was made again since" in capsys.readouterr().err
+    assert "4 of them began with a model that has changed since" in capsys.readouterr().err
 
 
 def test_a_missing_input_and_a_wrong_stage_are_sentences(env, capsys):

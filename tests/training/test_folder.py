@@ -14,7 +14,7 @@ def test_a_model_that_was_made_again_is_told_to_a_run_that_began_with_it(tmp_pat
         assert RunFolder(folder, settings, Keys(carried_out=("overwrite",), start=model)).open() is None
         (folder / "checkpoint.pth.tar").write_bytes(b"something is kept")
         files.add_to_list(folder, ["checkpoint.pth.tar"])
-        return "was made again since; move that folder away" in capsys.readouterr().err
+        return "has changed since the run in" in capsys.readouterr().err
 
     files.write_text(model, "first", record=True)
     assert not opened() and not opened()

@@ -81,7 +81,7 @@ def test_a_path_that_cannot_be_looked_at_is_a_sentence(capsys, monkeypatch, tmp_
     monkeypatch.setenv("NO_COLOR", "1")
     endless = tmp_path / ("a" * 300)
     assert cli.run(lambda _: endless.stat().st_mode, []) == 1
-    said = f"error: cannot use {endless}: file name too long; check the path, its rights and the disk\n"
+    said = f"error: cannot use {endless}: file name too long; check the path, its permissions and the disk\n"
     assert capsys.readouterr().err == said
 
 

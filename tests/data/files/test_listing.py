@@ -55,7 +55,7 @@ def test_folders_of_systems_are_left_out_and_said(tmp_path, capsys):
     assert classes_of(tmp_path) == ["cat", "cat", "dog", "dog"]
     said = capsys.readouterr().out
     assert (
-        "folders of systems left out: '#recycle', '$RECYCLE.BIN', '@eaDir', 'System Volume Information', 'cat/@eaDir'"
+        "system folders left out: '#recycle', '$RECYCLE.BIN', '@eaDir', 'System Volume Information', 'cat/@eaDir'"
         in said
     )
     assert "and 1 more" in said
