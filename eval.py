@@ -120,17 +120,19 @@ class ClusterEvaluation:
         require(p, "num_classes", script="eval.py")
         self.p, self.path = p, path
         self.model, self.head = clusters.load_for_prediction(p, path, runtime, advice)
+        if self.model.nclusters != p.num_classes:
+            raise UserError(
+                f"{path} has {self.model.nclusters} clusters, but num_classes of the config is {p.num_classes}; give "
+                f"num_classes={self.model.nclusters}, or another model"
+            )
         self.module = self.model.backbone
 
     def scores(self, dataset: Any, runtime: Runtime, places: Places, args: Any) -> dict[str, Any]:
         """Print and return the scores; draw them, and what else is asked for, at `places`."""
         prediction = clusters.predict_split(self.p, self.model, self.head, dataset, runtime)
-        found = prediction.probabilities.shape[1]
-        if found != self.p.num_classes:
-            say(f"{self.path} has {found} clusters; num_classes={self.p.num_classes} of the config is ignored")
         scores = clusters.score_prediction(prediction, dataset)
         if scores:
-            say(clusters.words(scores, found), "green")
+            say(clusters.words(scores, self.p.num_classes), "green")
             if is_main() and clusters.draw_confusion(places("confusion_matrix.png"), scores, dataset):
                 say(f"confusion matrix: {places('confusion_matrix.png')}")
         else:

@@ -23,6 +23,7 @@ from losses.selflabel import ConfidenceBasedCE, Labels
 from models.finetune import train_last, training_mode
 from models.pretrained import is_pretrained
 from models.weights import save_weights
+from system.console import say
 from system.distributed import gather
 from system.errors import NothingConfidentError
 from training.ema import EMA
@@ -90,6 +91,10 @@ def train(p: Any, run: Run) -> dict[str, Any]:
     if pretrained:
         run.note(engine=read_record(Path(p.pretext_dir)).get("engine"))  # for whatever uses the models
     forward = run.prepare(model, get_optimizer(p, model), loader, **parts)
+    say(
+        "the validation loss is usually negative: a consistency (at best 0) minus an entropy (at best log C); it may "
+        "rise while clusters become better"
+    )
 
     for epoch in run.epochs():
         training_mode(model, pretrained)

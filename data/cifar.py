@@ -74,7 +74,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 
 def _read_names(path: Path, key: str, num_classes: int) -> list[str]:
-    names = read_pickle(path).get(key, [str(number) for number in range(num_classes)])
+    numbers = [str(number) for number in range(num_classes)]
+    names = read_pickle(path).get(key, numbers) if path.exists() else numbers
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
         raise UserError(f"{path} holds no class names under {key!r}; {ANEW}")
     return names
@@ -100,7 +101,7 @@ def _read_batch(path: Path, key: str, num_classes: int) -> tuple[torch.Tensor, t
 def _build(name: str, directory: Path, own: str, split: Whole | None) -> ImageDataset:
     source = SOURCES[name]
     files = [file for part in (source.files if split else [own]) for file in source.files[part]]
-    folder = locate(name, directory, source.folder, [*files, source.meta], source.url, source.md5)
+    folder = locate(name, directory, source.folder, files, source.url, source.md5)
     classes = _read_names(folder / source.meta, source.names, NUM_CLASSES[name])
     batches = [_read_batch(folder / file, source.labels, len(classes)) for file in files]
     paths = [f"{file}/{i:05d}" for file, (images, _) in zip(files, batches, strict=True) for i in range(len(images))]

@@ -50,7 +50,7 @@ class LabeledImages(Dataset[dict[str, Any]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`{'image', 'target', 'meta': {'index', 'class_name', 'im_size'}}`; size (H, W) of the raw image."""
+        """`{'image', 'target', 'meta': {'index', 'class_name', 'im_size'}}`; size (H, W) before any transform."""
         index = range(len(self))[index]  # counts from the end, and raises IndexError, as a list does
         image = self.image(index)
         target = int(self.targets[index])

@@ -12,7 +12,7 @@ from data.files.open import open_files
 from data.files.reading import Reading
 from data.files.stream import StreamDataset
 from system.bounded import read_bytes
-from system.console import say
+from system.console import say, warn
 from system.errors import UserError
 from system.paths import expand_path
 from system.sections import GivenPath, Side
@@ -39,7 +39,7 @@ def read_subset(name: str, path: Path) -> dict[str, str]:
         raise UserError(f"the list {shown(path)} cannot be read: {error}") from error
     names: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        wnid, _, name_of_class = line.strip().partition(" ")
+        wnid, name_of_class = [*line.split(maxsplit=1), "", ""][:2]
         if not (wnid.startswith("n") and wnid[1:].isdigit()) or wnid in names:
             what = "names a class again" if wnid in names else "does not read `wnid name`"
             raise UserError(f"{shown(path)}, line {number} {what}: {shown(line, 80)}")
@@ -50,7 +50,10 @@ def read_subset(name: str, path: Path) -> dict[str, str]:
 
 
 def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None, on_bad_image: str) -> ImageFiles:
-    """List the images of a split, class folders sorted and files sorted within, with their targets."""
+    """List the images of a split, class folders sorted and files sorted within, with their targets.
+
+    Classes have the numbers that they have in training, where that split is there; others follow.
+    """
     folder = root / f"ILSVRC2012_img_{split}"
     if not folder.is_dir():
         raise UserError(
@@ -72,13 +75,10 @@ def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None
         raise UserError(f"{shown(folder)} has {what}; it must hold <wnid>/*.JPEG for every class")
     training = root / "ILSVRC2012_img_train"
     known = list_classes(training) if split != "train" and training.is_dir() else []
-    names = subset or {wnid: wnid for wnid in known or sorted(set(found))}
-    unknown = sorted(set(found) - names.keys())
-    if unknown:
-        raise UserError(
-            f"{shown(folder)} has classes that are not in training: {', '.join(unknown[:5])} ({len(unknown)}); add "
-            "their folders to ILSVRC2012_img_train, or move them away"
-        )
+    unknown = sorted(set(found) - set(known))
+    names = subset or {wnid: wnid for wnid in [*known, *unknown]}
+    if known and unknown and not subset:
+        warn(f"{shown(folder)} has {len(unknown)} classes that are not in training: {', '.join(unknown[:5])}")
     numbers = {wnid: number for number, wnid in enumerate(names)}
     others = f"; {listing.words}" if listing.words else ""
     say(f"{split}: {len(paths):,} images of {len(names):,} classes in {shown(folder)}{others}")
@@ -115,7 +115,7 @@ def build(
     subset = None if name == "imagenet" else read_subset(name, Path(expand_path(subset_file or LISTS / f"{name}.txt")))
     files = find_images(name, Path(expand_path(root or directory)), split, subset, on_bad_image)
     side, streamed = reading(size, resize, stream)
-    read = Reading(side, streamed and not cache_dir)
+    read = Reading(side, streamed and not cache_dir, resized_first=True)
     return open_files(files, split, read, streamed=streamed, cache_dir=cache_dir, on_bad_image=on_bad_image)
 
 

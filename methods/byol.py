@@ -64,7 +64,7 @@ def train(
     online = run.runtime.place(OnlineNetwork(target, p.model_kwargs.features_dim)).requires_grad_(True)
     if world_size() > 1:
         target = synchronize_batchnorm(target)
-    optimizer = get_optimizer(p, online, {"predictor.": predictor_rate})
+    optimizer = get_optimizer(p, online, rate_factors={"predictor.": predictor_rate})
     forward = run.prepare(online, optimizer, loader, target=target)
     monitor = pretext.KnnMonitor(p, target, mined, val_set, run.runtime)
     num_steps = p.epochs * len(loader)

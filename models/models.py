@@ -139,7 +139,7 @@ class ClusteringModel(nn.Module):
             raise ConfigError(f"num_classes is {nclusters} and num_heads is {nheads}, but both must be at least 1")
         self.backbone = backbone["backbone"]
         self.backbone_dim = backbone["dim"]
-        self.nheads = nheads
+        self.nclusters, self.nheads = nclusters, nheads
         linear = (nn.Linear(self.backbone_dim, nclusters) for _ in range(nheads))
         self.cluster_head = nn.ModuleList(linear if heads is None else heads)
         self.leave_out: LeaveOut | None = None

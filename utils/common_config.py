@@ -97,7 +97,7 @@ def get_model(p: Any, pretrain_path: Path | str | None = None, advice: str | Non
     not fit.
     """
     backbone = get_backbone(p)
-    setup = SETUPS[p["setup"]]
+    setup = look_up(SETUPS, p["setup"], "setup")
     if setup.stage == "pretext":
         model: nn.Module = _build_pretext(p, backbone)
     elif not p.get("num_classes"):
@@ -126,9 +126,6 @@ def _build_pretext(p: Any, backbone: dict[str, Any]) -> nn.Module:
 
 def get_criterion(p: Any) -> Any:
     """The loss of a config's stage."""
-    setup = SETUPS.get(p.get("setup") or "")
-    if setup and p["criterion"] in CRITERIA and p["criterion"] not in setup.criteria:
-        raise ConfigError(f"criterion is {p['criterion']}, but {setup.script} trains by {' or '.join(setup.criteria)}")
     kwargs = dict(p.get("criterion_kwargs") or {})
     if p["criterion"] in WITH_THRESHOLD:
         kwargs["threshold"] = p["confidence_threshold"]
@@ -137,7 +134,9 @@ def get_criterion(p: Any) -> Any:
     return look_up(CRITERIA, p["criterion"], "criterion")(**kwargs)
 
 
-def get_optimizer(p: Any, model: nn.Module, rate_factors: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
+def get_optimizer(
+    p: Any, model: nn.Module, *, rate_factors: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """The optimizer of a config; with `update_cluster_head_only` the backbone is frozen and left out.
 
     `rate_factors` makes groups of their own of the parameters whose names begin so: their rate is that many times as
@@ -189,8 +188,9 @@ def _build_dataset(p: Any, name: str, split: str, kwargs: Mapping[str, Any], tra
     root = (p.get("data_paths") or {}).get(name) or p.get("data_root") or "datasets"
     given = {key: value for key, value in kwargs.items() if value is not None}
     known = (known_values(p),) if name == "folder" else ()
+    build = look_up(DATASETS, name, f"{'val' if split == 'val' else 'train'}_db_name")
     try:
-        dataset = DATASETS[name](Path(root), split, get_crop_size(p), *known, **given)
+        dataset = build(Path(root), split, get_crop_size(p), *known, **given)
     except NotHereError as error:  # in a dry run
         say(f"{error}, and a dry run downloads nothing: made-up images of its shape are used instead")
         dataset = make_up(name, given.get("split") or split)

@@ -80,6 +80,15 @@ def _check_optimizer(config: dict[str, Any], origins: Origins) -> None:
         )
 
 
+def _check_criterion(config: dict[str, Any], origins: Origins) -> None:
+    setup, criterion = setups.SETUPS[config["setup"]], config["criterion"]
+    if setup.criteria and criterion is not None and criterion not in setup.criteria:
+        raise ConfigError(
+            f"{origins.of('criterion')}: criterion is {criterion}, but {setup.script} trains by "
+            f"{' or '.join(setup.criteria)}"
+        )
+
+
 def check_used(config: dict[str, Any], keys: Iterable[str], place: Callable[[str], str]) -> None:
     """Raise ConfigError where one of some keys, given at a `place`, has a value that the config's setup never reads."""
     for key in keys:
@@ -153,6 +162,7 @@ def load_config(env: Path | str | None, exp: Path | str, overrides: Sequence[str
     checked = _check(schema.Config, apply_overrides(content, exp_words), origins)
     _check_tables(checked, origins)
     _check_prior(checked, origins)
+    _check_criterion(checked, origins)
     _check_optimizer(checked, origins)
     check_used(checked, setups.NEVER_SHARED, origins.of)
     return add_paths(EasyDict({**environment, **checked}))

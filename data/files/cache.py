@@ -56,7 +56,7 @@ def open_cache(
         facts = _read_facts(path, files, read)  # without a lock, as the folder may be one that can only be read
         if facts is None and not may_write():
             say("a dry run writes no cache: the images that it needs are decoded, which takes longer")
-            return StreamDataset(files, side, on_bad_image, read.values)
+            return StreamDataset(files, read, on_bad_image)
         if facts is None:
             with locked(path.with_suffix(".lock")):
                 facts = _read_facts(path, files, read) or _write(path, files, read, on_bad_image)

@@ -243,19 +243,20 @@ def center_box(height: int, width: int, side: int) -> tuple[int, int, int, int]:
 
 
 def cut(
-    image: Image.Image, frame: tuple[int, int], boxes: Sequence[Sequence[int]], out_size: int
+    image: Image.Image, frame: tuple[int, int], boxes: Sequence[Sequence[int]], out_size: int, within: bool = False
 ) -> np.ndarray[Any, Any]:
     """Crop boxes (top, left, height, width in the frame), resized bilinear with antialias, in one step.
 
-    `image` is stretched over the `frame` (height, width) in thought only. Returns uint8 [V, 3, out_size,
-    out_size].
+    `image` is stretched over the `frame` (height, width) in thought only. `within` keeps the filter from looking at
+    pixels beyond a box of whole pixels, as resizing a crop does. Returns uint8 [V, 3, out_size, out_size].
     """
     y, x = image.height / frame[0], image.width / frame[1]
     views = np.empty((len(boxes), 3, out_size, out_size), dtype=np.uint8)
     for view, (top, left, height, width) in zip(views, boxes, strict=True):
         right, bottom = min((left + width) * x, image.width), min((top + height) * y, image.height)
         box = (left * x, top * y, right, bottom)
-        resized = image.resize((out_size, out_size), Image.Resampling.BILINEAR, box=box)
+        part = image.crop((left, top, left + width, top + height)) if within else image
+        resized = part.resize((out_size, out_size), Image.Resampling.BILINEAR, box=None if within else box)
         view[:] = np.asarray(resized).transpose(2, 0, 1)
     return views
 

@@ -22,7 +22,7 @@ def open_files(
     if cache_dir:
         dataset = open_cache(files, split, read, Path(cache_dir), on_bad_image)
     elif streamed:
-        dataset = StreamDataset(files, read.side, on_bad_image, read.values)
+        dataset = StreamDataset(files, read, on_bad_image)
     else:
         dataset = read_into_memory(files, read, on_bad_image)
     dataset.reading = read

@@ -35,13 +35,16 @@ NOTHING = Found()
 class Reading:
     """How images are read: what their short side is scaled to, whether they are streamed, what is black and white.
 
-    Streamed images keep their shape, others are cut to a square.
+    Streamed images keep their shape, others are cut to a square. With `resized_first` a streamed image is decoded whole
+    and scaled before it is cropped, as the published code does; otherwise crops are made from the file's own pixels,
+    in one step.
     """
 
     side: int
     streamed: bool
     values: Values = BY_IMAGE
     found: Found = NOTHING
+    resized_first: bool = False
 
     @property
     def words(self) -> str:
@@ -57,6 +60,7 @@ class Reading:
             "streamed": self.streamed,
             "values": record_of(self.values),
             "found": asdict(self.found),
+            "resized_first": self.resized_first,
         }
 
     @classmethod
@@ -68,7 +72,8 @@ class Reading:
                 raise ValueError
             if any(type(number) is not int for number in found.values()):
                 raise ValueError
-            return cls(side, streamed, values_of(record["values"]), Found(**found))
+            resized_first = record.get("resized_first") is True
+            return cls(side, streamed, values_of(record["values"]), Found(**found), resized_first)
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError("this is not how images are read") from error
 

@@ -10,7 +10,7 @@ from data.dataset import LabeledImages
 from data.files.decode import center_box, cut, frame_size, read_image
 from data.files.formats import MAX_PIXELS, BadImageError
 from data.files.listing import ImageFiles, leave_out
-from data.files.values import BY_IMAGE, Values
+from data.files.reading import Reading
 from data.files.workers import read_squares
 from system.errors import UserError
 from system.text import shown
@@ -23,7 +23,7 @@ class UnreadableImageError(UserError):
 
 
 class StreamDataset(LabeledImages):
-    """Image files whose frame is the image with its short side scaled to `resize`; `images` is None.
+    """Image files whose frame is the image with its short side scaled to that of `read`; `images` is None.
 
     With `on_bad_image` "skip" every file is decoded once now, and bad ones are left out; otherwise a bad one
     raises UserError when it is asked for.
@@ -31,14 +31,14 @@ class StreamDataset(LabeledImages):
 
     images = None
 
-    def __init__(self, files: ImageFiles, resize: int, on_bad_image: str = "error", values: Values = BY_IMAGE) -> None:
+    def __init__(self, files: ImageFiles, read: Reading, on_bad_image: str = "error") -> None:
         if on_bad_image == "skip":
             bad: dict[int, str] = {}
-            for _, reasons in read_squares(files.full_paths(), CHECK_SIDE, values, desc="checking images"):
+            for _, reasons in read_squares(files.full_paths(), CHECK_SIDE, read.values, desc="checking images"):
                 bad |= reasons
             files = leave_out(files, bad, on_bad_image)
         super().__init__(files.name, files.targets, files.classes, files.paths, root=files.root)
-        self.resize, self.values = resize, values
+        self.resize, self.values, self.resized_first = read.side, read.values, read.resized_first
         self._files = files
         self._fingerprint: str | None = None
 
@@ -51,16 +51,18 @@ class StreamDataset(LabeledImages):
         the frame. Raises UserError when the file is bad.
         """
         image, frame = self._read(index)
+        first = self.resized_first and frame[0] * frame[1] <= MAX_PIXELS
+        image = _resized(image, frame) if first else image
         found = boxes(*frame)
-        return torch.from_numpy(cut(image, frame, found.tolist() if isinstance(found, Tensor) else found, out_size))
+        found = found.tolist() if isinstance(found, Tensor) else found
+        return torch.from_numpy(cut(image, frame, found, out_size, within=first))
 
     def image(self, index: int) -> Tensor:
         """One whole frame: uint8 [3, H, W]."""
         image, (height, width) = self._read(index)
         if height * width > MAX_PIXELS:  # a line of pixels, stretched
             raise self._bad(index, BadImageError(f"{height}x{width} pixels after resizing"))
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        pixels = torch.frombuffer(bytearray(_resized(image, (height, width)).tobytes()), dtype=torch.uint8)
         return pixels.view(height, width, 3).permute(2, 0, 1).contiguous()
 
     def load(self, indices: Tensor, device: torch.device | str) -> Tensor:
@@ -79,9 +81,10 @@ class StreamDataset(LabeledImages):
         return self._files.full_path(index)
 
     def _read(self, index: int) -> tuple[Image.Image, tuple[int, int]]:
+        # Twice the side, as a JPEG's own shrinking is coarser than PIL's.
+        short_side = None if self.resized_first else 2 * self.resize
         try:
-            # Twice the side, as a JPEG's own shrinking is coarser than PIL's.
-            image, size = read_image(self._path(index), 2 * self.resize, self.values)
+            image, size = read_image(self._path(index), short_side, self.values)
         except BadImageError as error:
             raise self._bad(index, error) from error
         return image, frame_size(*size, self.resize)
@@ -92,3 +95,8 @@ class StreamDataset(LabeledImages):
             f"{error}; repair or remove it, or leave bad ones out with "
             "on_bad_image: skip in train_db_kwargs (val_db_kwargs)"
         )
+
+
+def _resized(image: Image.Image, frame: tuple[int, int]) -> Image.Image:
+    height, width = frame
+    return image.resize((width, height), Image.Resampling.BILINEAR)

@@ -76,7 +76,7 @@ def _open_stream(paths: Sequence[str], reading: Reading) -> tuple[StreamDataset 
     if not good:
         return None, bad
     files = ImageFiles("images", Path(), [paths[i] for i in good], _unknown(good), [])
-    return StreamDataset(files, reading.side, values=reading.values), bad
+    return StreamDataset(files, reading), bad
 
 
 def _unknown(good: Sequence[Any]) -> torch.Tensor:

@@ -154,6 +154,8 @@ def test_cifar10_batches_in_order(tmp_path, protocol):
     assert train.images[:, 0, 0, 0].tolist() == list(range(15))
     assert train.targets.tolist() == [i % 10 for i in range(15)]
     assert train.classes[3] == "class3"
+    (tmp_path / "cifar-10-batches-py/batches.meta").unlink()
+    assert DATASETS["cifar-10"](tmp_path, "train", 32).classes == [str(number) for number in range(10)]
     assert (train.paths[0], train.paths[14]) == ("data_batch_1/00000", "data_batch_5/00002")
     val = DATASETS["cifar-10"](tmp_path / "cifar-10-batches-py", "val", 32)  # the batches' own directory works too
     expected = np.random.default_rng(5).integers(0, 256, (3, 3072), dtype=np.uint8)

@@ -198,9 +198,10 @@ def test_as_many_clusters_as_one_likes(site, tmp_path, num_clusters, capsys):
     model = clustering(num_clusters, seed=5)
     torch.save(scan_file(model.state_dict(), 0), tmp_path / "model.pth.tar")
     code, scores = evaluate(site, tmp_path, tmp_path / "model.pth.tar", f"num_classes={num_clusters}")
-    assert code == 0 and "is ignored" not in capsys.readouterr().out
-    assert evaluate(site, tmp_path, tmp_path / "model.pth.tar", "num_classes=5") == (0, scores)
-    assert f"has {num_clusters} clusters; num_classes=5 of the config is ignored" in capsys.readouterr().out
+    assert code == 0
+    assert evaluate(site, tmp_path, tmp_path / "model.pth.tar", "num_classes=5")[0] == 1
+    said = f"has {num_clusters} clusters, but num_classes of the config is 5; give num_classes={num_clusters}"
+    assert said in capsys.readouterr().err
     assert len(scores["matching"]) == min(num_clusters, 10)
     logits = published.outputs(model, images)[0]
     wanted = expected(logits, labels)

@@ -393,7 +393,7 @@ def test_scans_of_a_picture_of_several_are_counted_too(tmp_path):
 
 
 def test_a_reading_comes_back_from_its_record():
-    reading = Reading(32, True, Values((0, 4095), (-1.5, 2.25)))
+    reading = Reading(32, True, Values((0, 4095), (-1.5, 2.25)), resized_first=True)
     assert Reading.from_record(json.loads(json.dumps(reading.to_record()))) == reading
     assert Reading.from_record(Reading(8, False, AS_BEFORE).to_record()).values.old
 
