@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     draw_clusters(overrides, folder / "clusters.png")
 
     say("")
-    say("Test split, 360 images; labels only score.             ACC      NMI      ARI")
+    say("Test split; labels only score.                         ACC      NMI      ARI")
     for row, title in [*ROWS.items(), ("chosen", "chosen without labels")]:
         say(f"  {title:<48}" + "".join(f"{100 * scores[row][name]:>7.1f} %" for name in METRICS))
     say(f"  ({reason})")

@@ -74,7 +74,8 @@ def commands(images: Path, model: Path) -> dict[str, Command]:
         "num_workers=0",
         "selflabel.confidence_threshold=0.35",
     )
-    one_epoch = ("epochs=1", "width=4", "seed=0,1", "num_workers=0")
+    few = ("train_db_kwargs.num_images=200", "val_db_kwargs.num_images=100")
+    one_epoch = ("epochs=1", "width=4", "seed=0,1", "num_workers=0", *few)
     digits = str(common.ROOT / "configs" / "pretext" / "simclr_digits.yml")
     return {
         "cluster.py": Command(

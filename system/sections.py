@@ -125,6 +125,12 @@ def section_of(*functions: Callable[..., Any], left_out: tuple[str, ...] = ()) -
     return create_model("Options", __base__=Section, __validators__=validators, **fields)
 
 
+@functools.cache
+def _of_kind(function: Callable[..., Any], rest: str) -> Callable[..., Any]:
+    """One object for one name, so that `section_of` makes one schema of it."""
+    return functools.partial(function, rest)
+
+
 def look_up(table: Mapping[str, Any], name: str, key: str) -> Any:
     """The entry of a table that a config's `key` names; raises ConfigError, naming all and the nearest.
 
@@ -135,7 +141,7 @@ def look_up(table: Mapping[str, Any], name: str, key: str) -> Any:
         return table[name]
     kind, slash, rest = name.partition("/")
     if rest and kind + slash in table:
-        return functools.partial(table[kind + slash], rest)
+        return _of_kind(table[kind + slash], rest)
     names = [f"{name}NAME" if name.endswith("/") else name for name in table]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
     raise ConfigError(f"{key} is '{shown(name, SHORT)}', but must be one of {', '.join(names)}; is it '{near}'?")

@@ -43,9 +43,8 @@ def test_projection():
     assert gpu_profile.project(profiles, 1, "_jpeg")["pretext_epochs_that_fit"] == 0
 
 
-@pytest.mark.parametrize("check", ["skipped batches", "gathering", "evaluation"])
-def test_checks_pass_on_the_cpu(runtime, check):
-    assert CHECKS[check](runtime)
+def test_the_check_of_skipped_batches_passes_on_the_cpu(runtime):
+    assert CHECKS["skipped batches"](runtime)
 
 
 @pytest.mark.parametrize("stage", CONFIGS)

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import clustering.mining
-from clustering.neighbors import load_neighbors, mine_neighbors, purity, save_neighbors, weighted_knn
+from clustering.neighbors import limit_neighbors, load_neighbors, mine_neighbors, purity, save_neighbors, weighted_knn
 from system.errors import UserError
 from tests.processes import finish
 
@@ -322,3 +322,11 @@ def test_memory_stays_what_a_few_parts_take():
     """Gaps between parts' results once added up to .9 GB here, and to all there was with 50,000 images."""
     code, grown = finish(GROWTH)
     assert code == 0 and int(grown) < 300_000  # KiB; the bank and one part's candidates are 60,000
+
+
+@pytest.mark.parametrize(
+    ("wanted", "num_images", "num_clusters", "expected"),
+    [(20, 1000, 10, 20), (20, 300, 10, 15), (20, 39, 10, 1), (10, 5, 2, 1), (10, 2, 2, 1)],
+)
+def test_neighbors_are_at_most_half_a_mean_cluster_and_one_at_least(wanted, num_images, num_clusters, expected):
+    assert limit_neighbors(wanted, num_images, num_clusters) == expected

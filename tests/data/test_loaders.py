@@ -130,3 +130,48 @@ def test_labeled_images_of_a_resumed_epoch_are_those_of_the_whole(dataset, runti
         for one, other in zip(batch.labeled, expected, strict=True)
     )
     assert not torch.equal(whole[0][0], next(both.epoch(2)).labeled[0])
+
+
+def test_partners_are_an_image_and_its_first_neighbors_equally_often():
+    neighbors = torch.arange(50)[:, None] + 100 * torch.arange(6)  # row i holds i, 100 + i, 200 + i, …
+    rows = torch.arange(50).repeat(200)
+    found = NeighborPartner(neighbors, 3)(rows, torch.Generator().manual_seed(0))
+    assert torch.equal(found % 100, rows)
+    shares = (found // 100).bincount(minlength=6) / len(found)
+    assert shares[4:].tolist() == [0, 0]
+    assert (shares[:4] - 1 / 4).abs().max() < 0.02
+
+
+def test_a_partners_view_is_of_its_own_image_and_the_anchors_of_the_batch(runtime):
+    """Image i is of level i throughout; its neighbors are i + 5 and i + 10."""
+    images = torch.arange(45, dtype=torch.uint8)[:, None, None, None].expand(45, 3, 8, 8).contiguous()
+    levels = ImageDataset("levels", images, torch.zeros(45), ["a"], [str(i) for i in range(45)])
+    neighbors = (torch.arange(45)[:, None] + torch.tensor([0, 5, 10, 20])) % 45
+    views = [Evaluation(8, {"mean": [0.0] * 3, "std": [1 / 255] * 3})] * 2
+    loader = ViewLoader(levels, views, 6, runtime, (0, "test"), [None, NeighborPartner(neighbors, 2)])
+    apart = []
+    for batch in loader.epoch(0):
+        anchors, partners = (view[:, 0, 0, 0].round().long() for view in batch.views)
+        assert torch.equal(anchors, batch.indices)
+        apart += ((partners - anchors) % 45).tolist()
+    assert set(apart) == {0, 5, 10}
+
+
+def test_every_view_of_every_image_at_every_step_has_draws_of_its_own(runtime):
+    """Of one picture under 24 numbers, two views in each of four steps of two epochs: 96 different pictures."""
+    one = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    same = ImageDataset("same", one.repeat(24, 1, 1, 1), torch.zeros(24), ["a"], [str(i) for i in range(24)])
+    jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+    kwargs = {**STANDARD, "color_jitter_random_apply": {"p": 1.0}, "color_jitter": jitter, "random_grayscale": {"p": 0}}
+    augment = build_augmentation("simclr", **kwargs)
+    loader = ViewLoader(same, [augment, augment], 6, runtime, (0, "test"))
+    views = [image for epoch in (0, 1) for batch in loader.epoch(epoch) for view in batch.views for image in view]
+    assert len(views) == len({image.numpy().tobytes() for image in views}) == 96
+
+
+def test_an_epoch_shows_no_image_twice_and_the_next_one_in_another_order(dataset, runtime):
+    loader = make(dataset, runtime)
+    first, second = (torch.cat([batch.indices for batch in loader.epoch(epoch)]) for epoch in (0, 1))
+    assert len(first.unique()) == len(second.unique()) == 7 * 6
+    assert not torch.equal(first, second)
+    assert len(torch.cat([torch.cat([b.indices for b in loader.epoch(e)]) for e in range(5)]).unique()) == 45

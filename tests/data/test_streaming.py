@@ -209,14 +209,14 @@ def imagenet(tmp_path_factory):
         write_images(root / f"ILSVRC2012_img_{split}", WNIDS, num)
     (root / "list.txt").write_text("".join(f"{wnid} {name}\n" for wnid, name in zip(WNIDS, COLORS, strict=True)))
     torch.manual_seed(0)
-    state = ContrastiveModel(build_backbone("resnet50", "imagenet"), "mlp", 128).state_dict()
+    state = ContrastiveModel(build_backbone("resnet18", "imagenet"), "mlp", 128).state_dict()
     names = {"backbone.": "module.encoder_q.", "contrastive_head.": "module.encoder_q.fc."}
     released = {}
     for key, value in state.items():
         old = next(name for name in names if key.startswith(name))
         released[names[old] + key.removeprefix(old)] = value
     released["module.queue"] = torch.zeros(128, 4)
-    torch.save({"state_dict": released, "epoch": 800, "arch": "resnet50"}, root / "moco.pth.tar")
+    torch.save({"state_dict": released, "epoch": 800, "arch": "resnet18"}, root / "moco.pth.tar")
     return root
 
 
@@ -224,7 +224,7 @@ def on_imagenet(root, results, *words):
     kwargs = f"{{root: {root}, subset_file: {root / 'list.txt'}, resize: 72}}"
     return [
         *words, *CPU, f"train_db_kwargs={kwargs}", f"val_db_kwargs={kwargs}", "num_classes=3", f"root_dir={results}",
-        "transformation_kwargs.crop_size=64", "num_mined_train=4", "num_mined_val=5",
+        "backbone=resnet18", "transformation_kwargs.crop_size=64", "num_mined_train=4", "num_mined_val=5",
     ]  # fmt: skip
 
 
@@ -249,7 +249,7 @@ def test_moco_mines_backbone_features(mined):
     folder = mined / "imagenet_50" / "pretext"
     neighbors = np.load(folder / "topk-train-neighbors.npy")
     features = torch.from_numpy(np.load(folder / "features-train.npy"))
-    assert features.shape == (18, 2048)
+    assert features.shape == (18, 512)
     similarity = torch.nn.functional.normalize(features.double(), dim=1)
     similarity = similarity @ similarity.T
     similarity.fill_diagonal_(2)
@@ -282,7 +282,7 @@ def test_fixed_views_give_the_same_heads_from_features_computed_once(mined, imag
 
 
 def test_a_missing_list_and_missing_weights_are_told(imagenet, tmp_path, capsys):
-    words = [*MOCO, *CPU, f"root_dir={tmp_path}", f"train_db_kwargs={{root: {imagenet}}}"]
+    words = [*MOCO, *CPU, f"root_dir={tmp_path}", f"train_db_kwargs={{root: {imagenet}}}", "backbone=resnet18"]
     assert command("moco", *words, "--model", imagenet / "moco.pth.tar") == 1
     assert "the list of imagenet_50's classes is missing" in capsys.readouterr().err
     assert command("moco", *words) == 1

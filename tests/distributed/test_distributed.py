@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
+import scan
+import selflabel
+import simclr
 from clustering.features import Embedder
 from clustering.mining import mine_neighbors
 from data.augment import Evaluation
@@ -30,6 +32,7 @@ from system.errors import ConfigError, UserError
 from system.runtime import Runtime
 from tests import processes
 from tests import stage as stages
+from tests.ranks import run_ranks
 from training.batchnorm import synchronize_batchnorm
 from utils import cli
 
@@ -62,23 +65,20 @@ def build(name, dtype):
 
 
 def simclr_loss(forward, views):
-    features = forward(torch.cat(views)).unflatten(0, (2, -1)).transpose(0, 1)
-    return CRITERIA["simclr"](temperature=0.3)(distributed.gather(features))
+    return simclr.step(forward, CRITERIA["simclr"](temperature=0.3), *views)
 
 
 def scan_loss(forward, views):
-    criterion = CRITERIA["scan"](entropy_weight=3.0)
-    heads = zip(forward(views[0]), forward(views[1]), strict=True)
-    return sum(criterion(distributed.gather(a), distributed.gather(n)).total for a, n in heads)
+    return scan.step(forward, CRITERIA["scan"](entropy_weight=3.0), *views)[0]
 
 
 def selflabel_loss(forward, views):
     with torch.no_grad():
-        weak = distributed.gather(forward(views[0])[0])
-    strong = distributed.gather(forward(views[1])[0])
-    highest = weak.softmax(1).max(1).values.sort(descending=True).values
+        plain = distributed.gather(forward(views[0])[0])
+    highest = plain.softmax(1).max(1).values.sort(descending=True).values
     threshold = float(highest[THRESHOLDED - 1 : THRESHOLDED + 1].mean())
-    return CRITERIA["confidence-cross-entropy"](threshold=threshold, apply_class_balancing=True)(weak, strong)
+    criterion = CRITERIA["confidence-cross-entropy"](threshold=threshold, apply_class_balancing=True)
+    return selflabel.step(forward, criterion, *views)[0]
 
 
 LOSSES = {"simclr": simclr_loss, "scan": scan_loss, "selflabel": selflabel_loss}
@@ -174,7 +174,7 @@ def answer(rank, world_size, port, folder):
 def pool(request, tmp_path_factory):
     """What every rank of a pool answers, and what one process does."""
     folder = tmp_path_factory.mktemp(f"ranks{request.param}")
-    mp.spawn(answer, (request.param, free_port(), str(folder)), nprocs=request.param)
+    run_ranks(answer, request.param, request.param, free_port(), str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)], answers()
 
 
@@ -316,10 +316,10 @@ def interrupt(rank, root):
 
 def test_ranks_may_change_on_resume_and_every_stage_runs_on_several(alone, tmp_path):
     shutil.copytree(alone / "digits" / "pretext", tmp_path / "digits" / "pretext")
-    mp.spawn(interrupt, (str(tmp_path),), nprocs=1)
+    run_ranks(interrupt, 1, str(tmp_path))
     assert len((tmp_path / "digits/scan/metrics.jsonl").read_text().splitlines()) == 1
 
-    mp.spawn(run_stages, (2, [free_port() for _ in range(3)], str(tmp_path)), nprocs=2)
+    run_ranks(run_stages, 2, 2, [free_port() for _ in range(3)], str(tmp_path))
     same_outcome(tmp_path, alone, "scan")
     same_outcome(tmp_path, alone, "selflabel")
     told = [(tmp_path / f"rank{rank}.txt").read_text() for rank in range(2)]

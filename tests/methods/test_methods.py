@@ -118,8 +118,11 @@ def test_a_dimension_that_never_changes_is_harmless(data):
     assert bool(torch.isfinite(predict(turtle.fit(Embedding(x), 4, **QUICK[turtle]).head, x)).all())
 
 
-def test_kmeans_keeps_the_draw_of_lowest_inertia(data):
+def test_losses_of_k_means_are_inertias_and_the_lowest_counts(data):
     found = kmeans_heads.fit(Embedding(data[0]), 7)
-    assert found.losses[found.best] == min(found.losses)
-    assert found.clusters.shape == (3, len(data[0]))
-    assert np.isfinite(found.losses).all()
+    points, inertias = functional.normalize(data[0], dim=1).double().numpy(), []
+    for clusters in found.clusters.numpy():
+        means = np.stack([points[clusters == cluster].mean(0) for cluster in range(7)])
+        inertias.append(((points - means[clusters]) ** 2).sum())
+    assert found.losses == pytest.approx(inertias, rel=1e-4) and len(inertias) == 3
+    assert found.best == int(np.argmin(inertias)) and len(set(np.round(inertias, 3))) > 1

@@ -42,12 +42,12 @@ def drawn(module):
     return module.eval()
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-def test_outputs_are_the_models_for_any_number_of_images(tmp_path, batch):
+def test_outputs_are_the_models_for_any_number_of_images(tmp_path):
     built = build_pretrained("efficientnet_lite0", side=64)
     model = Predictor(built["backbone"], nn.Linear(built["dim"], 7)).eval()
     export_onnx(tmp_path / "model.onnx", model, 64, OUTPUTS, {})
-    assert_same(tmp_path / "model.onnx", model, torch.randn(batch, 3, 64, 64))
+    for batch in (1, 5):
+        assert_same(tmp_path / "model.onnx", model, torch.randn(batch, 3, 64, 64))
 
 
 @pytest.mark.parametrize("name", ["linear", "kmeans", "temi", "turtle", "vote"])

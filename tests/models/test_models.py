@@ -133,13 +133,17 @@ def test_stride_of_the_second_stem():
     assert sizes == [(8, 8)]
 
 
-def test_large_networks_are_torchvisions():
-    for name in ("resnet18", "resnet50"):
-        reference = getattr(torchvision.models, name)(weights=None)
-        backbone = getattr(resnet, name)()["backbone"]
-        expected = [key for key in reference.state_dict() if not key.startswith("fc.")]
-        assert list(backbone.state_dict()) == expected
-        assert isinstance(backbone.fc, nn.Identity)
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_large_networks_compute_what_torchvisions_do(name):
+    torch.manual_seed(0)
+    reference = getattr(torchvision.models, name)(weights=None).eval()
+    reference.fc = nn.Identity()
+    backbone = getattr(resnet, name)()["backbone"].eval()
+    assert list(backbone.state_dict()) == list(reference.state_dict())
+    backbone.load_state_dict(reference.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images), reference(images))
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 
 from models import embedded, hub
 from models.pretrained import build_pretrained, choose_side, is_at_hand, is_pretrained
@@ -161,7 +162,9 @@ def test_a_file_may_have_another_number_of_classes_or_none_and_a_wrapping(tmp_pa
 def test_positions_are_interpolated_to_another_side(tmp_path):
     path, network = weights_file(tmp_path)
     built = build_pretrained(f"timm/{SMALL}", weights=path, side=64)
-    assert built["backbone"].pos_embed.shape[1] < network.pos_embed.shape[1]
+    expected = resample_abs_pos_embed(network.pos_embed, (4, 4), num_prefix_tokens=1)
+    assert built["backbone"].pos_embed.shape[1] == 17 < network.pos_embed.shape[1]
+    torch.testing.assert_close(built["backbone"].pos_embed, expected)
     assert built["backbone"](image(64)).shape == (1, built["dim"])
 
 

@@ -150,7 +150,14 @@ def test_the_variance_that_components_hold(tmp_path, monkeypatch):
     size(tmp_path / "v.png")
 
 
-def test_curves_of_numbers_are_drawn_over_rising_numbers(tmp_path):
+def test_curves_of_numbers_are_drawn_over_rising_numbers(tmp_path, monkeypatch):
+    drawn, plot = {}, Axes.plot
+
+    def note(self, x, y, **kwargs):
+        drawn[kwargs["label"]] = list(zip(x, y, strict=True))
+        return plot(self, x, y, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", note)
     curves = {
         "num_clusters": [2, 3, 4, 6, 9],
         "silhouette": [0.1, 0.5, 0.4, 0.3, -0.1],
@@ -158,3 +165,7 @@ def test_curves_of_numbers_are_drawn_over_rising_numbers(tmp_path):
     }
     assert plots.number_curves(tmp_path / "number.png", curves, 3, 3, 4)
     assert min(size(tmp_path / "number.png")) > 300
+    assert list(drawn.values()) == [
+        [(2, 0.1), (3, 0.5), (4, 0.4), (6, 0.3), (9, -0.1)],
+        [(2, 0.9), (3, 0.8), (4, 0.7), (6, 0.6), (9, 0.5)],
+    ]

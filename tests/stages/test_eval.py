@@ -19,6 +19,7 @@ from models.resnet_cifar import resnet8, resnet18
 from system.files import write_text
 from tests import published
 from tests.stage import command
+from utils import baselines
 from utils.config import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -224,7 +225,14 @@ def digits(tmp_path, stage, *more):
     return code, json.loads(out.read_text()) if out.exists() else None
 
 
-def test_k_means_and_k_nn_read_the_training_split_too(site, tmp_path, capsys):
+def test_k_means_and_k_nn_read_the_training_split_too(site, tmp_path, monkeypatch, capsys):
+    given, score_kmeans = [], baselines.score_kmeans
+
+    def count(fitted, scored, targets, **options):
+        given.append((len(fitted), len(scored), len(targets)))
+        return score_kmeans(fitted, scored, targets, **options)
+
+    monkeypatch.setattr(baselines, "score_kmeans", count)
     torch.manual_seed(6)
     model = ContrastiveModel(resnet8(width=4, stem="cifar_s2"))
     (tmp_path / "digits/pretext").mkdir(parents=True)
@@ -235,6 +243,7 @@ def test_k_means_and_k_nn_read_the_training_split_too(site, tmp_path, capsys):
     assert set(scores["kmeans"]) == {"acc", "nmi", "ari"}
     assert all(0 < scores["kmeans"]["acc"][key] < 1 for key in ("mean", "std"))
     assert digits(tmp_path, "pretext/simclr", "--kmeans", "--kmeans_runs", "2", "--knn")[1] == scores
+    assert given == [(1437, 360, 360)] * 2
     assert digits(tmp_path, "pretext/simclr", "--split", "train")[1]["purity"] != scores["purity"]
     capsys.readouterr()
 

@@ -1,12 +1,14 @@
 """Refining: it goes by the clock where it is asked to, ends by the label-free score, and competes with the rest."""
 
 import json
+import shutil
 
 import pytest
 import torch
 import yaml
 
-from tests.stage import command, stage
+from tests import stage as stages
+from tests.stage import command, few_digits
 from tests.stages.test_cluster import fill, read
 from utils.config import REPOSITORY, load_config
 from utils.stage import keys_of
@@ -14,14 +16,19 @@ from utils.stage import keys_of
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("empty_pictures")]
 
 
+def stage(script, root, *more):
+    return stages.stage(script, root, *few_digits(200, 100), *more)
+
+
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory):
     """Folders with the same scan model of few digits."""
-    roots = [tmp_path_factory.mktemp(name) for name in ("whole", "stopped", "longer")]
-    for root in roots:
-        assert stage("simclr", root, "epochs=1") == 0
-        assert stage("scan", root, "epochs=1") == 0
-    return roots
+    first, *others = (tmp_path_factory.mktemp(name) for name in ("whole", "stopped", "longer"))
+    for script in ("simclr", "scan"):
+        assert stage(script, first, "epochs=1") == 0
+    for root in others:
+        shutil.copytree(first, root, dirs_exist_ok=True)
+    return [first, *others]
 
 
 def test_stopped_by_the_clock_and_continued_is_the_same_run(scanned, capsys):

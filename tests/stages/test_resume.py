@@ -377,11 +377,18 @@ def test_a_damaged_input_is_an_error(root, capsys, name, damage):
         assert damage in capsys.readouterr().err
 
 
-@pytest.fixture
-def killed(root):
-    """The folder of a run that was killed in its second epoch, with a checkpoint of every step."""
+@pytest.fixture(scope="module")
+def killed_once(reference, tmp_path_factory):
+    root = tmp_path_factory.mktemp("killed")
+    shutil.copytree(reference, root / "digits")
     assert interrupted("scan", root, "step", 5, kill, EVERY_STEP) == 137
     return root / "digits/scan/x"
+
+
+@pytest.fixture
+def killed(root, killed_once):
+    """The folder of a run that was killed in its second epoch, with a checkpoint of every step."""
+    return Path(shutil.copytree(killed_once, root / "digits/scan/x"))
 
 
 def test_a_damaged_newest_checkpoint_costs_a_step_not_the_run(reference, root, killed, capsys):

@@ -55,7 +55,7 @@ def deflated(path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}.")
         with archive.open("archive/data/0", "w") as file:
-            for _ in range(1500):
+            for _ in range(400):
                 file.write(bytes(1 << 20))
 
 

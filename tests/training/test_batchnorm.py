@@ -2,11 +2,11 @@ import copy
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from timm.layers import BatchNormAct2d
 from torch import nn
 
 from models import build_backbone
+from tests.ranks import run_ranks
 from training.batchnorm import GlobalBatchNorm2d, synchronize_batchnorm
 
 SHARES = ([3, 2], [1, 4])  # unequal slices of the same five images
@@ -112,7 +112,7 @@ def on_one_rank(rank, folder):
 
 @pytest.mark.slow
 def test_two_processes_with_unequal_slices_are_one_with_the_whole_batch(tmp_path):
-    mp.spawn(on_one_rank, args=(tmp_path,), nprocs=2)
+    run_ranks(on_one_rank, 2, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     reference, _ = reference_and_copy()
     for turn, lengths in enumerate(SHARES):

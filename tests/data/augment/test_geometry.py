@@ -42,9 +42,10 @@ def torchvision_box(area, aspect, position, height, width, ratio):
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 61), (12, 100), (100, 12), (1, 9)])
 def test_boxes_are_those_of_torchvision(height, width):
     ratio = (3 / 4, 4 / 3)
-    area = 0.2 + 0.8 * torch.rand(200, 10)
-    aspect = torch.exp((2 * torch.rand(200, 10) - 1) * np.log(4 / 3))
-    position = torch.rand(200, 2)
+    generator = torch.Generator().manual_seed(0)
+    area, aspect = torch.rand(2, 200, 10, generator=generator, dtype=torch.float64)
+    area, aspect = 0.2 + 0.8 * area, torch.exp((2 * aspect - 1) * np.log(4 / 3))
+    position = torch.rand(200, 2, generator=generator, dtype=torch.float64)
     boxes = geometry.random_resized_box(area, aspect, position, height, width, ratio)
     draws = zip(area.tolist(), aspect.tolist(), position.tolist(), strict=True)
     assert boxes.tolist() == [torchvision_box(*draw, height, width, ratio) for draw in draws]
