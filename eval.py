@@ -64,8 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = Path(args.model or p[f"{stage}_model"])
     p.image_values = recorded_values(path.parent)
     Targets({"--json": args.json}, [], [path, Path(args.config_exp)])  # what is in the way is said before it is scored
-    command = quoted(["python", *SETUPS[p.setup].script.split(), "--config_exp", args.config_exp, *args.overrides])
-    advice = "check the path" if args.model else f"train it ({command}), or name a file with --model"
+    env = ["--config_env", args.config_env] if args.config_env else []
+    command = ["python", *SETUPS[p.setup].script.split(), *env, "--config_exp", args.config_exp, *args.overrides]
+    trains = all(p.get(key) not in (None, {}) for key in SETUPS[p.setup].needs)
+    advice = f"train it ({quoted(command)}), or name a file with --model" if trains else "name a file with --model"
+    advice = "check the path" if args.model else advice
     evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, runtime, advice)
     trained: dict[str, Any] = {"classes": recorded_classes(p, path.parent), "reading": read_by(path.parent)}
     dataset = get_val_dataset(p, **trained) if args.split == "val" else get_train_dataset(p, None)

@@ -70,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         for job in plan.jobs:
             say(f"{job.stage}/{job.name}: {quoted(job.arguments)}")
+        check_folders(plan)
+        try:
+            check_input(plan)
+        except UserError as error:  # it may be made before the sweep is
+            warn(str(error))
         return 0
     check_input(plan)
     check_folders(plan)

@@ -50,8 +50,12 @@ def fit_pca(features: Tensor, num_dims: int) -> PCA:
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(matrix.cpu())
-    return values.to(matrix.device), vectors.to(matrix.device)
+    symmetric = matrix.cpu()
+    try:
+        values, vectors = torch.linalg.eigh(symmetric)
+    except torch.linalg.LinAlgError:  # with many equal values, as of features that hardly differ
+        values, vectors = torch.linalg.eigh(symmetric.double())
+    return values.to(matrix), vectors.to(matrix)
 
 
 class EvenPCA(NamedTuple):

@@ -1,5 +1,6 @@
 """What a clustering hands out: chosen without labels, and never a model that lost clusters which another one kept."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from recipes.refining import STAGE as REFINING
 from system.files import write_file, write_text
 from training.comparison import to_plain
 from training.folder import CONFIG, MODEL
-from training.record import RECORD
+from training.record import RECORD, read_record
 from utils import clusters, mined
 from utils.common_config import get_val_dataset
 from utils.saved import relative_config
@@ -71,7 +72,10 @@ def deliver(project: Project, runtime: Any) -> Delivery:
         write_file(project.folder / MODEL, lambda file: file.write(data), num_bytes=len(data), setup=found.stage)
     content = relative_config(source / CONFIG, project.folder)
     write_text(project.folder / CONFIG, yaml.safe_dump(content, sort_keys=False), record=True)
-    write_text(project.folder / RECORD, (source / RECORD).read_text(encoding="utf-8"), record=True)
+    record = read_record(source)
+    network = (read_record(Path(found.project.load(found.stage).pretext_dir)).get("result") or {}).get("backbone")
+    record |= {"backbone": network} if network else {}  # what it was trained with, its license
+    write_text(project.folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
     assert (MODEL, CONFIG, RECORD) == DELIVERED
     return found
 
@@ -112,7 +116,8 @@ def from_scratch(project: Project, dataset: Any, runtime: Any, choose_one: Choos
     chosen, reason = (choose_one or choose_last)(rows)
     winner = finalists[chosen]
     # Trust is in the features: of the models they gave, the one that neighbors agree with most says how good they are.
-    trust = trust_in_one(max(row["neighbors"] for row in rows), rows[chosen]["used"])
+    used, num_clusters = rows[chosen]["used"], len(rows[chosen]["sizes"])
+    trust = trust_in_one(max(row["neighbors"] for row in rows), used, num_clusters)
     return Delivery(project, dataset, winner.stage, winner.path, winner.prediction, rows, reason, trust)
 
 
@@ -173,13 +178,24 @@ def choose_last(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
         return 0, f"{rows[0]['name']}: every model of the stages left clusters nearly empty, and this is the first"
     more = [row["name"] for row in rows[kept[-1] + 1 :]]
     lost = f"; {' and '.join(more)} left clusters nearly empty" if more else ""
-    return kept[-1], f"{rows[kept[-1]]['name']}: the last model of the stages that kept its clusters{lost}"
+    row = rows[kept[-1]]
+    num_empty = len(row["sizes"]) - row["used"]
+    those = "that kept its clusters" if not num_empty else f"that left few clusters empty ({num_empty})"
+    return kept[-1], f"{row['name']}: the last model of the stages {those}{lost}"
 
 
-def trust_in_one(neighbors: float, used: int) -> str:
-    """How far to trust one model of a network trained on these images alone, by the table TRUST_IN_ONE."""
+def trust_in_one(neighbors: float, used: int, num_clusters: int) -> str:
+    """How far to trust one model of a network trained on these images alone, by the table TRUST_IN_ONE.
+
+    Where clusters are empty, others hold several kinds of images, however often neighbors share one.
+    """
     if used == 1:
         return f"all images are in one cluster, which says nothing about them; {ADVICE}"
+    if used < num_clusters and neighbors >= TRUST_IN_ONE[-2][0]:
+        return (
+            f"{num_clusters - used} of {num_clusters} clusters are empty: expect others to hold several kinds; try "
+            "another number of clusters"
+        )
     return next(sentence for least, sentence in TRUST_IN_ONE if neighbors >= least)
 
 

@@ -48,7 +48,10 @@ class Look:
     @property
     def words(self) -> str:
         """The look in words."""
-        return f"{self.num_images:,} {'gray' if self.gray else 'color'} images, short side about {self.short_side}"
+        num_bad = len(self.files) - self.num_images
+        bad = f"; about {num_bad:,} more cannot be read, and are left out" if num_bad else ""
+        kind = "gray" if self.gray else "color"
+        return f"{self.num_images:,} {kind} images, short side about {self.short_side}{bad}"
 
     def may_flip(self, flip: bool, no_flip: bool) -> bool:
         """Whether views may be mirrored: as asked, else where nothing speaks against it."""

@@ -151,8 +151,8 @@ def in_context(message: str, folder: Path) -> str:
     if "overwrite=true" not in message and "run_name" not in message:
         return message
     return (
-        f"{message} (in the words of the stage script; for cluster.py, move {folder} away to repeat this stage alone: "
-        "overwrite=true would remove all stages, and run_name is its own)"
+        f"{message} (in the words of the stage script, for its run {folder}; cluster.py takes other words with another "
+        "--output, and with overwrite=true it would remove all stages)"
     )
 
 

@@ -117,7 +117,10 @@ def read_metrics(folders: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]
 
 
 def facts_of(config: Mapping[str, Any], model_path: Path, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """How a result was made: model, data, the config's main keys, and what run.json says."""
+    """How a result was made: model, data, the config's main keys, and what run.json says.
+
+    Of a pretrained network: also what it was trained with, its license and where it is from.
+    """
     keys = ("setup", "train_db_name", "num_classes", "backbone", "stem", "width", "epochs", "batch_size", "seed")
     facts: dict[str, Any] = {"model": str(model_path)} | {
         key: config[key] for key in keys if config.get(key) is not None
@@ -125,6 +128,8 @@ def facts_of(config: Mapping[str, Any], model_path: Path, folders: Mapping[str, 
     facts["crop_size"] = config["transformation_kwargs"]["crop_size"]
     if not folders:
         return facts
+    network = (read_record(Path(config["pretext_dir"])).get("result") or {}).get("backbone") or {}
+    facts |= {key: network[key] for key in ("trained_with", "license", "source") if key in network}
     record = read_record(list(folders.values())[-1])
     return facts | {
         key: record[key] for key in ("device", "precision", "seconds", "commit", "versions") if record.get(key)

@@ -113,7 +113,7 @@ FORMATS = {
     ),
 }
 CHOICES = (IMAGEFOLDER, *FORMATS)
-"""What `--export` takes; a folder a class is no file, and is made by `report.outputs.Sorter`."""
+"""What `--export` takes; a folder a class is no file, and is made by `report.sorting.Sorter`."""
 
 
 def check(kind: str, folder: Path) -> None:

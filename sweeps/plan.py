@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from system.text import shown
 from utils.bases import COMMAND_LINE, load_with_bases
 from utils.config import check_used, load_config
 from utils.overrides import split_stage, split_values
-from utils.setups import SETUPS, stages_until
+from utils.setups import SETUPS, STAGES, stage_of, stages_until
 from utils.stage import fill_options
 
 OWN_KEYS = ("run_name", "pretext_run", "scan_run", "overwrite", "root_dir")
@@ -180,6 +180,8 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
                 f"{name}.seed=0, or leave it out"
             )
     configs = {name: find_config(name, stage, given) for name in stages}
+    for word in words:
+        _check_setup(word, configs)
     jobs: dict[tuple[str, str], Job] = {}
     settings: dict[tuple[str, ...], Setting] = {}
     for values in itertools.product(*(axis.values for axis in axes)):
@@ -195,6 +197,21 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
     for job in jobs.values():
         job.config()
     return Plan(stage, list(jobs.values()), list(settings.values()), axes)
+
+
+def _check_setup(word: str, configs: Mapping[str, str]) -> None:
+    """Raise ConfigError where a word begins with a method's name and its stage has another one's config."""
+    named = word.partition(".")[0]
+    stage = stage_of(named)
+    if named in STAGES or stage is None or stage not in configs:
+        return
+    config = configs[stage]
+    setup = _given(Path(config), "setup")
+    if setup != named:
+        raise ConfigError(
+            f"'{shown(word)}' is of {named}, but the stage {stage} would run {config}, whose setup is {setup}; name "
+            f"its config: {'--pretext_config' if stage == 'pretext' else '--config_exp'} FILE"
+        )
 
 
 def _make_job(stage: str, env: str | None, exp: str, chosen: list[tuple[Axis, str]], before: Job | None) -> Job:

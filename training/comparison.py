@@ -1,6 +1,6 @@
 """Whether two configs say the same about what a run computes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +9,13 @@ PATHS = ("_dir", "_checkpoint", "_model", "_path")
 """How keys end that say where results are."""
 EARLIER = {"stream": "auto", "on_bad_image": "error"}
 """Defaults that earlier versions wrote for every data set, also for those without such options."""
+
+
+def map_paths(value: Any, change: Callable[[str], str], key: str = "") -> Any:
+    """A config with every path of results in it, and every directory of a cache, changed."""
+    if isinstance(value, dict):
+        return {name: map_paths(inner, change, name) for name, inner in value.items()}
+    return change(value) if isinstance(value, str) and key.endswith(PATHS) else value
 
 
 def to_plain(value: Any) -> Any:

@@ -14,11 +14,11 @@ from system.bounded import read_json
 from system.console import say, warn
 from system.errors import ConfigError, UserError
 from system.lock import lock_folder
-from system.paths import usable
+from system.paths import expand_path, usable
 from system.yaml_file import load_yaml
 from training import checkpoint
 from training.board import EVENTS, FOLDER
-from training.comparison import PATHS, Keys, differing_keys
+from training.comparison import Keys, differing_keys, map_paths
 from training.record import RECORD, read_finished
 
 CONFIG, METRICS = "config.yml", "metrics.jsonl"
@@ -159,14 +159,11 @@ class RunFolder:
         """The config with paths in the results' folder relative to the run's folder, so that both may be moved."""
         root = Path(self.config["root_dir"]).absolute()
 
-        def relative(key: str, value: Any) -> Any:
-            if isinstance(value, dict):
-                return {name: relative(name, inner) for name, inner in value.items()}
-            if isinstance(value, str) and key.endswith(PATHS) and Path(value).absolute().is_relative_to(root):
-                return os.path.relpath(value, self.folder)
-            return value
+        def relative(path: str) -> str:
+            whole = Path(expand_path(path)).absolute()
+            return os.path.relpath(whole, self.folder) if whole.is_relative_to(root) else str(whole)
 
-        return relative("", self.config)
+        return map_paths(self.config, relative)
 
     def compare(self, old: dict[str, Any]) -> tuple[list[str], list[str]]:
         """Keys in which a run of the config `old` here is another one, and those with which it would only go on."""

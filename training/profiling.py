@@ -6,7 +6,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from system import distributed
-from system.console import say, warn
+from system.console import say, say_block, warn
 from system.files import write_file
 
 WARM_UP = 3
@@ -42,6 +42,6 @@ class StepProfiler:
                     self.path, lambda file: self._profiler.export_chrome_trace(file.name), record=False, listed=True
                 )
                 by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-                say(self._profiler.key_averages().table(sort_by=by, row_limit=20))
+                say_block(self._profiler.key_averages().table(sort_by=by, row_limit=20))
                 say(f"trace: {self.path}")
             raise SystemExit(0)

@@ -23,7 +23,7 @@ from system.errors import ConfigError, UserError
 from system.files import is_own, remove, verify_file
 from system.lock import lock_folder, unlock_folder
 from system.yaml_file import load_yaml
-from training.comparison import PATHS
+from training.comparison import map_paths
 from training.folder import CONFIG, MODEL
 from utils import schema, setups
 from utils.config import load_config, require
@@ -170,23 +170,19 @@ def match_features(table: FeatureTable, words: Sequence[str], paths: Iterable[st
 
 def _read_resolved(path: Path) -> EasyDict:
     try:
-        content = load_yaml(path)
+        content = anchor(load_yaml(path), path.parent)
         known = {key: value for key, value in content.items() if key in schema.Config.model_fields}
         checked = schema.Config.model_validate(known).model_dump()
     except (ConfigError, ValidationError) as error:
         raise UserError(
             f"{path} is not the config of a run ({str(error).splitlines()[0]}); name one: --config_exp FILE"
         ) from error
-    return EasyDict({**anchor(content, path.parent), **checked})
+    return EasyDict({**content, **checked})
 
 
 def relative_config(path: Path, folder: Path) -> dict[str, Any]:
     """The config of a run, its paths of results told from another folder."""
-    content = anchor(load_yaml(path), path.parent)
-    return {
-        key: os.path.relpath(value, folder) if key.endswith(PATHS) and isinstance(value, str) else value
-        for key, value in content.items()
-    }
+    return map_paths(anchor(load_yaml(path), path.parent), lambda path: os.path.relpath(path, folder))
 
 
 def anchor(content: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -198,11 +194,8 @@ def anchor(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     own = content.get(f"{setup.stage}_dir") if setup else None
     if not isinstance(own, str):
         return content
-    told = {key: value for key, value in content.items() if key.endswith(PATHS) and isinstance(value, str)}
     moved = Path(own).is_absolute()
-    return content | {
-        key: os.path.normpath(folder / (os.path.relpath(value, own) if moved else value)) for key, value in told.items()
-    }
+    return map_paths(content, lambda path: os.path.normpath(folder / (os.path.relpath(path, own) if moved else path)))
 
 
 def reading(p: EasyDict, model: Path) -> Reading:

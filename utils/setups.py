@@ -120,7 +120,7 @@ def how_to_run(stage: str) -> str:
     """What to do where a stage's files are missing: the command, and the key that names another run of it."""
     first, *others = (setup.script for setup in SETUPS.values() if setup.stage == stage)
     shown = [script for script in others if not script.startswith("-m")]
-    more = f" (or {', '.join(shown)})" if shown else ""
+    more = f" (or {', '.join([*shown, 'python -m methods.NAME'])})" if len(shown) < len(others) else ""
     return (
         f"run the {stage} stage first: python {first} --config_exp FILE{more}; a run of another name is given with "
         f"{stage}_run=NAME"

@@ -173,6 +173,8 @@ def _what_it_is(head: bytes) -> str:
             name = kind
     if head[128:132] == b"DICM":
         name = "DICOM"
+    if name == "AVIF" and AVIF:
+        return "a damaged AVIF file"
     if name:
         return f"{name}, which is not read here; convert it"
     if head.startswith(b"version https://git-lfs"):

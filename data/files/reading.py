@@ -90,7 +90,7 @@ def words(values: Values, found: Found) -> str:
     if found.several_pages:
         parts.append(f"of {found.several_pages:,} files with several pages the first page")
     if found.transparent:
-        parts.append(f"transparent parts of {found.transparent:,} files on white")
+        parts.append(f"transparent parts, if any, of {found.transparent:,} files with an alpha channel on white")
     return "; ".join(parts)
 
 

@@ -107,6 +107,23 @@ def test_components_stop_at_the_rank_of_the_data():
     assert torch.equal(fit_pca(alike, 3).apply(alike), torch.zeros(5, 1))
 
 
+def test_components_are_found_where_single_precision_fails(monkeypatch):
+    """LAPACK gives up on some matrices with many equal eigenvalues."""
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    expected, eigh = fit_pca(x, 5), torch.linalg.eigh
+
+    def fail(matrix):
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return eigh(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    found = fit_pca(x, 5)
+    assert found.directions.dtype == torch.float32
+    assert torch.allclose(found.directions, expected.directions, atol=1e-4)
+    assert torch.allclose(found.variances, expected.variances, rtol=1e-4)
+
+
 def test_too_few_images_and_nan_are_told():
     with pytest.raises(UserError, match="5 clusters of 3 images"):
         run_kmeans(torch.randn(3, 4), 5)

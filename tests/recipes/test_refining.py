@@ -116,7 +116,7 @@ def test_it_is_said_where_images_themselves_forbid_flips(name):
 
 
 def row(name, neighbors, used=5, **more):
-    return {"name": name, "neighbors": neighbors, "evenness": 0.9, "used": used, **more}
+    return {"name": name, "neighbors": neighbors, "evenness": 0.9, "used": used, "sizes": [10] * 5, **more}
 
 
 def test_what_was_refined_competes_as_what_it_began_as():
@@ -144,10 +144,16 @@ def test_from_scratch_the_last_model_that_kept_its_clusters_is_handed_out():
 
 
 def test_trust_does_not_promise_fewer_clusters():
-    assert "one cluster" in trust_in_one(0.0, 1)
-    assert len({trust_in_one(value, 4) for value in (0.9, 0.6, 0.1)}) == 3
-    assert trust_in_one(-1.5, 4) == trust_in_one(0.1, 4)
-    assert not any("fewer" in trust_in_one(value, 4) for value in (0.9, 0.6, 0.1))
+    assert "one cluster" in trust_in_one(0.0, 1, 4)
+    assert len({trust_in_one(value, 4, 4) for value in (0.9, 0.6, 0.1)}) == 3
+    assert trust_in_one(-1.5, 4, 4) == trust_in_one(0.1, 4, 4) == trust_in_one(0.1, 3, 4)
+    assert not any("fewer" in trust_in_one(value, 4, 4) for value in (0.9, 0.6, 0.1))
+
+
+def test_empty_clusters_are_no_reason_for_trust():
+    assert trust_in_one(1.0, 3, 4).startswith("1 of 4 clusters are empty: expect others to hold several kinds")
+    few = row("scan", 0.9, used=9) | {"sizes": [10] * 9 + [0]}
+    assert choose_last([few])[1] == "scan: the last model of the stages that left few clusters empty (1)"
 
 
 def test_a_cluster_whose_images_are_all_left_out_is_not_in_use(tmp_path):

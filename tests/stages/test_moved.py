@@ -244,3 +244,16 @@ def test_an_interrupted_sorting_goes_on_without_doubled_files(base, monkeypatch,
     assert found == {path.name: path.read_bytes() for path in (base / "images").iterdir()}
     assert len(list((base / "s").rglob("*.bmp"))) == 24 and not (base / "s" / other / "000.bmp").exists()
     assert sort(base, "--copy_to", base / "s") == 1
+
+
+def test_labels_are_given_from_any_directory_and_nothing_is_written_there(base, monkeypatch):
+    table = "path,label\n" + "".join(f"{i:03d}.bmp,{'abc'[i % 3]}\n" for i in range(24))
+    (base / "labels.csv").write_text(table)
+    (base / "one/two/three").mkdir(parents=True)
+    monkeypatch.chdir(base / "one/two/three")
+    before = set((base / "one").rglob("*"))
+    assert command("label", "../../../out", "../../../labels.csv") == 0
+    assert command("predict", "--model", "../../../out", base / "images", "--output", base / "new.csv") == 0
+    assert set((base / "one").rglob("*")) == before
+    cache = yaml.safe_load((base / "out/labels/config.yml").read_text())["train_db_kwargs"]["cache_dir"]
+    assert (base / "out/labels" / cache).resolve() == base / "out/cache"

@@ -259,7 +259,17 @@ def test_more_neighbors_than_are_mined_are_refused_before_anything_runs(env, cap
 def test_a_dry_run_lists_the_runs(env, capsys):
     words = ["selflabel", "--config_env", env, "--config_exp", SELFLABEL, "scan.epochs=1,2", "--dry_run"]
     assert command("sweep", *words) == 0
-    assert capsys.readouterr().out.count("run_name=") == 4
+    shown = capsys.readouterr()
+    assert shown.out.count("run_name=") == 4
+    assert "the sweep starts from" in shown.err and "which is missing" in shown.err
+
+
+def test_a_methods_name_before_a_key_is_that_of_the_config(env, capsys):
+    words = ["scan", "--config_env", env, "--config_exp", SCAN, "--dry_run"]
+    assert command("sweep", *words, "simclr.epochs=2") == 0
+    assert command("sweep", *words, "byol.epochs=2") == 2
+    said = capsys.readouterr().err
+    assert "'byol.epochs=2' is of byol, but the stage pretext would run" in said and "--pretext_config FILE" in said
 
 
 @pytest.mark.parametrize("name", SETUPS)

@@ -302,6 +302,9 @@ def test_foreign_content_is_named(tmp_path, content):
 @pytest.mark.skipif(not formats.AVIF, reason="this Pillow has no AVIF")
 def test_avif_is_read_under_any_name(tmp_path):
     Image.new("RGB", (16, 16), (200, 30, 60)).save(tmp_path / "a.jpg", "AVIF", quality=95)
+    (tmp_path / "b.avif").write_bytes((tmp_path / "a.jpg").read_bytes()[:60])
+    with pytest.raises(BadImageError, match="a damaged AVIF file"):
+        read_image(str(tmp_path / "b.avif"))
     assert np.abs(np.asarray(read_image(str(tmp_path / "a.jpg"))[0]).astype(int) - (200, 30, 60)).max() <= 6
 
 
