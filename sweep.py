@@ -64,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage = stage_of(stages[0]) if len(stages) == 1 else None
     if stage is None:
         raise ConfigError(f"the stage must be one of {', '.join(SETUPS)}, not '{shown(' '.join(stages))}'")
-    given = {"pretext": args.pretext_config, "scan": args.scan_config, stage: args.config_exp}
+    given = {"pretext": args.pretext_config, "scan": args.scan_config}
+    if given.get(stage):
+        raise ConfigError(f"--{stage}_config is for a stage before the last; the config of {stage} is --config_exp")
+    given[stage] = args.config_exp
     plan = make_plan(stage, args.config_env, given, [word for word in words if "=" in word])
     check_neighbors(plan)
     if args.dry_run:

@@ -95,7 +95,7 @@ def run_case(folder: Path, data: Path, name: str, way: str, seed: int) -> dict[s
 
 
 def refined(candidates: Sequence[dict[str, Any]], reason: str) -> dict[str, Any] | None:
-    """What refining made of the clustering that it began with, and whether it was handed out; None without any."""
+    """What refining made of the clustering that it began with, and whether it was kept; None without any."""
     after = next((row for row in candidates if "refines" in row), None)
     if after is None:
         return None

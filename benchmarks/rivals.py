@@ -59,7 +59,7 @@ def draw_case(name: str, number: int, targets: np.ndarray) -> dict[str, Any]:
 
 
 def run_case(case: dict[str, Any], images: Any, folder: Path) -> dict[str, Any]:
-    """Run both ways on a folder of the case's images; returns what is known of both, and what was handed out."""
+    """Run both ways on a folder of the case's images; returns what is known of both, and which was kept."""
     rows, classes = case.pop("rows"), case["classes"]
     write_folder(folder / "images", images, dict(zip(classes, rows, strict=True)))
     output, started = folder / "output", time.perf_counter()

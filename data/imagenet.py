@@ -78,7 +78,7 @@ def find_images(name: str, root: Path, split: str, subset: dict[str, str] | None
     unknown = sorted(set(found) - set(known))
     names = subset or {wnid: wnid for wnid in [*known, *unknown]}
     if known and unknown and not subset:
-        warn(f"{shown(folder)} has {len(unknown)} classes that are not in training: {', '.join(unknown[:5])}")
+        warn(f"{shown(folder)} has classes that are not in training ({len(unknown)}): {', '.join(unknown[:5])}")
     numbers = {wnid: number for number, wnid in enumerate(names)}
     others = f"; {listing.words}" if listing.words else ""
     say(f"{split}: {len(paths):,} images of {len(names):,} classes in {shown(folder)}{others}")

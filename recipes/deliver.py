@@ -1,4 +1,4 @@
-"""What a clustering hands out: chosen without labels, and never a model that lost clusters which another one kept."""
+"""Which model a clustering keeps: chosen without labels, and never one that lost clusters which another one kept."""
 
 import json
 import math
@@ -41,7 +41,7 @@ TRUST_IN_ONE = (
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was handed out and why: whose stage, its prediction, all candidates with their scores, and the verdict."""
+    """What was kept and why: whose stage, its prediction, all candidates with their scores, and the verdict."""
 
     project: Project
     dataset: Any
@@ -180,7 +180,9 @@ def choose_last(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
     lost = f"; {' and '.join(more)} left clusters nearly empty" if more else ""
     row = rows[kept[-1]]
     num_empty = len(row["sizes"]) - row["used"]
-    those = "that kept its clusters" if not num_empty else f"that left few clusters empty ({num_empty})"
+    those = "that kept its clusters"
+    if num_empty:
+        those = f"that did not collapse (empty clusters: {num_empty} of {len(row['sizes'])})"
     return kept[-1], f"{row['name']}: the last model of the stages {those}{lost}"
 
 
@@ -193,7 +195,7 @@ def trust_in_one(neighbors: float, used: int, num_clusters: int) -> str:
         return f"all images are in one cluster, which says nothing about them; {ADVICE}"
     if used < num_clusters and neighbors >= TRUST_IN_ONE[-2][0]:
         return (
-            f"{num_clusters - used} of {num_clusters} clusters are empty: expect others to hold several kinds; try "
+            f"of {num_clusters} clusters {num_clusters - used} hold no image: expect others to hold several kinds; try "
             "another number of clusters"
         )
     return next(sentence for least, sentence in TRUST_IN_ONE if neighbors >= least)

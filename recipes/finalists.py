@@ -1,4 +1,4 @@
-"""Trained models that may be handed out: which ones the stages left, and what is known of them without labels."""
+"""Trained models of which one is kept: which ones the stages left, and what is known of them without labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ NAMES = {"scan": "scan", "best": "self-labeling, best epoch", "last": "self-labe
 
 @dataclass(frozen=True)
 class Finalist:
-    """A trained model that may be handed out: its stage and file, what it says of all images, and its cluster_prior."""
+    """A trained model that may be kept: its stage and file, what it says of all images, and its cluster_prior."""
 
     name: str
     stage: str

@@ -127,7 +127,7 @@ def run_stages(project: Project, stages: list[str], display: Display, num_done: 
 
 
 def run_stage(project: Project, stage: str, work: Work) -> str:
-    """Run a stage; returns why it ended early, where something else may be handed out, empty where it did not."""
+    """Run a stage; returns why it ended early, where another model may be kept, empty where it did not."""
     has_clusters = is_rival(project) or (stage == REFINING and "candidates" in project.stages)
     if has_clusters and comes_too_late(project, stage):
         return "it did not begin, as no time is left of --minutes"

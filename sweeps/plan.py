@@ -181,7 +181,7 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
             )
     configs = {name: find_config(name, stage, given) for name in stages}
     for word in words:
-        _check_setup(word, configs)
+        _check_setup(word, configs, stage)
     jobs: dict[tuple[str, str], Job] = {}
     settings: dict[tuple[str, ...], Setting] = {}
     for values in itertools.product(*(axis.values for axis in axes)):
@@ -199,7 +199,7 @@ def make_plan(stage: str, env: str | None, given: dict[str, str | None], words: 
     return Plan(stage, list(jobs.values()), list(settings.values()), axes)
 
 
-def _check_setup(word: str, configs: Mapping[str, str]) -> None:
+def _check_setup(word: str, configs: Mapping[str, str], target: str) -> None:
     """Raise ConfigError where a word begins with a method's name and its stage has another one's config."""
     named = word.partition(".")[0]
     stage = stage_of(named)
@@ -210,7 +210,7 @@ def _check_setup(word: str, configs: Mapping[str, str]) -> None:
     if setup != named:
         raise ConfigError(
             f"'{shown(word)}' is of {named}, but the stage {stage} would run {config}, whose setup is {setup}; name "
-            f"its config: {'--pretext_config' if stage == 'pretext' else '--config_exp'} FILE"
+            f"its config: {'--config_exp' if stage == target else f'--{stage}_config'} FILE"
         )
 
 

@@ -135,14 +135,21 @@ def get_criterion(p: Any) -> Any:
 
 
 def get_optimizer(
-    p: Any, model: nn.Module, *, rate_factors: Mapping[str, float] | None = None
+    p: Any,
+    model: nn.Module,
+    cluster_head_only: bool | None = None,
+    *,
+    rate_factors: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimizer of a config; with `update_cluster_head_only` the backbone is frozen and left out.
+    """The optimizer of a config; with `cluster_head_only` the backbone is frozen and left out.
 
+    By default that is `update_cluster_head_only` of a scan config.
     `rate_factors` makes groups of their own of the parameters whose names begin so: their rate is that many times as
     high.
     """
-    if p.get("update_cluster_head_only") and p.get("setup", "scan") == "scan":  # published configs share it
+    if cluster_head_only is None:
+        cluster_head_only = p.get("update_cluster_head_only") and p.get("setup", "scan") == "scan"  # configs share it
+    if cluster_head_only:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("cluster_head" in name)
     name = p["optimizer"]

@@ -22,6 +22,7 @@ from system.console import warn
 from system.errors import ConfigError, UserError
 from system.files import is_own, remove, verify_file
 from system.lock import lock_folder, unlock_folder
+from system.paths import expand_path
 from system.yaml_file import load_yaml
 from training.comparison import map_paths
 from training.folder import CONFIG, MODEL
@@ -182,20 +183,29 @@ def _read_resolved(path: Path) -> EasyDict:
 
 def relative_config(path: Path, folder: Path) -> dict[str, Any]:
     """The config of a run, its paths of results told from another folder."""
-    return map_paths(anchor(load_yaml(path), path.parent), lambda path: os.path.relpath(path, folder))
+    return anchor(load_yaml(path), path.parent, told_from=folder)
 
 
-def anchor(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A run's config with its paths of results as they are now that the run is in `folder`.
+def anchor(content: dict[str, Any], folder: Path, told_from: Path | None = None) -> dict[str, Any]:
+    """A run's config with its paths of results as they are now that the run is in `folder`, or as told from another.
 
-    They are relative to that folder; earlier versions wrote whole paths, and results may have been moved since.
+    They are relative to that folder; earlier versions wrote whole paths, and results may have been moved since. A cache
+    outside the results stays where it is.
     """
     setup = setups.SETUPS.get(str(content.get("setup")))
     own = content.get(f"{setup.stage}_dir") if setup else None
     if not isinstance(own, str):
         return content
-    moved = Path(own).is_absolute()
-    return map_paths(content, lambda path: os.path.normpath(folder / (os.path.relpath(path, own) if moved else path)))
+    is_earlier, root = Path(own).is_absolute(), expand_path(str(content.get("root_dir") or "/"))
+
+    def place(path: str) -> str:
+        whole = expand_path(path)
+        if Path(whole).is_absolute() and not (is_earlier and Path(whole).is_relative_to(root)):
+            return whole
+        found = os.path.normpath(folder / (os.path.relpath(whole, own) if is_earlier else path))
+        return os.path.relpath(found, told_from) if told_from else found
+
+    return map_paths(content, place)
 
 
 def reading(p: EasyDict, model: Path) -> Reading:
@@ -213,7 +223,8 @@ def reading(p: EasyDict, model: Path) -> Reading:
     else:
         side = SHAPES[p.train_db_name][0] if p.train_db_name in SHAPES else size  # a crop may be smaller
         return Reading(side, False, AS_BEFORE)
-    return Reading(side, streamed and not kwargs.get("cache_dir"), AS_BEFORE)
+    resized_first = p.train_db_name in data.imagenet.BUILDERS
+    return Reading(side, streamed and not kwargs.get("cache_dir"), AS_BEFORE, resized_first=resized_first)
 
 
 def num_training_images(p: EasyDict, model: Path) -> int:

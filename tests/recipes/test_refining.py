@@ -151,9 +151,9 @@ def test_trust_does_not_promise_fewer_clusters():
 
 
 def test_empty_clusters_are_no_reason_for_trust():
-    assert trust_in_one(1.0, 3, 4).startswith("1 of 4 clusters are empty: expect others to hold several kinds")
+    assert trust_in_one(1.0, 3, 4).startswith("of 4 clusters 1 hold no image: expect others to hold several kinds")
     few = row("scan", 0.9, used=9) | {"sizes": [10] * 9 + [0]}
-    assert choose_last([few])[1] == "scan: the last model of the stages that left few clusters empty (1)"
+    assert choose_last([few])[1] == "scan: the last model of the stages that did not collapse (empty clusters: 1 of 10)"
 
 
 def test_a_cluster_whose_images_are_all_left_out_is_not_in_use(tmp_path):

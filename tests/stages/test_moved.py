@@ -18,6 +18,7 @@ from report import sorting
 from system import files
 from system.errors import ConfigError
 from tests.stage import command
+from utils import saved
 from utils.config import load_config
 
 FAST = ["simclr.epochs=1", "scan.epochs=1", "selflabel.epochs=1", "precision=fp32", "num_heads=1"]
@@ -257,3 +258,35 @@ def test_labels_are_given_from_any_directory_and_nothing_is_written_there(base, 
     assert set((base / "one").rglob("*")) == before
     cache = yaml.safe_load((base / "out/labels/config.yml").read_text())["train_db_kwargs"]["cache_dir"]
     assert (base / "out/labels" / cache).resolve() == base / "out/cache"
+
+
+def test_a_cache_outside_the_results_stays_where_it_is(base, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    assert run(base / "images", base / "deep/out", f"train_db_kwargs.cache_dir={elsewhere}") == 0
+    (written,) = elsewhere.glob("*.bin")
+    (base / "x/y/z").mkdir(parents=True)
+    shutil.move(base / "deep/out", base / "x/y/z/out")
+    (base / "labels.csv").write_text("path,label\n" + "".join(f"{i:03d}.bmp,{'abc'[i % 3]}\n" for i in range(24)))
+    assert command("label", base / "x/y/z/out", base / "labels.csv") == 0
+    config = yaml.safe_load((base / "x/y/z/out/labels/config.yml").read_text())
+    assert config["train_db_kwargs"]["cache_dir"] == str(elsewhere)
+    assert [*elsewhere.glob("*.bin")] == [written] and not [*(base / "x").glob("**/*.bin")]
+
+
+def test_paths_of_results_are_as_the_folder_is_now(monkeypatch):
+    """As runs write them now, relative to their folder, and as earlier versions wrote them, whole."""
+    monkeypatch.setenv("HOME", "/home/me")
+    now = {"setup": "scan", "root_dir": "/old/results", "scan_dir": ".", "pretext_model": "../pretext/model.pth.tar"}
+    earlier = {
+        "setup": "scan",
+        "root_dir": "/old/results",
+        "scan_dir": "/old/results/digits/scan",
+        "pretext_model": "/old/results/digits/pretext/model.pth.tar",
+    }
+    folder = Path("/new/digits/scan")
+    for config, inside in ((now, "../../cache"), (earlier, "/old/results/cache")):
+        for cache, moved in ((inside, "/new/cache"), ("/data/cache", "/data/cache"), ("~/cache", "/home/me/cache")):
+            found = saved.anchor({**config, "train_db_kwargs": {"root": "photos", "cache_dir": cache}}, folder)
+            assert found["scan_dir"] == "/new/digits/scan"
+            assert found["pretext_model"] == "/new/digits/pretext/model.pth.tar"
+            assert found["train_db_kwargs"] == {"root": "photos", "cache_dir": moved}

@@ -246,6 +246,8 @@ def test_head_only_is_scans_alone():
     p = {"setup": "selflabel", "optimizer": "sgd", "optimizer_kwargs": {"lr": 5.0}, "update_cluster_head_only": True}
     (group,) = get_optimizer(p, model).param_groups
     assert len(group["params"]) == len(list(model.parameters()))
+    (group,) = get_optimizer(p, model, True).param_groups  # as published scripts call it
+    assert {id(parameter) for parameter in group["params"]} == {id(x) for x in model.cluster_head.parameters()}
 
 
 def test_schedules_by_hand():

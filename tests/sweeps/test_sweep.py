@@ -270,6 +270,8 @@ def test_a_methods_name_before_a_key_is_that_of_the_config(env, capsys):
     assert command("sweep", *words, "byol.epochs=2") == 2
     said = capsys.readouterr().err
     assert "'byol.epochs=2' is of byol, but the stage pretext would run" in said and "--pretext_config FILE" in said
+    assert command("sweep", *words, "--scan_config", SCAN) == 2
+    assert "the config of scan is --config_exp" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", SETUPS)
