@@ -177,7 +177,7 @@ def test_parts_of_other_weights_and_damaged_ones_are_computed_again(tmp_path, ca
     limit[0] = 4
     assert command("methods.pretrained", *words) == 128 + signal.SIGTERM
     shown = capsys.readouterr()
-    assert "of 32 images are there" in shown.out and "it is computed again" in shown.err
+    assert "of 32 images were computed before" in shown.out and "it is computed again" in shown.err
     torch.manual_seed(1)
     save_file(timm.create_model(NETWORK, pretrained=False).state_dict(), tmp_path / "network.safetensors")
     limit[0] = 1000

@@ -386,6 +386,9 @@ def test_a_missing_model_names_the_command_that_trains_it(site, tmp_path, capsys
     config = published.write_config(tmp_path, published.SCAN)
     words = ["--config_env", site[0] / "env.yml", "--config_exp", config, "width=4"]
     assert command("eval", *words) == 1
-    assert f"train it (python scan.py --config_exp {config} width=4)" in capsys.readouterr().err
+    assert (
+        f"train it (python scan.py --config_env {site[0] / 'env.yml'} --config_exp {config} width=4)"
+        in capsys.readouterr().err
+    )
     assert command("eval", *words, "--model", tmp_path) == 1
     assert "is a folder; give a model file" in capsys.readouterr().err

@@ -465,7 +465,7 @@ REFUSALS = {
     "a scan run that does not exist": ("selflabel", ["scan_run=none"], 1, "does not exist"),
     "an unknown key": ("scan", ["num_neighbours=3"], 2, "did you mean 'num_neighbors'"),
     "a wrong type": ("scan", ["epochs=many"], 2, "epochs is many"),
-    "a config of another stage": ("scan", ["setup=simclr"], 2, "setup: simclr"),
+    "a config of another stage": ("scan", ["--config_exp", "configs/pretext/simclr_digits.yml"], 2, "setup: simclr"),
     "a missing env": ("scan", ["--config_env", "nowhere.yml"], 2, "nowhere.yml"),
     "a missing config": ("scan", ["--config_exp", "nowhere.yml"], 2, "nowhere.yml"),
     "no override": ("scan", ["epochs"], 2, "key=value"),
