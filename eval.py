@@ -28,13 +28,12 @@ from system.distributed import is_main
 from system.errors import ConfigError, UserError
 from system.files import write_text
 from system.runtime import Runtime
-from system.text import quoted
 from training.comparison import to_plain
 from utils import baselines, cli, clusters, engines, pretext
 from utils.common_config import get_embedder, get_model, get_train_dataset, get_val_dataset
 from utils.config import require
 from utils.readings import read_by, recorded_classes, recorded_values
-from utils.setups import SETUPS
+from utils.setups import SETUPS, how_to_train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,10 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = Path(args.model or p[f"{stage}_model"])
     p.image_values = recorded_values(path.parent)
     Targets({"--json": args.json}, [], [path, Path(args.config_exp)])  # what is in the way is said before it is scored
-    env = ["--config_env", args.config_env] if args.config_env else []
-    command = ["python", *SETUPS[p.setup].script.split(), *env, "--config_exp", args.config_exp, *args.overrides]
-    trains = all(p.get(key) not in (None, {}) for key in SETUPS[p.setup].needs)
-    advice = f"train it ({quoted(command)}), or name a file with --model" if trains else "name a file with --model"
+    command = how_to_train(p, args.config_env, args.config_exp, args.overrides)
+    advice = (f"train it ({command}), or " if command else "") + "name a file with --model"
     advice = "check the path" if args.model else advice
     evaluation = (PretextEvaluation if stage == "pretext" else ClusterEvaluation)(p, path, runtime, advice)
     trained: dict[str, Any] = {"classes": recorded_classes(p, path.parent), "reading": read_by(path.parent)}

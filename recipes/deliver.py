@@ -21,7 +21,7 @@ from recipes.refining import STAGE as REFINING
 from system.files import write_file, write_text
 from training.comparison import to_plain
 from training.folder import CONFIG, MODEL
-from training.record import RECORD, read_record
+from training.record import RECORD, read_network, read_record
 from utils import clusters, mined
 from utils.common_config import get_val_dataset
 from utils.saved import relative_config
@@ -73,8 +73,8 @@ def deliver(project: Project, runtime: Any) -> Delivery:
     content = relative_config(source / CONFIG, project.folder)
     write_text(project.folder / CONFIG, yaml.safe_dump(content, sort_keys=False), record=True)
     record = read_record(source)
-    network = (read_record(Path(found.project.load(found.stage).pretext_dir)).get("result") or {}).get("backbone")
-    record |= {"backbone": network} if network else {}  # what it was trained with, its license
+    if network := read_network(Path(found.project.load(found.stage).pretext_dir)):
+        record["backbone"] = network  # what it was trained with, its license
     write_text(project.folder / RECORD, json.dumps(record, indent=1) + "\n", record=True)
     assert (MODEL, CONFIG, RECORD) == DELIVERED
     return found
@@ -179,11 +179,10 @@ def choose_last(rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
     more = [row["name"] for row in rows[kept[-1] + 1 :]]
     lost = f"; {' and '.join(more)} left clusters nearly empty" if more else ""
     row = rows[kept[-1]]
-    num_empty = len(row["sizes"]) - row["used"]
-    those = "that kept its clusters"
-    if num_empty:
-        those = f"that did not collapse (empty clusters: {num_empty} of {len(row['sizes'])})"
-    return kept[-1], f"{row['name']}: the last model of the stages {those}{lost}"
+    num_empty, num_clusters = row["sizes"].count(0), len(row["sizes"])
+    empty = f"did not collapse (empty clusters: {num_empty} of {num_clusters})"
+    those = empty if num_empty else "kept its clusters"
+    return kept[-1], f"{row['name']}: the last model of the stages that {those}{lost}"
 
 
 def trust_in_one(neighbors: float, used: int, num_clusters: int) -> str:

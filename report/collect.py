@@ -15,7 +15,7 @@ from system.bounded import read_json_lines
 from system.console import warn
 from system.errors import UserError
 from training.folder import METRICS
-from training.record import read_record
+from training.record import read_network, read_record
 
 THUMBNAIL_SIDE = 256
 
@@ -128,7 +128,7 @@ def facts_of(config: Mapping[str, Any], model_path: Path, folders: Mapping[str, 
     facts["crop_size"] = config["transformation_kwargs"]["crop_size"]
     if not folders:
         return facts
-    network = (read_record(Path(config["pretext_dir"])).get("result") or {}).get("backbone") or {}
+    network = read_network(Path(config["pretext_dir"]))
     facts |= {key: network[key] for key in ("trained_with", "license", "source") if key in network}
     record = read_record(list(folders.values())[-1])
     return facts | {

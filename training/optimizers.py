@@ -3,7 +3,7 @@
 The keyword parameters of a function of `OPTIMIZERS` are the `optimizer_kwargs` that a config may give.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -16,6 +16,20 @@ from training.muon import Muon
 Betas = Annotated[Sequence[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 Parameters = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
 """Parameters, or groups of them: `params`, and `rate_factor` that the learning rate is multiplied with."""
+
+
+def group_by_rate(named: Mapping[str, nn.Parameter], factors: Mapping[str, float] | None = None) -> Parameters:
+    """Parameters by their names, in groups of those whose names begin alike, with the `rate_factor` of the beginning.
+
+    Where several fit, the longest counts; what begins otherwise has the factor 1. Without factors there are no groups.
+    """
+    if not factors:
+        return list(named.values())
+    factors = {"": 1.0, **factors}
+    members: dict[str, list[nn.Parameter]] = {start: [] for start in factors}
+    for name, parameter in named.items():
+        members[max((start for start in factors if name.startswith(start)), key=len)].append(parameter)
+    return [{"params": members[start], "rate_factor": factor} for start, factor in factors.items()]
 
 
 def _is_fused(parameters: Parameters) -> bool:

@@ -71,6 +71,11 @@ def read_record(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def read_network(pretext: Path) -> dict[str, Any]:
+    """What the pretext run in a folder noted of the pretrained network that it used; empty when it used none."""
+    return (read_record(pretext).get("result") or {}).get("backbone") or {}
+
+
 def read_finished(folder: Path) -> dict[str, Any] | None:
     """The result of a run that was finished; None for any other, and when its record is damaged."""
     record = read_record(folder)

@@ -26,7 +26,7 @@ from training.optimizers import take_step
 from training.parts import TrainedParts
 from training.profiling import StepProfiler
 from training.record import RunRecord
-from training.schedule import learning_rate
+from training.schedule import rate_of
 from training.stopping import Stopping
 from training.totals import Totals, in_words
 
@@ -207,7 +207,7 @@ class Run:
         total = len(loader)
         description = f"{self.stage} {self.epoch + 1}/{self.num_epochs}"
         for batch in progress(loader.epoch(self.epoch, self.step_in_epoch), total - self.step_in_epoch, description):
-            self._set_rate(self.step_in_epoch / total)
+            self.parts.set_rate(rate_of(self.config, self.epoch, self.step_in_epoch / total))
             yield batch
             # The body has finished this step, an EMA's update included: what is saved now is consistent.
             self.parts.move_average(self.num_steps)
@@ -220,11 +220,6 @@ class Run:
             if last or self._stopping.agrees_after(self.num_steps):
                 self._save_or_stop(self._stopping.save_is_due() and not last, last)
         self._check_finite()  # before anything is chosen or saved by what these weights predict
-
-    def _set_rate(self, progress_in_epoch: float) -> None:
-        base, kwargs = self.config["optimizer_kwargs"]["lr"], self.config["scheduler_kwargs"]
-        rate = learning_rate(self.config["scheduler"], base, self.epoch, self.num_epochs, progress_in_epoch, **kwargs)
-        self.parts.set_rate(rate)
 
     def step(self, loss: Tensor, skip: Tensor | None = None, **values: Tensor) -> None:
         """One optimizer step down the scalar `loss`; its mean and that of other scalars become the epoch's metrics.

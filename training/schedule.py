@@ -4,7 +4,8 @@ The further parameters of a function of `SCHEDULES`, and `warmup_epochs`, are th
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from system.sections import Count, Fraction, Rate
 
@@ -37,6 +38,12 @@ def step(
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "step": step}
+
+
+def rate_of(config: Mapping[str, Any], epoch: int, progress: float) -> float:
+    """The learning rate that a config gives some way, 0 to 1, into an epoch."""
+    base, kwargs = config["optimizer_kwargs"]["lr"], config["scheduler_kwargs"]
+    return learning_rate(config["scheduler"], base, epoch, config["epochs"], progress, **kwargs)
 
 
 def learning_rate(

@@ -14,6 +14,7 @@ from training.checkpoint import num_bytes
 from training.comparison import Keys
 from training.parts import TrainedParts
 from training.run import Run
+from training.schedule import rate_of
 
 NUM_TIMED = 3
 NUM_TRIED = 64  # images
@@ -48,7 +49,7 @@ class Trial(Run):
         times = []
         for batch, _ in zip(loader.epoch(0), range(NUM_TIMED), strict=False):
             started = time.monotonic()
-            self._set_rate(0.0)
+            self.parts.set_rate(rate_of(self.config, self.epoch, 0.0))
             yield batch
             for total in self.totals.sums.values():
                 total.item()  # waits for the device

@@ -28,7 +28,7 @@ from system.console import say
 from system.errors import ConfigError, UserError
 from system.runtime import Runtime
 from system.sections import check, look_up, section_of
-from training.optimizers import OPTIMIZERS
+from training.optimizers import OPTIMIZERS, group_by_rate
 from utils.images import where_key
 from utils.overrides import merge
 from utils.readings import known_values
@@ -144,8 +144,7 @@ def get_optimizer(
     """The optimizer of a config; with `cluster_head_only` the backbone is frozen and left out.
 
     By default that is `update_cluster_head_only` of a scan config.
-    `rate_factors` makes groups of their own of the parameters whose names begin so: their rate is that many times as
-    high.
+    `rate_factors`: how many times as high the rate of parameters is whose names begin so.
     """
     if cluster_head_only is None:
         cluster_head_only = p.get("update_cluster_head_only") and p.get("setup", "scan") == "scan"  # configs share it
@@ -157,13 +156,7 @@ def get_optimizer(
     section, given = section_of(build, left_out=("parameters",)), dict(p["optimizer_kwargs"])
     kwargs = check(section, given, lambda key: f"optimizer {name}", "optimizer_kwargs.", owner=name)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not rate_factors:
-        return build(list(trained.values()), **dict(kwargs))
-    groups = {"": 1.0, **rate_factors}
-    members: dict[str, list[nn.Parameter]] = {start: [] for start in groups}
-    for name, parameter in trained.items():
-        members[max((start for start in groups if name.startswith(start)), key=len)].append(parameter)
-    return build([{"params": members[start], "rate_factor": groups[start]} for start in groups], **dict(kwargs))
+    return build(group_by_rate(trained, rate_factors), **dict(kwargs))
 
 
 def get_view_kwargs(p: Any) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 Adding a method is adding a line here; its keys are those of `utils.schema`.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from system.text import quoted
 
 STAGES = ("pretext", "scan", "selflabel")
 """The stages of the method in the order in which they run; each has folders of its own."""
@@ -114,6 +117,15 @@ def stages_until(stage: str) -> tuple[str, ...]:
         return STAGES[: STAGES.index(stage) + 1]
     before = next(setup.starts_from for setup in SETUPS.values() if setup.stage == stage)
     return (*stages_until(before), stage) if before else (stage,)
+
+
+def how_to_train(config: Mapping[str, Any], env: str | None, exp: str, overrides: Sequence[str]) -> str | None:
+    """The command that trains the model of a config from these files and words; None where it lacks what that needs."""
+    setup = SETUPS[config["setup"]]
+    if any(config.get(key) in (None, {}) for key in setup.needs):
+        return None
+    files = [*(["--config_env", env] if env else []), "--config_exp", exp]
+    return quoted(["python", *setup.script.split(), *files, *overrides])
 
 
 def how_to_run(stage: str) -> str:

@@ -38,13 +38,8 @@ OWN = {
 }
 FULL = namedtuple("usage", "total used free")(1 << 40, 1 << 40, 0)
 EVERY_STEP = "checkpoint_every.minutes=1e-9"
-FIXMATCH = [
-    "criterion=fixmatch",
-    "criterion_kwargs={}",
-    "reliable_batch_size=5",
-    "reliable_neighbors=9",
-    "average_decay=0.6",
-]
+FIXMATCH = ["criterion=fixmatch", "criterion_kwargs={}", "reliable_batch_size=5", "reliable_neighbors=9"]
+FIXMATCH += ["average_decay=0.6"]
 
 
 class Killed(BaseException):
@@ -125,8 +120,7 @@ def outcome(folder):
     for path in {*folder.glob("*.pth.tar")} - {folder / checkpoint.PREVIOUS}:
         assert files.verify_file(path) is not None
         content = flatten(torch.load(path, weights_only=True))
-        content.pop("seconds/", None)
-        found[path.name] = content
+        found[path.name] = {key: value for key, value in content.items() if key != "seconds/"}
     for path in folder.glob("*.npy"):
         found[path.name] = np.load(path).tobytes()
     found["metrics"] = (folder / "metrics.jsonl").read_text()
@@ -270,8 +264,7 @@ def test_a_finished_run_says_so_and_changes_nothing(root, capsys, name):
     old = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
     assert stage(name, root, "num_workers=3", "log_every=7", "checkpoint_every.epochs=5") == 0
     said = capsys.readouterr().out
-    assert "this run is finished; overwrite=true starts it again" in said
-    assert "labels only score" in said
+    assert "this run is finished; overwrite=true starts it again" in said and "labels only score" in said
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"} == old
 
 
@@ -366,8 +359,7 @@ def test_a_damaged_input_is_an_error(root, capsys, name, damage):
     flip(root / "digits" / damage)
     assert stage(name, root, "run_name=x") == 1
     said = capsys.readouterr().err
-    assert f"{damage} is" in said
-    assert "Traceback" not in said
+    assert f"{damage} is" in said and "Traceback" not in said
     (root / "digits" / damage).unlink()
     if damage.endswith("manifest.json"):  # then it is as with published files: used with a word
         assert stage(name, root, "run_name=x") == 0
@@ -451,8 +443,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(root, killed, capsys, changes
     save_weights(killed / checkpoint.NEWEST, state | changed)
     assert stage("scan", root, "run_name=x") == 1
     said = capsys.readouterr().err
-    assert "does not fit this run" in said
-    assert "overwrite=true" in said
+    assert "does not fit this run" in said and "overwrite=true" in said
 
 
 # Numbers that go wrong
@@ -470,11 +461,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_what_was_good(refere
             patch.setattr(Run, "improved", lambda run, loss: improved(run, nan if run.epoch == 1 else loss))
         assert stage("scan", root, "run_name=x") == 1
     folder = root / "digits/scan/x"
-    said = capsys.readouterr().err
     newest = re.escape(str(folder / checkpoint.NEWEST))
-    assert re.search(
-        rf"no longer finite at epoch 2, step 3, learning rate 0\.\d+; the last good checkpoint is {newest}", said
-    )
+    words = rf"no longer finite at epoch 2, step 3, learning rate 0\.\d+; the last good checkpoint is {newest}"
+    assert re.search(words, capsys.readouterr().err)
     for path in folder.glob("*.pth.tar"):
         files.verify_file(path)
         assert all(torch.isfinite(value).all() for value in torch.load(path, weights_only=True)["model"].values())
